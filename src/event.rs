@@ -1,0 +1,312 @@
+//! [`Event`]: what is published and delivered, held as the JSON that goes over the wire and into the file.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::error::Error;
+use crate::position::{EventId, ID_TEXT_LEN};
+
+/// One event of a category: `timestamp`, `category`, `id` and `data`.
+///
+/// An event holds its own JSON, rendered once, and [`data`](Event::data) is a slice of it: kept raw rather than as a
+/// `serde_json::Value`, because most events are only passed on (to a file, to a thousand subscribers), which then costs
+/// no parsing, no tree and no loss of a number's digits. Whoever reads one parses it into what it needs, by
+/// [`text`](Event::text) or [`json`](Event::json). Cloning copies a pointer.
+///
+/// ```
+/// use long_polling::Event;
+///
+/// let event: Event = serde_json::from_str(
+///     r#"{"timestamp":1616040198889,"category":"weather","data":{"celsius":21.5},"id":"019a5b3c-1234-8abc-8000-000000000007"}"#,
+/// )?;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Weather { celsius: f64 }
+/// assert_eq!(event.category(), "weather");
+/// assert_eq!(event.json::<Weather>()?.celsius, 21.5);
+/// assert_eq!(event.text(), r#"{"celsius":21.5}"#);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Event(Arc<Inner>);
+
+struct Inner {
+    timestamp: u64,
+    id: EventId,
+    category: Arc<str>,
+    /// `{"timestamp":…,"category":…,"data":…,"id":…}`, golongpoll's order, without a line break anywhere.
+    json: String,
+    /// Where `data` stands in `json`.
+    data: Range<usize>,
+}
+
+impl Event {
+    /// When the event was published: Unix time in milliseconds. Never less than that of an event published before.
+    pub fn timestamp(&self) -> u64 {
+        self.0.timestamp
+    }
+
+    /// [`timestamp`](Event::timestamp) as a `SystemTime`.
+    pub fn time(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.0.timestamp)
+    }
+
+    /// The category that the event was published to.
+    pub fn category(&self) -> &str {
+        &self.0.category
+    }
+
+    /// The event's id, and the position just after it: `Cursor::LastId(event.id())` follows from here.
+    pub fn id(&self) -> EventId {
+        self.0.id
+    }
+
+    /// The data as JSON text.
+    pub fn data(&self) -> &str {
+        &self.0.json[self.0.data.clone()]
+    }
+
+    /// The data as a text: what a JSON string says, and for any other JSON its text as it stands.
+    ///
+    /// The Go package decodes `data` as a string; this is the same, for events that hold something else too.
+    pub fn text(&self) -> Cow<'_, str> {
+        #[derive(Deserialize)]
+        struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+        let data = self.data();
+        if !data.starts_with('"') {
+            return Cow::Borrowed(data);
+        }
+        serde_json::from_str(data).map_or(Cow::Borrowed(data), |Text(text)| text)
+    }
+
+    /// The data, parsed into a type of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) where the data is not of that shape.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_str(self.data()).map_err(|error| {
+            let (category, id) = (self.category(), self.id());
+            Error::request(format!(
+                "event {id} of category {category:?} holds other data than expected"
+            ))
+            .because(error)
+        })
+    }
+
+    /// The whole event as one line of JSON: `{"timestamp":…,"category":…,"data":…,"id":…}`.
+    pub fn as_json(&self) -> &str {
+        &self.0.json
+    }
+
+    #[cfg(feature = "server")]
+    pub(crate) fn shared_category(&self) -> &Arc<str> {
+        &self.0.category
+    }
+}
+
+/// Equal events are equal in every member, data to the letter.
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.json == other.0.json
+    }
+}
+
+impl Eq for Event {}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event")
+            .field("timestamp", &self.timestamp())
+            .field("category", &self.category())
+            .field("id", &self.id())
+            .field("data", &self.data())
+            .finish()
+    }
+}
+
+/// The event as JSON, as [`Event::as_json`] gives it.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_json())
+    }
+}
+
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw: &RawValue =
+            serde_json::from_str(self.as_json()).map_err(serde::ser::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Event {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Members {
+            timestamp: u64,
+            category: String,
+            data: Box<RawValue>,
+            id: EventId,
+        }
+        let members = Members::deserialize(deserializer)?;
+        let draft =
+            Draft::new(members.category.into(), &members.data).map_err(serde::de::Error::custom)?;
+        Ok(draft.stamp(members.timestamp, members.id))
+    }
+}
+
+/// An event that lacks only its timestamp and id: all the work of rendering that can be done before any lock is taken.
+pub(crate) struct Draft {
+    category: Arc<str>,
+    json: String,
+    data: Range<usize>,
+}
+
+const HEAD: &str = r#"{"timestamp":"#;
+/// The digits of every timestamp from 2001 to 2286. Others make `stamp` move the rest of the text.
+const DIGITS: &str = "0000000000000";
+
+impl Draft {
+    /// # Errors
+    ///
+    /// `InvalidRequest` where `data` can't be serialized.
+    pub(crate) fn new<T: Serialize + ?Sized>(category: Arc<str>, data: &T) -> Result<Self, Error> {
+        let mut json = Vec::with_capacity(category.len() + 192);
+        json.extend_from_slice(HEAD.as_bytes());
+        json.extend_from_slice(DIGITS.as_bytes());
+        json.extend_from_slice(br#","category":"#);
+        let unfit = |error| {
+            Error::request(format!(
+                "the data for category {category:?} can't be written as JSON"
+            ))
+            .because(error)
+        };
+        serde_json::to_writer(&mut json, &*category).map_err(unfit)?;
+        json.extend_from_slice(br#","data":"#);
+        let start = json.len();
+        serde_json::to_writer(&mut json, data).map_err(unfit)?;
+        let data = start..json.len();
+        // One event, one line of the file: raw JSON may be broken into lines, and then only between its tokens.
+        for byte in json[data.clone()]
+            .iter_mut()
+            .filter(|byte| matches!(byte, b'\n' | b'\r'))
+        {
+            *byte = b' ';
+        }
+        json.extend_from_slice(br#","id":""#);
+        json.reserve_exact(ID_TEXT_LEN + 2);
+        let json = String::from_utf8(json)
+            .map_err(|error| Error::request("JSON that is not UTF-8").because(error))?;
+        Ok(Draft {
+            category,
+            json,
+            data,
+        })
+    }
+
+    /// The data as JSON text.
+    #[cfg(feature = "server")]
+    pub(crate) fn data(&self) -> &str {
+        &self.json[self.data.clone()]
+    }
+
+    /// Called under the lock that gives timestamps and ids, so it only copies a few bytes.
+    pub(crate) fn stamp(self, timestamp: u64, id: EventId) -> Event {
+        let Draft {
+            category,
+            mut json,
+            mut data,
+        } = self;
+        let mut digits = [0u8; 20];
+        let digits = decimal(timestamp, &mut digits);
+        json.replace_range(HEAD.len()..HEAD.len() + DIGITS.len(), digits);
+        let moved = |at: usize| at + digits.len() - DIGITS.len();
+        data = moved(data.start)..moved(data.end);
+        json.push_str(std::str::from_utf8(&id.to_text()).unwrap_or_default());
+        json.push_str("\"}");
+        Event(Arc::new(Inner {
+            timestamp,
+            id,
+            category,
+            json,
+            data,
+        }))
+    }
+}
+
+/// `number` in decimal, at the end of `buffer`: `fmt` takes ten times as long.
+fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &str {
+    let mut at = buffer.len();
+    loop {
+        at -= 1;
+        buffer[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return std::str::from_utf8(&buffer[at..]).unwrap_or_default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::Run;
+
+    fn event(timestamp: u64, data: &serde_json::Value) -> Event {
+        let id = EventId::new(Run::new(1, 1), 7);
+        Draft::new("c\"1\u{1}".into(), data)
+            .unwrap()
+            .stamp(timestamp, id)
+    }
+
+    #[test]
+    fn json_has_golongpolls_members_in_its_order_whatever_the_timestamp() {
+        let data = serde_json::json!({"a": [1, "x\ny"]});
+        for timestamp in [
+            0,
+            5,
+            1_616_040_198_889,
+            9_999_999_999_999,
+            10_000_000_000_000,
+            u64::MAX,
+        ] {
+            let event = event(timestamp, &data);
+            let id = event.id();
+            let expected = format!(
+                r#"{{"timestamp":{timestamp},"category":"c\"1\u0001","data":{{"a":[1,"x\ny"]}},"id":"{id}"}}"#
+            );
+            assert_eq!(event.as_json(), expected);
+            assert_eq!(event.data(), r#"{"a":[1,"x\ny"]}"#);
+            assert_eq!(serde_json::from_str::<Event>(&expected).unwrap(), event);
+            assert_eq!(serde_json::to_string(&event).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn text_is_what_a_string_says_and_any_other_json_as_it_stands() {
+        assert_eq!(event(1, &"say \"é\"\n".into()).text(), "say \"é\"\n");
+        assert_eq!(event(1, &serde_json::json!([1, null])).text(), "[1,null]");
+        assert_eq!(event(1, &true.into()).json::<bool>().unwrap(), true);
+        assert!(event(1, &true.into()).json::<String>().is_err());
+    }
+
+    #[test]
+    fn raw_json_on_several_lines_becomes_one_line() {
+        let raw: &RawValue = serde_json::from_str("{\r\n \"a\" :\n\"b\\n\"}").unwrap();
+        let draft = Draft::new("c".into(), raw).unwrap();
+        let event = draft.stamp(1, EventId::from(0));
+        assert!(!event.as_json().contains(['\n', '\r']));
+        assert_eq!(
+            event.json::<serde_json::Value>().unwrap(),
+            serde_json::json!({"a": "b\n"})
+        );
+    }
+}
