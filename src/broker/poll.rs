@@ -1,0 +1,354 @@
+//! A poll: looking into the rings, parking under the same locks, and taking what has come.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use parking_lot::MutexGuard;
+
+use super::batch::Batch;
+use super::catalog::{Category, State};
+use super::ring::{Entry, Lost, Place};
+use super::sequencer::Placed;
+use super::waiter::{Waiter, Woken, stopped};
+use super::{Broker, Shared};
+use crate::error::Error;
+use crate::event::Event;
+use crate::position::{Cursor, EventId};
+use crate::wire::Categories;
+
+/// What a poll does where there is nothing yet, and whether it counts as a retrieval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Park.
+    AndPark,
+    /// Say so.
+    Once,
+    /// Say so; and where there is something, leave it there, even with deletion after retrieval.
+    AndLeave,
+}
+
+/// What a poll comes to before it waits.
+pub(crate) enum Polled {
+    Ready(Arc<Batch>),
+    Parked(Parked),
+}
+
+impl Broker {
+    /// Looks for events, and parks where there are none: the caller then has to [`wait`](Parked::wait).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::subscribe`].
+    pub(crate) fn poll(
+        &self,
+        names: &Categories,
+        cursor: Cursor,
+        look: Look,
+    ) -> Result<Polled, Error> {
+        let polled = names
+            .check()
+            .and_then(|()| self.0.poll(&self.0, names, cursor, look));
+        match &polled {
+            Ok(Polled::Ready(batch)) => self.0.count_answered(batch),
+            Ok(Polled::Parked(_)) => {}
+            Err(_) => self.count_refused(),
+        }
+        polled
+    }
+}
+
+type Guards<'a> = Vec<MutexGuard<'a, State>>;
+
+/// The categories of a poll, in the order of their names and locked, and what those not in the catalog have lost.
+struct Locked<'a> {
+    categories: &'a [Arc<Category>],
+    states: Guards<'a>,
+    absent: Vec<Lost>,
+}
+
+impl Locked<'_> {
+    /// True where a follower that stands at these places, category by category, misses an event.
+    fn lost_after(&self, place: impl Fn(usize) -> Place, absent: Place) -> bool {
+        let here = self
+            .states
+            .iter()
+            .enumerate()
+            .any(|(at, state)| state.ring.lost.after(place(at)));
+        here || self.absent.iter().any(|lost| lost.after(absent))
+    }
+}
+
+impl Shared {
+    fn poll(
+        &self,
+        shared: &Arc<Shared>,
+        names: &Categories,
+        cursor: Cursor,
+        look: Look,
+    ) -> Result<Polled, Error> {
+        if self.parking.is_closed() {
+            return Err(stopped());
+        }
+        let mut names: Vec<&str> = names.iter().collect();
+        names.sort_unstable();
+        self.with_all(&names, look == Look::AndPark, |locked| {
+            self.look_or_park(shared, locked, cursor, look)
+        })
+    }
+
+    /// Does `work` under the locks of all these categories, given in order; those not in the catalog are made if
+    /// `create` says so, else left out. Categories found or left unused leave the catalog.
+    fn with_all<T>(
+        &self,
+        names: &[&str],
+        create: bool,
+        work: impl FnOnce(&mut Locked<'_>) -> T,
+    ) -> T {
+        loop {
+            let mut absent = Vec::new();
+            let mut categories = Vec::with_capacity(names.len());
+            for name in names {
+                match if create {
+                    Some(self.catalog.get_or_create(name))
+                } else {
+                    self.catalog.get(name)
+                } {
+                    Some(category) => categories.push(category),
+                    None => absent.push(self.catalog.lost(name)),
+                }
+            }
+            // One may have left the catalog in the meantime.
+            let states: Option<Guards<'_>> =
+                categories.iter().map(|category| category.lock()).collect();
+            let Some(states) = states else { continue };
+            let mut locked = Locked {
+                categories: &categories,
+                states,
+                absent,
+            };
+            locked
+                .states
+                .iter_mut()
+                .for_each(|state| self.expire(&mut state.ring));
+            let done = work(&mut locked);
+            let unused = locked
+                .states
+                .iter()
+                .map(|state| state.is_unused())
+                .collect::<Vec<_>>();
+            drop(locked);
+            for (category, _) in std::iter::zip(&categories, unused).filter(|(_, unused)| *unused) {
+                self.catalog.remove_unused(category);
+            }
+            return done;
+        }
+    }
+
+    fn look_or_park(
+        &self,
+        shared: &Arc<Shared>,
+        locked: &mut Locked<'_>,
+        cursor: Cursor,
+        look: Look,
+    ) -> Result<Polled, Error> {
+        let newest = self.sequencer.newest();
+        let (place, unplaced) = self.resolve(cursor, &locked.states, newest.0);
+        let gap = unplaced || locked.lost_after(|_| place, place);
+        let entries = self.take(&mut locked.states, |_| place, look != Look::AndLeave);
+        if !entries.is_empty() || look != Look::AndPark {
+            return Ok(Polled::Ready(Arc::new(batch(entries, gap, newest.1))));
+        }
+        let (ticket, waiter) = self.parking.enter()?;
+        for state in &mut locked.states {
+            state.waiters.insert(ticket, waiter.clone());
+        }
+        let names = locked
+            .categories
+            .iter()
+            .map(|category| category.name().clone())
+            .collect();
+        let shared = shared.clone();
+        Ok(Polled::Parked(Parked {
+            shared,
+            names,
+            ticket,
+            waiter,
+            parked_at: newest.0,
+            gap,
+            listed: true,
+        }))
+    }
+
+    /// Where the cursor stands, and true where it could not be placed, so that something may be missing.
+    fn resolve(&self, cursor: Cursor, states: &Guards<'_>, newest: u64) -> (Place, bool) {
+        let (id, since_time) = match cursor {
+            Cursor::Now => return (Place::Sequence(newest), false),
+            Cursor::Oldest => return (Place::Oldest, false),
+            Cursor::SinceTime(time) => return (Place::Time(time), false),
+            Cursor::LastId(id) => (id, None),
+            Cursor::LastIdOrSinceTime(id, time) => (id, Some(time)),
+        };
+        let placed = self.sequencer.locate(id);
+        match placed {
+            Placed::At(place) => (place, false),
+            Placed::Beyond(place) => (place, true),
+            Placed::UnknownRun | Placed::Foreign => {
+                match states.iter().find_map(|state| state.ring.find(id)) {
+                    Some(sequence) => (Place::Sequence(sequence), false),
+                    // A foreign id may simply have been pushed out: with a time, that tells whether anything is missing.
+                    None => match since_time {
+                        Some(time) => (Place::Time(time), placed == Placed::UnknownRun),
+                        None => (Place::Oldest, true),
+                    },
+                }
+            }
+        }
+    }
+
+    /// The events after each category's place, in publish order; a retrieval removes them where they are to be deleted.
+    fn take(
+        &self,
+        states: &mut Guards<'_>,
+        place: impl Fn(usize) -> Place,
+        retrieval: bool,
+    ) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        for (at, state) in states.iter_mut().enumerate() {
+            entries.extend(state.ring.after(place(at)).cloned());
+            if retrieval && self.options.delete_after_first_retrieval {
+                let removed = self.remove(&mut state.ring, |ring| ring.take_after(place(at)));
+                self.counters.removed(removed);
+            }
+        }
+        if states.len() > 1 {
+            entries.sort_unstable_by_key(|entry| entry.sequence);
+        }
+        entries
+    }
+
+    fn count_answered(&self, batch: &Batch) {
+        let counters = &self.counters;
+        if batch.events().is_empty() {
+            counters.timed_out.fetch_add(1, Relaxed);
+        } else {
+            counters
+                .delivered
+                .fetch_add(batch.events().len() as u64, Relaxed);
+            counters.gaps.fetch_add(u64::from(batch.gap()), Relaxed);
+        }
+    }
+}
+
+fn batch(entries: Vec<Entry>, gap: bool, newest: EventId) -> Batch {
+    let events: Vec<Event> = entries.into_iter().map(|entry| entry.event).collect();
+    let last_id = events.last().map_or(newest, Event::id);
+    Batch::new(events, gap, last_id)
+}
+
+/// A subscriber that is parked. It leaves when this is dropped.
+pub(crate) struct Parked {
+    shared: Arc<Shared>,
+    /// The categories' names, in order.
+    names: Vec<Arc<str>>,
+    ticket: u64,
+    waiter: Arc<Waiter>,
+    /// The newest sequence number when it parked: all events up to here have been looked at.
+    parked_at: u64,
+    /// To be told with the first events.
+    gap: bool,
+    /// Some category may still have the waiter in its list.
+    listed: bool,
+}
+
+impl Parked {
+    /// Waits until an event comes or the deadline passes; `None` is no deadline.
+    pub(crate) fn wait(mut self, deadline: Option<Instant>) -> Arc<Batch> {
+        let woken = self.waiter.wait(deadline);
+        let batch = match woken {
+            Woken::Filled if self.names.len() == 1 && !self.gap => self.take_shared(),
+            Woken::Filled | Woken::Empty => None,
+        };
+        let batch = batch.unwrap_or_else(|| self.look_again());
+        self.shared.count_answered(&batch);
+        batch
+    }
+
+    /// The usual case: one category, and the batch is shared with all who were parked there. The publisher has taken
+    /// the waiter off the list, so no lock but the slot's is needed.
+    fn take_shared(&mut self) -> Option<Arc<Batch>> {
+        let batch = self.waiter.close().into_iter().next();
+        self.listed = batch.is_none();
+        batch
+    }
+
+    /// All else: several categories, where a publisher of one may come before another's slightly older event; and after
+    /// timing out, since an event may have been published in that instant. Under the locks of all the categories, what
+    /// was put into the slot and what is in the rings is everything.
+    fn look_again(&mut self) -> Arc<Batch> {
+        let (shared, ticket, parked_at) = (&self.shared, self.ticket, self.parked_at);
+        let names: Vec<&str> = self.names.iter().map(|name| &**name).collect();
+        self.listed = false;
+        shared.with_all(&names, false, |locked| {
+            locked
+                .states
+                .iter_mut()
+                .for_each(|state| drop(state.waiters.remove(&ticket)));
+            let offered: Vec<Entry> = self
+                .waiter
+                .close()
+                .iter()
+                .flat_map(|batch| batch.events())
+                .map(entry)
+                .collect();
+            // Of each category, the slot holds the first event after parking; the ring is asked for those after it.
+            let place = |category: &Category| {
+                let of_this = offered
+                    .iter()
+                    .filter(|entry| entry.event.category() == &**category.name());
+                Place::Sequence(
+                    of_this
+                        .map(|entry| entry.sequence)
+                        .max()
+                        .unwrap_or(parked_at),
+                )
+            };
+            let places: Vec<Place> = locked
+                .categories
+                .iter()
+                .map(|category| place(category))
+                .collect();
+            let lost = locked.lost_after(|at| places[at], Place::Sequence(parked_at));
+            let newest = shared.sequencer.newest();
+            let mut entries = shared.take(&mut locked.states, |at| places[at], true);
+            entries.extend(offered);
+            entries.sort_unstable_by_key(|entry| entry.sequence);
+            Arc::new(batch(entries, self.gap || lost, newest.1))
+        })
+    }
+}
+
+/// An event published in this run, whose id tells its sequence number.
+fn entry(event: &Event) -> Entry {
+    let sequence = event.id().parts().map_or(0, |(_, sequence)| sequence);
+    Entry {
+        sequence,
+        event: event.clone(),
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        self.shared.parking.leave(self.ticket);
+        if self.listed {
+            let names: Vec<&str> = self.names.iter().map(|name| &**name).collect();
+            let ticket = self.ticket;
+            self.shared.with_all(&names, false, |locked| {
+                locked
+                    .states
+                    .iter_mut()
+                    .for_each(|state| drop(state.waiters.remove(&ticket)));
+            });
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! [`Ring`]: the newest events of one category, and what it has to say about those that it no longer holds.
+
+use std::collections::VecDeque;
+
+use crate::event::Event;
+use crate::position::EventId;
+
+/// An event with its place in the publish order of the whole broker.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) sequence: u64,
+    pub(crate) event: Event,
+}
+
+/// The newest event that a category lost: pushed out, expired or evicted, but not handed out by deletion after
+/// retrieval. A follower that stands before it is told of a gap. All zero where nothing was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) sequence: u64,
+    pub(crate) timestamp: u64,
+}
+
+impl Lost {
+    pub(crate) fn max(self, other: Lost) -> Lost {
+        Lost {
+            sequence: self.sequence.max(other.sequence),
+            timestamp: self.timestamp.max(other.timestamp),
+        }
+    }
+
+    /// True where a follower at `place` misses an event of which this tells.
+    pub(crate) fn after(self, place: Place) -> bool {
+        match place {
+            Place::Oldest => false,
+            Place::Sequence(sequence) => self.sequence > sequence,
+            Place::Time(timestamp) => self.timestamp > timestamp,
+        }
+    }
+}
+
+/// Where a poll starts, once its cursor has been resolved: strictly after this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Oldest,
+    Sequence(u64),
+    Time(u64),
+}
+
+impl Place {
+    fn is_before(self, entry: &Entry) -> bool {
+        match self {
+            Place::Oldest => true,
+            Place::Sequence(sequence) => entry.sequence > sequence,
+            Place::Time(timestamp) => entry.event.timestamp() > timestamp,
+        }
+    }
+}
+
+/// What left a ring: how many events, and how many bytes of JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Removed {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+}
+
+/// The events of a category, oldest first. Both sequence numbers and timestamps ascend.
+#[derive(Default)]
+pub(crate) struct Ring {
+    entries: VecDeque<Entry>,
+    pub(crate) lost: Lost,
+}
+
+impl Ring {
+    pub(crate) fn new(lost: Lost) -> Self {
+        Ring {
+            entries: VecDeque::new(),
+            lost,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(crate) fn newest(&self) -> Option<&Entry> {
+        self.entries.back()
+    }
+
+    /// Appends an event; where more than `capacity` are held then, the oldest are lost.
+    pub(crate) fn push(&mut self, entry: Entry, capacity: usize) -> Removed {
+        self.entries.push_back(entry);
+        let surplus = self.entries.len().saturating_sub(capacity);
+        self.lose(surplus)
+    }
+
+    /// Loses the events with a timestamp before this one, in Unix milliseconds.
+    pub(crate) fn expire(&mut self, before: u64) -> Removed {
+        let expired = self
+            .entries
+            .partition_point(|entry| entry.event.timestamp() < before);
+        self.lose(expired)
+    }
+
+    /// Loses the `count` oldest events.
+    pub(crate) fn lose(&mut self, count: usize) -> Removed {
+        let mut removed = Removed::default();
+        for Entry { sequence, event } in self.entries.drain(..count) {
+            removed.events += 1;
+            removed.bytes += event.as_json().len();
+            self.lost = self.lost.max(Lost {
+                sequence,
+                timestamp: event.timestamp(),
+            });
+        }
+        if self.entries.is_empty() {
+            // An idle category keeps no memory for the events that it once had.
+            self.entries = VecDeque::new();
+        }
+        removed
+    }
+
+    pub(crate) fn lose_all(&mut self) -> Removed {
+        self.lose(self.entries.len())
+    }
+
+    /// The events after `place`.
+    pub(crate) fn after(&self, place: Place) -> impl Iterator<Item = &Entry> {
+        let start = self
+            .entries
+            .partition_point(|entry| !place.is_before(entry));
+        self.entries.range(start..)
+    }
+
+    /// Takes the events after `place` out: handed out, not lost.
+    pub(crate) fn take_after(&mut self, place: Place) -> Removed {
+        let start = self
+            .entries
+            .partition_point(|entry| !place.is_before(entry));
+        let taken = self.entries.split_off(start);
+        Removed {
+            events: taken.len(),
+            bytes: taken.iter().map(|entry| entry.event.as_json().len()).sum(),
+        }
+    }
+
+    /// The sequence number of the event with this id, searched from the newest: a follower's is most often that.
+    pub(crate) fn find(&self, id: EventId) -> Option<u64> {
+        let found = self
+            .entries
+            .iter()
+            .rev()
+            .find(|entry| entry.event.id() == id);
+        found.map(|entry| entry.sequence)
+    }
+
+    /// Restores the order of timestamps, which a file of golongpoll's may lack: sequence numbers keep their places.
+    pub(crate) fn sort_by_time(&mut self) {
+        let timestamp = |entry: &Entry| entry.event.timestamp();
+        if self.entries.iter().is_sorted_by_key(timestamp) {
+            return;
+        }
+        let sequences: Vec<u64> = self.entries.iter().map(|entry| entry.sequence).collect();
+        self.entries.make_contiguous().sort_by_key(timestamp);
+        for (entry, sequence) in self.entries.iter_mut().zip(sequences) {
+            entry.sequence = sequence;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Draft;
+
+    fn entry(sequence: u64, timestamp: u64) -> Entry {
+        let draft = Draft::new("c".into(), &sequence).unwrap();
+        Entry {
+            sequence,
+            event: draft.stamp(timestamp, EventId::from(u128::from(sequence))),
+        }
+    }
+
+    fn ring(entries: &[(u64, u64)], capacity: usize) -> Ring {
+        let mut ring = Ring::default();
+        for &(sequence, timestamp) in entries {
+            ring.push(entry(sequence, timestamp), capacity);
+        }
+        ring
+    }
+
+    fn sequences(ring: &Ring, place: Place) -> Vec<u64> {
+        ring.after(place).map(|entry| entry.sequence).collect()
+    }
+
+    #[test]
+    fn a_full_ring_pushes_out_its_oldest_and_remembers_the_newest_lost() {
+        let ring = ring(&[(1, 10), (3, 10), (7, 20), (9, 30)], 2);
+        assert_eq!(sequences(&ring, Place::Oldest), [7, 9]);
+        assert_eq!(
+            ring.lost,
+            Lost {
+                sequence: 3,
+                timestamp: 10
+            }
+        );
+        assert!(ring.lost.after(Place::Sequence(2)));
+        assert!(!ring.lost.after(Place::Sequence(3)));
+        assert!(ring.lost.after(Place::Time(9)));
+        assert!(!ring.lost.after(Place::Time(10)));
+        assert!(!ring.lost.after(Place::Oldest));
+    }
+
+    #[test]
+    fn places_are_strictly_before_what_follows_them() {
+        let ring = ring(&[(1, 10), (3, 10), (7, 20)], 10);
+        assert_eq!(sequences(&ring, Place::Sequence(1)), [3, 7]);
+        assert_eq!(sequences(&ring, Place::Sequence(2)), [3, 7]);
+        assert_eq!(sequences(&ring, Place::Time(10)), [7]);
+        assert_eq!(sequences(&ring, Place::Time(20)), []);
+        assert_eq!(ring.find(EventId::from(3)), Some(3));
+        assert_eq!(ring.find(EventId::from(2)), None);
+    }
+
+    #[test]
+    fn expired_events_are_lost_and_taken_ones_are_not() {
+        let mut ring = ring(&[(1, 10), (2, 20), (3, 30)], 10);
+        let expired = ring.expire(20);
+        assert_eq!((expired.events, ring.lost.sequence), (1, 1));
+        assert_eq!(ring.take_after(Place::Sequence(1)).events, 2);
+        assert_eq!(ring.lost.sequence, 1);
+        assert!(ring.is_empty());
+    }
+
+    #[test]
+    fn timestamps_out_of_order_are_sorted_within_their_sequence_numbers() {
+        let mut ring = ring(&[(1, 30), (2, 10), (5, 20)], 10);
+        ring.sort_by_time();
+        let sorted: Vec<_> = ring
+            .after(Place::Oldest)
+            .map(|e| (e.sequence, e.event.timestamp()))
+            .collect();
+        assert_eq!(sorted, [(1, 10), (2, 20), (5, 30)]);
+    }
+}
