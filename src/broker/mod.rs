@@ -164,7 +164,8 @@ impl Broker {
         } else {
             Look::AndPark
         };
-        match self.poll(&categories.into(), cursor, look)? {
+        let polled = self.poll(&categories.into(), cursor, look).inspect_err(|_| self.count_refused())?;
+        match polled {
             Polled::Ready(batch) => Ok(batch),
             // A deadline beyond what an Instant can hold is none.
             Polled::Parked(parked) => Ok(parked.wait(Instant::now().checked_add(timeout))),

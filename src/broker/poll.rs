@@ -49,10 +49,8 @@ impl Broker {
         let polled = names
             .check()
             .and_then(|()| self.0.poll(&self.0, names, cursor, look));
-        match &polled {
-            Ok(Polled::Ready(batch)) => self.0.count_answered(batch),
-            Ok(Polled::Parked(_)) => {}
-            Err(_) => self.count_refused(),
+        if let Ok(Polled::Ready(batch)) = &polled {
+            self.0.count_answered(batch);
         }
         polled
     }

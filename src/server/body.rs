@@ -1,0 +1,174 @@
+//! Bodies of requests: whether one is announced properly, reading it whole or not at all, and a publish in it.
+
+use std::fmt;
+use std::io::Read;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::reply::Reply;
+use crate::error::Error;
+use crate::wire::Published;
+
+/// How a request's body is announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// There is none, or tiny_http has read it already: up to 1024 bytes of known length.
+    Held,
+    /// Still on its way: of this length, or chunked.
+    Streamed(Option<usize>),
+    /// It has been read.
+    Read,
+    /// Not so that its end could be known; the connection can't be used any more.
+    Broken(&'static str),
+}
+
+/// tiny_http takes any Transfer-Encoding for `chunked`, and an unreadable Content-Length for none; both would let a
+/// second request hide in a first one's body (RFC 9112, sections 6.1 to 6.3).
+pub(super) fn framing(request: &tiny_http::Request) -> Framing {
+    let mut encodings = request.headers().iter().filter(|field| field.field.equiv("Transfer-Encoding"));
+    let mut lengths = request.headers().iter().filter(|field| field.field.equiv("Content-Length"));
+    match (encodings.next(), lengths.next()) {
+        (None, None) => Framing::Held,
+        (Some(_), Some(_)) => Framing::Broken("both Transfer-Encoding and Content-Length"),
+        (Some(encoding), None) => {
+            let chunked = encoding.value.as_str().eq_ignore_ascii_case("chunked") && encodings.next().is_none();
+            if chunked && *request.http_version() == (1, 1) {
+                Framing::Streamed(None)
+            } else {
+                Framing::Broken("a Transfer-Encoding other than chunked")
+            }
+        }
+        (None, Some(length)) => {
+            let value = length.value.as_str();
+            let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+            let same = lengths.all(|other| other.value == length.value);
+            match value.parse::<usize>() {
+                Ok(length) if digits && same => {
+                    let expects = request.headers().iter().any(|field| field.field.equiv("Expect"));
+                    if length == 0 || length <= 1024 && !expects { Framing::Held } else { Framing::Streamed(Some(length)) }
+                }
+                _ => Framing::Broken("a Content-Length that is not one number"),
+            }
+        }
+    }
+}
+
+/// The whole body, of at most `max` bytes.
+///
+/// # Errors
+///
+/// 413 for one that is longer, before it is read where its length was announced; 400 for one that is cut off.
+pub(super) fn read(request: &mut tiny_http::Request, framing: &Framing, max: usize) -> Result<Vec<u8>, Reply> {
+    let too_large = || Reply::error(413, &format!("the body is too large: the limit is {max} bytes"));
+    let announced = match framing {
+        Framing::Held => request.body_length(),
+        Framing::Streamed(length) => *length,
+        Framing::Read | Framing::Broken(_) => return Ok(Vec::new()),
+    };
+    if announced.is_some_and(|length| length > max) {
+        return Err(too_large());
+    }
+    let mut body = Vec::with_capacity(announced.unwrap_or(0).min(64 * 1024));
+    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    let read = request.as_reader().take(limit).read_to_end(&mut body);
+    if body.len() > max {
+        return Err(too_large());
+    }
+    if read.is_err() || announced.is_some_and(|length| length != body.len()) {
+        return Err(Reply::error(400, "the body is shorter than announced"));
+    }
+    Ok(body)
+}
+
+/// # Errors
+///
+/// `InvalidRequest` that says what is wrong with the body.
+pub(super) fn published(body: &[u8]) -> Result<Published<'_>, Error> {
+    let expected = r#"{"category":"…","data":…}"#;
+    let published: Published<'_> = serde_json::from_slice(body)
+        .map_err(|error| Error::request(format!("the body is not of the form {expected}")).because(error))?;
+    serde_json::from_str::<Readable>(published.data.get())
+        .map_err(|error| Error::request("data that readers could not decode").because(error))?;
+    Ok(published)
+}
+
+/// JSON that any reader can decode: raw JSON may be well-formed and yet nested a million levels deep, or hold half a
+/// surrogate pair or a number that no double can; one such event would spoil every answer that it is in.
+struct Readable;
+
+impl<'de> Deserialize<'de> for Readable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Walk)
+    }
+}
+
+struct Walk;
+
+impl<'de> Visitor<'de> for Walk {
+    type Value = Readable;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<Readable, E> {
+        Ok(Readable)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Readable, A::Error> {
+        while items.next_element::<Readable>()?.is_some() {}
+        Ok(Readable)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Readable, A::Error> {
+        while members.next_entry::<Readable, Readable>()?.is_some() {}
+        Ok(Readable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publish_is_a_category_and_data_and_whatever_else() {
+        let body = br#" {"x":[1],"data" : {"a": [1.5e3, "\u00e9"]} ,"category":"c\n"} "#;
+        let published = published(body).unwrap();
+        assert_eq!((&*published.category, published.data.get()), ("c\n", r#"{"a": [1.5e3, "\u00e9"]}"#));
+    }
+
+    #[test]
+    fn data_that_would_spoil_an_answer_is_refused() {
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for data in [r#""\ud800""#, "1e999", &deep, "01", "[1,]", "", "nul", "\"\n\"", "{\"\\ud800\":1}"] {
+            let body = format!(r#"{{"category":"c","data":{data}}}"#);
+            assert!(published(body.as_bytes()).is_err(), "{data}");
+        }
+        for data in ["0", "-0.5e-7", "true", "\"\"", "{}", "[[]]", "123456789012345678901234567890"] {
+            let body = format!(r#"{{"category":"c","data":{data}}}"#);
+            assert!(published(body.as_bytes()).is_ok(), "{data}");
+        }
+        assert!(published(b"{\"category\":\"c\",\"data\":\"\xff\"}").is_err());
+    }
+}

@@ -1,0 +1,296 @@
+//! The HTTP server around a [`Broker`]: [`Server`], [`ServerInfo`], and what an embedding program hooks in.
+//!
+//! `door` listens and tames tiny_http, `crew` has the threads, `endpoints` says what is asked and answered, `body` and
+//! `reply` read the one and render the other.
+
+mod body;
+mod crew;
+mod door;
+mod endpoints;
+mod hooks;
+mod info;
+mod reply;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::broker::{Batch, Broker, Statistics};
+use crate::error::{Error, ErrorKind};
+use crate::persist::FilePersistorInfo;
+use crate::position::{Cursor, EventId};
+use crate::wire::Categories;
+use crew::{Crew, Turn, Work};
+use door::{Door, Gate, Round};
+
+pub use hooks::{Fallback, Handler, Request, Response};
+pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
+
+/// Told if serving ends for a reason other than [`Server::stop`]: the seed's `listenAndServeFailureFunc`.
+pub type FailureCallback = Box<dyn FnOnce(Error) + Send>;
+
+/// A long-polling server.
+///
+/// ```
+/// use std::time::Duration;
+/// use long_polling::{Cursor, Server, ServerInfo};
+///
+/// let server = Server::start(ServerInfo { address: "127.0.0.1:0".into(), ..ServerInfo::default() }, None, None)?;
+/// println!("listening on http://{}", server.local_address());
+///
+/// server.publish("notifications", "from within the program, as well as over HTTP")?;
+/// let batch = server.subscribe("notifications", Cursor::Oldest, Duration::from_secs(1))?;
+/// assert_eq!(batch.events().len(), 1);
+///
+/// server.stop(Duration::from_secs(10))?;
+/// # Ok::<(), long_polling::Error>(())
+/// ```
+///
+/// Dropping a server stops it, but waits half a second for requests in flight at most; call [`stop`](Server::stop) to
+/// be told what came of it.
+pub struct Server {
+    inner: Arc<Inner>,
+    crew: Arc<Crew>,
+    /// Held while stopping; true when that is done.
+    stopped: Mutex<bool>,
+}
+
+/// What all threads of a server share.
+struct Inner {
+    info: ServerInfo,
+    broker: Broker,
+    door: Door,
+    stopping: AtomicBool,
+}
+
+impl Server {
+    /// Starts a server; it listens when this returns. With a file, the events in it are there again, and new ones are
+    /// written to it. `on_failure` is told if serving ends later for a reason other than [`stop`](Server::stop).
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidSetting`](ErrorKind::InvalidSetting), [`Listen`](ErrorKind::Listen) or [`File`](ErrorKind::File), each
+    /// naming the setting and the reason.
+    pub fn start(
+        info: ServerInfo,
+        file: Option<FilePersistorInfo>,
+        on_failure: Option<FailureCallback>,
+    ) -> Result<Self, Error> {
+        info.check()?;
+        // Clients that come while the file is read wait for it.
+        let (door, gate) = Door::open(&info)?;
+        let broker = match file {
+            None => Broker::new(info.broker.clone()),
+            Some(file) => Broker::open(info.broker.clone(), file),
+        };
+        let inner = Arc::new(Inner { broker: broker?, info, door, stopping: AtomicBool::new(false) });
+        let crew = Crew::new(inner.clone());
+        let no_thread = |error: std::io::Error| Error::new(ErrorKind::Listen, "no thread can be had").because(error);
+        crew.receive_at(&gate).map_err(no_thread)?;
+        let tender = Tender { inner: inner.clone(), crew: crew.clone(), gates: Vec::new(), on_failure };
+        let thread = thread::Builder::new().name("long-polling-door".into());
+        thread.spawn(move || tender.run()).map_err(no_thread)?;
+        Ok(Server { inner, crew, stopped: Mutex::new(false) })
+    }
+
+    /// Where the server listens: the port that was taken, where port 0 was asked for.
+    pub fn local_address(&self) -> SocketAddr {
+        self.inner.door.address()
+    }
+
+    /// The broker behind the endpoints, for other threads of the program.
+    pub fn broker(&self) -> &Broker {
+        &self.inner.broker
+    }
+
+    /// Publishes without HTTP; see [`Broker::publish`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::publish`].
+    pub fn publish<T: Serialize + ?Sized>(&self, category: &str, data: &T) -> Result<EventId, Error> {
+        self.broker().publish(category, data)
+    }
+
+    /// Waits for events without HTTP; see [`Broker::subscribe`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::subscribe`].
+    pub fn subscribe(
+        &self,
+        categories: impl Into<Categories>,
+        cursor: Cursor,
+        timeout: Duration,
+    ) -> Result<Arc<Batch>, Error> {
+        self.broker().subscribe(categories, cursor, timeout)
+    }
+
+    /// What the server has done and holds.
+    pub fn statistics(&self) -> Statistics {
+        self.broker().statistics()
+    }
+
+    /// Stops the server: no more connections are taken, parked subscribers are answered at once as if they had timed
+    /// out, requests in flight may finish until the timeout, then the file is flushed. When this returns, the port can
+    /// be listened on again. Connections that clients keep open are told to close when they are used again, and end
+    /// after [`idle_timeout`](ServerInfo::idle_timeout) where they are not. Stopping twice is fine.
+    ///
+    /// # Errors
+    ///
+    /// [`StopTimeout`](ErrorKind::StopTimeout) where requests were still in flight at the timeout: everything else is
+    /// done then, and they can't publish any more. [`File`](ErrorKind::File) where events could not be written.
+    pub fn stop(&self, timeout: Duration) -> Result<(), Error> {
+        let mut stopped = self.stopped.lock();
+        if std::mem::replace(&mut *stopped, true) {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let deadline = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(1 << 32));
+        let Inner { broker, door, stopping, .. } = &*self.inner;
+        stopping.store(true, Relaxed);
+        let serves_on = door.shut();
+        broker.release();
+        let done = self.crew.wait_until_done(deadline);
+        // The file is flushed even where requests took all the time that there was.
+        let soon = Instant::now() + Duration::from_secs(1);
+        let flushed = broker.stop(deadline.max(soon).saturating_duration_since(Instant::now()));
+        if !serves_on {
+            door.close();
+            self.crew.close();
+        }
+        door.wait_until_free(deadline.max(soon));
+        flushed?;
+        if !done {
+            let message = format!("requests were still in flight after {timeout:?}; they can't publish any more");
+            return Err(Error::new(ErrorKind::StopTimeout, message));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop(Duration::from_millis(500)) {
+            log::warn!("a server was dropped, and stopping it said: {error}");
+        }
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("local_address", &self.local_address()).finish_non_exhaustive()
+    }
+}
+
+impl Work for Inner {
+    fn handle(&self, request: tiny_http::Request, turn: &mut Turn) {
+        self.door.came(request.remote_addr().copied());
+        endpoints::answer(self, request, turn);
+    }
+
+    fn accept_failed(&self, error: std::io::Error) {
+        self.door.accept_failed(error);
+    }
+}
+
+/// The thread that tends the door and looks after the crew.
+struct Tender {
+    inner: Arc<Inner>,
+    crew: Arc<Crew>,
+    gates: Vec<Watched>,
+    on_failure: Option<FailureCallback>,
+}
+
+/// A gate, and since when it has given no request.
+struct Watched {
+    gate: Arc<Gate>,
+    given: u64,
+    since: Instant,
+}
+
+/// How often the crew is looked after.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often expired events are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+
+impl Tender {
+    fn run(mut self) {
+        let door = &self.inner.clone().door;
+        let mut failing_since = None;
+        let (mut looked, mut swept) = (Instant::now(), Instant::now());
+        loop {
+            let busy = self.gates.iter().any(|watched| watched.since.elapsed() < Duration::from_secs(1));
+            match door.tend(busy) {
+                Round::Closing => break,
+                Round::Served => failing_since = None,
+                Round::Opened(gate) => {
+                    failing_since.get_or_insert_with(Instant::now);
+                    if let Err(error) = self.crew.receive_at(&gate) {
+                        log::warn!("no thread can be had to receive requests: {error}");
+                    }
+                }
+                Round::Failed(error) => {
+                    let since = *failing_since.get_or_insert_with(Instant::now);
+                    self.give_up_after(since, &error);
+                }
+                Round::Waiting => {}
+            }
+            if looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                self.look_after();
+            }
+            if swept.elapsed() >= SWEEP {
+                swept = Instant::now();
+                self.inner.broker.sweep();
+            }
+        }
+        self.see_off();
+    }
+
+    fn give_up_after(&mut self, since: Instant, error: &std::io::Error) {
+        if since.elapsed() < self.inner.info.restore_timeout {
+            return;
+        }
+        if let Some(on_failure) = self.on_failure.take() {
+            let message = format!("no connection could be accepted for {:?}", since.elapsed());
+            on_failure(Error::new(ErrorKind::ServingFailed, message).because(error.to_string()));
+        }
+    }
+
+    fn look_after(&mut self) {
+        let Inner { door, info, .. } = &*self.inner;
+        let gates = door.gates();
+        self.gates.retain(|watched| gates.iter().any(|gate| Arc::ptr_eq(gate, &watched.gate)));
+        for gate in gates {
+            let Some(watched) = self.gates.iter_mut().find(|watched| Arc::ptr_eq(&watched.gate, &gate)) else {
+                let (_, given) = gate.progress();
+                self.gates.push(Watched { gate, given, since: Instant::now() });
+                continue;
+            };
+            let given = self.crew.relieve(&gate, watched.given);
+            if given != watched.given {
+                (watched.given, watched.since) = (given, Instant::now());
+            } else if gate.has_failed() && watched.since.elapsed() > info.idle_timeout() {
+                door.retire(&gate);
+            }
+        }
+    }
+
+    /// After the stop: as long as clients may keep connections open, whatever they still send is answered, so that none
+    /// hangs; then all threads end.
+    fn see_off(mut self) {
+        let deadline = Instant::now() + self.inner.info.idle_timeout();
+        while Instant::now() < deadline {
+            thread::park_timeout(LOOK);
+            self.look_after();
+        }
+        self.inner.door.close();
+        self.crew.close();
+    }
+}
