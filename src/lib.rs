@@ -5,11 +5,15 @@
 mod error;
 mod event;
 mod headers;
+#[cfg(feature = "server")]
+mod persist;
 mod position;
 mod wire;
 
 pub use error::{Error, ErrorKind};
 pub use event::Event;
 pub use headers::Headers;
+#[cfg(feature = "server")]
+pub use persist::FilePersistorInfo;
 pub use position::{Cursor, EventId};
 pub use wire::{Categories, PublishRequest, SubscriptionRequest};
