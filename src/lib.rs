@@ -7,6 +7,8 @@ mod broker;
 mod error;
 mod event;
 mod headers;
+#[cfg(feature = "server")]
+mod persist;
 mod position;
 mod wire;
 
@@ -15,5 +17,7 @@ pub use broker::{Batch, Broker, BrokerOptions, FileStatistics, Statistics};
 pub use error::{Error, ErrorKind};
 pub use event::Event;
 pub use headers::Headers;
+#[cfg(feature = "server")]
+pub use persist::FilePersistorInfo;
 pub use position::{Cursor, EventId};
 pub use wire::{Categories, PublishRequest, SubscriptionRequest};
