@@ -10,6 +10,8 @@ mod headers;
 #[cfg(feature = "server")]
 mod persist;
 mod position;
+#[cfg(feature = "server")]
+pub mod server;
 mod wire;
 
 #[cfg(feature = "server")]
@@ -20,4 +22,6 @@ pub use headers::Headers;
 #[cfg(feature = "server")]
 pub use persist::FilePersistorInfo;
 pub use position::{Cursor, EventId};
+#[cfg(feature = "server")]
+pub use server::{Server, ServerInfo};
 pub use wire::{Categories, PublishRequest, SubscriptionRequest};

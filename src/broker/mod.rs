@@ -135,14 +135,18 @@ impl Broker {
         category: &str,
         data: &T,
     ) -> Result<EventId, Error> {
-        let published = self
-            .0
-            .draft(category, data)
-            .and_then(|draft| self.0.publish(category, draft));
-        if published.is_err() {
-            self.count_refused();
-        }
-        published
+        self.publish_uncounted(category, data)
+            .inspect_err(|_| self.count_refused())
+    }
+
+    /// Publishes, and leaves it to the caller to count a refusal.
+    pub(crate) fn publish_uncounted<T: Serialize + ?Sized>(
+        &self,
+        category: &str,
+        data: &T,
+    ) -> Result<EventId, Error> {
+        let draft = self.0.draft(category, data)?;
+        self.0.publish(category, draft)
     }
 
     /// Waits for events of one category or several, for as long as `timeout`; zero looks and does not wait. A batch
@@ -164,7 +168,9 @@ impl Broker {
         } else {
             Look::AndPark
         };
-        let polled = self.poll(&categories.into(), cursor, look).inspect_err(|_| self.count_refused())?;
+        let polled = self
+            .poll(&categories.into(), cursor, look)
+            .inspect_err(|_| self.count_refused())?;
         match polled {
             Polled::Ready(batch) => Ok(batch),
             // A deadline beyond what an Instant can hold is none.
@@ -277,7 +283,7 @@ impl Shared {
         if let Some(batch) = batch {
             waiters
                 .values()
-                .for_each(|waiter| drop(waiter.offer(&batch)));
+                .for_each(|waiter| _ = waiter.offer(&batch));
         }
         if self.occupied.load(Relaxed) > self.options.max_categories {
             self.evict();

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use self::flusher::{Flusher, LogFile, Progress, Writing};
 use self::format::{MAX_LINE_BYTES, line_len};
 pub(crate) use self::recovery::Loaded;
+use crate::broker::{Broker, BrokerOptions, FileStatistics, Store};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 
@@ -111,23 +112,6 @@ struct Queue {
     wake: Sender<()>,
 }
 
-/// Figures of a [`FilePersistor`], in events but for the failures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct FileStatistics {
-    /// Read back from the file when it was opened.
-    pub(crate) loaded: u64,
-    /// Lines that were skipped then, since they are no events.
-    pub(crate) unreadable: u64,
-    /// Written since.
-    pub(crate) written: u64,
-    /// Waiting to be written.
-    pub(crate) pending: u64,
-    /// Not kept for the file, because too much was waiting, or the persistor stopped.
-    pub(crate) lost: u64,
-    /// Attempts to write that failed; each was repeated.
-    pub(crate) write_failures: u64,
-}
-
 impl FilePersistor {
     /// Opens the file, makes it where it is missing, and gives `each` of its events in the file's order.
     ///
@@ -194,9 +178,11 @@ impl FilePersistor {
             thread: Mutex::new(Some(thread)),
         })
     }
+}
 
+impl Store for FilePersistor {
     /// Hands an event to the flusher, and never waits for the disk. The file has events in the order of these calls.
-    pub(crate) fn append(&self, event: &Event) {
+    fn append(&self, event: &Event) {
         let progress = &*self.progress;
         let bytes = line_len(event) as i64;
         let queue = self.queue.lock();
@@ -230,7 +216,7 @@ impl FilePersistor {
     ///
     /// `StopTimeout` where the disk needs longer; it goes on meanwhile. `File` where it fails, twice, and says how many
     /// events are not in the file.
-    pub(crate) fn stop(&self, timeout: Duration) -> Result<(), Error> {
+    fn stop(&self, timeout: Duration) -> Result<(), Error> {
         self.queue.lock().take();
         let ended = self.ended.recv_timeout(timeout);
         let name = self.file_name.display();
@@ -262,7 +248,7 @@ impl FilePersistor {
         Err(Error::new(ErrorKind::File, message))
     }
 
-    pub(crate) fn statistics(&self) -> FileStatistics {
+    fn statistics(&self) -> FileStatistics {
         let progress = &*self.progress;
         FileStatistics {
             loaded: self.loaded.events,
@@ -272,6 +258,43 @@ impl FilePersistor {
             lost: progress.lost.load(Relaxed),
             write_failures: progress.write_failures.load(Relaxed),
         }
+    }
+}
+
+impl Broker {
+    /// A broker whose events are kept in a file: those in it are there again, as far as the options allow, and new ones
+    /// are written to it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use long_polling::{Broker, BrokerOptions, Cursor, FilePersistorInfo};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let file_name = folder.path().join("events.db");
+    /// let broker = Broker::open(BrokerOptions::default(), FilePersistorInfo::new(&file_name))?;
+    /// broker.publish("jobs", "first")?;
+    /// broker.stop(Duration::from_secs(10))?;
+    ///
+    /// let broker = Broker::open(BrokerOptions::default(), FilePersistorInfo::new(&file_name))?;
+    /// let batch = broker.subscribe("jobs", Cursor::Oldest, Duration::ZERO)?;
+    /// assert_eq!(batch.events()[0].text(), "first");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidSetting`](ErrorKind::InvalidSetting) where an option can't be used, [`File`](ErrorKind::File) where the
+    /// file can't be opened or read.
+    pub fn open(options: BrokerOptions, info: FilePersistorInfo) -> Result<Self, Error> {
+        Broker::restore(options, |each| {
+            let (persistor, loaded) = FilePersistor::open(&info, each)?;
+            log::debug!(
+                "{}: {} events were read",
+                info.file_name.display(),
+                loaded.events
+            );
+            Ok(Some(Box::new(persistor)))
+        })
     }
 }
 

@@ -26,13 +26,20 @@ pub(super) enum Framing {
 /// tiny_http takes any Transfer-Encoding for `chunked`, and an unreadable Content-Length for none; both would let a
 /// second request hide in a first one's body (RFC 9112, sections 6.1 to 6.3).
 pub(super) fn framing(request: &tiny_http::Request) -> Framing {
-    let mut encodings = request.headers().iter().filter(|field| field.field.equiv("Transfer-Encoding"));
-    let mut lengths = request.headers().iter().filter(|field| field.field.equiv("Content-Length"));
+    let mut encodings = request
+        .headers()
+        .iter()
+        .filter(|field| field.field.equiv("Transfer-Encoding"));
+    let mut lengths = request
+        .headers()
+        .iter()
+        .filter(|field| field.field.equiv("Content-Length"));
     match (encodings.next(), lengths.next()) {
         (None, None) => Framing::Held,
         (Some(_), Some(_)) => Framing::Broken("both Transfer-Encoding and Content-Length"),
         (Some(encoding), None) => {
-            let chunked = encoding.value.as_str().eq_ignore_ascii_case("chunked") && encodings.next().is_none();
+            let chunked = encoding.value.as_str().eq_ignore_ascii_case("chunked")
+                && encodings.next().is_none();
             if chunked && *request.http_version() == (1, 1) {
                 Framing::Streamed(None)
             } else {
@@ -45,8 +52,15 @@ pub(super) fn framing(request: &tiny_http::Request) -> Framing {
             let same = lengths.all(|other| other.value == length.value);
             match value.parse::<usize>() {
                 Ok(length) if digits && same => {
-                    let expects = request.headers().iter().any(|field| field.field.equiv("Expect"));
-                    if length == 0 || length <= 1024 && !expects { Framing::Held } else { Framing::Streamed(Some(length)) }
+                    let expects = request
+                        .headers()
+                        .iter()
+                        .any(|field| field.field.equiv("Expect"));
+                    if length == 0 || length <= 1024 && !expects {
+                        Framing::Held
+                    } else {
+                        Framing::Streamed(Some(length))
+                    }
                 }
                 _ => Framing::Broken("a Content-Length that is not one number"),
             }
@@ -59,8 +73,17 @@ pub(super) fn framing(request: &tiny_http::Request) -> Framing {
 /// # Errors
 ///
 /// 413 for one that is longer, before it is read where its length was announced; 400 for one that is cut off.
-pub(super) fn read(request: &mut tiny_http::Request, framing: &Framing, max: usize) -> Result<Vec<u8>, Reply> {
-    let too_large = || Reply::error(413, &format!("the body is too large: the limit is {max} bytes"));
+pub(super) fn read(
+    request: &mut tiny_http::Request,
+    framing: &Framing,
+    max: usize,
+) -> Result<Vec<u8>, Reply> {
+    let too_large = || {
+        Reply::error(
+            413,
+            &format!("the body is too large: the limit is {max} bytes"),
+        )
+    };
     let announced = match framing {
         Framing::Held => request.body_length(),
         Framing::Streamed(length) => *length,
@@ -86,8 +109,9 @@ pub(super) fn read(request: &mut tiny_http::Request, framing: &Framing, max: usi
 /// `InvalidRequest` that says what is wrong with the body.
 pub(super) fn published(body: &[u8]) -> Result<Published<'_>, Error> {
     let expected = r#"{"category":"…","data":…}"#;
-    let published: Published<'_> = serde_json::from_slice(body)
-        .map_err(|error| Error::request(format!("the body is not of the form {expected}")).because(error))?;
+    let published: Published<'_> = serde_json::from_slice(body).map_err(|error| {
+        Error::request(format!("the body is not of the form {expected}")).because(error)
+    })?;
     serde_json::from_str::<Readable>(published.data.get())
         .map_err(|error| Error::request("data that readers could not decode").because(error))?;
     Ok(published)
@@ -155,17 +179,38 @@ mod tests {
     fn a_publish_is_a_category_and_data_and_whatever_else() {
         let body = br#" {"x":[1],"data" : {"a": [1.5e3, "\u00e9"]} ,"category":"c\n"} "#;
         let published = published(body).unwrap();
-        assert_eq!((&*published.category, published.data.get()), ("c\n", r#"{"a": [1.5e3, "\u00e9"]}"#));
+        assert_eq!(
+            (&*published.category, published.data.get()),
+            ("c\n", r#"{"a": [1.5e3, "\u00e9"]}"#)
+        );
     }
 
     #[test]
     fn data_that_would_spoil_an_answer_is_refused() {
         let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
-        for data in [r#""\ud800""#, "1e999", &deep, "01", "[1,]", "", "nul", "\"\n\"", "{\"\\ud800\":1}"] {
+        for data in [
+            r#""\ud800""#,
+            "1e999",
+            &deep,
+            "01",
+            "[1,]",
+            "",
+            "nul",
+            "\"\n\"",
+            "{\"\\ud800\":1}",
+        ] {
             let body = format!(r#"{{"category":"c","data":{data}}}"#);
             assert!(published(body.as_bytes()).is_err(), "{data}");
         }
-        for data in ["0", "-0.5e-7", "true", "\"\"", "{}", "[[]]", "123456789012345678901234567890"] {
+        for data in [
+            "0",
+            "-0.5e-7",
+            "true",
+            "\"\"",
+            "{}",
+            "[[]]",
+            "123456789012345678901234567890",
+        ] {
             let body = format!(r#"{{"category":"c","data":{data}}}"#);
             assert!(published(body.as_bytes()).is_ok(), "{data}");
         }

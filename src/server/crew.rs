@@ -117,7 +117,13 @@ impl Crew {
     pub(super) fn new(work: Arc<dyn Work>) -> Arc<Self> {
         let receivers = thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
         let (idle, done, queues) = Default::default();
-        Arc::new(Crew { work, receivers, idle, done, queues })
+        Arc::new(Crew {
+            work,
+            receivers,
+            idle,
+            done,
+            queues,
+        })
     }
 
     /// Has a gate's requests received.
@@ -143,16 +149,25 @@ impl Crew {
         }
         drop(idle);
         let crew = self.clone();
-        let thread = thread::Builder::new().name("long-polling-crew".into()).stack_size(STACK);
+        let thread = thread::Builder::new()
+            .name("long-polling-crew".into())
+            .stack_size(STACK);
         thread.spawn(move || crew.run(gate)).map(drop)
     }
 
     fn run(self: Arc<Self>, gate: Arc<Gate>) {
         let mut gate = Some(gate);
         while let Some(at) = gate.take() {
-            let mut turn = Turn { crew: self.clone(), gate: at, held: true, remote: None };
+            let mut turn = Turn {
+                crew: self.clone(),
+                gate: at,
+                held: true,
+                remote: None,
+            };
             while turn.held {
-                let next = turn.gate.next(self.receivers, |error| self.work.accept_failed(error));
+                let next = turn
+                    .gate
+                    .next(self.receivers, |error| self.work.accept_failed(error));
                 let Some(request) = next else { break };
                 self.serve(request, &mut turn);
             }
@@ -164,7 +179,9 @@ impl Crew {
     /// Serves a request, and those that its connection sends meanwhile.
     fn serve(&self, request: tiny_http::Request, turn: &mut Turn) {
         turn.remote = request.remote_addr().copied();
-        let Some(mut request) = self.unless_queued(request) else { return };
+        let Some(mut request) = self.unless_queued(request) else {
+            return;
+        };
         loop {
             self.idle.lock().serving += 1;
             if catch_unwind(AssertUnwindSafe(|| self.work.handle(request, turn))).is_err() {
@@ -190,7 +207,9 @@ impl Crew {
     /// Gives the request back unless an earlier one of its connection is still being served: then it has to wait.
     fn unless_queued(&self, request: tiny_http::Request) -> Option<tiny_http::Request> {
         let mut queues = self.queues.lock();
-        let queue = request.remote_addr().and_then(|remote| queues.get_mut(remote));
+        let queue = request
+            .remote_addr()
+            .and_then(|remote| queues.get_mut(remote));
         match queue {
             Some(queue) => queue.push_back(request),
             None => return Some(request),
@@ -218,7 +237,10 @@ impl Crew {
         drop(idle);
         let call = seat.wait(Some(Instant::now() + IDLE)).or_else(|| {
             let mut idle = self.idle.lock();
-            let at = idle.seats.iter().position(|other| Arc::ptr_eq(other, &seat));
+            let at = idle
+                .seats
+                .iter()
+                .position(|other| Arc::ptr_eq(other, &seat));
             if let Some(at) = at {
                 idle.seats.remove(at);
                 return None;
@@ -238,7 +260,8 @@ impl Crew {
     /// to wait, such as a client that does not read its answer.
     pub(super) fn relieve(self: &Arc<Self>, gate: &Arc<Gate>, before: u64) -> u64 {
         let (waiting, given) = gate.progress();
-        if waiting == 0 && given == before
+        if waiting == 0
+            && given == before
             && let Err(error) = self.hand_over(gate.clone())
         {
             log::warn!("no thread can be had to receive requests: {error}");

@@ -44,7 +44,11 @@ pub(super) struct Gate {
 
 impl Gate {
     /// The next request; `None` for a thread that is surplus, when `most` others wait here already, and at the end.
-    pub(super) fn next(&self, most: usize, accept_failed: impl Fn(io::Error)) -> Option<tiny_http::Request> {
+    pub(super) fn next(
+        &self,
+        most: usize,
+        accept_failed: impl Fn(io::Error),
+    ) -> Option<tiny_http::Request> {
         if self.waiting.fetch_add(1, Relaxed) >= most {
             self.waiting.fetch_sub(1, Relaxed);
             return None;
@@ -144,7 +148,9 @@ impl Door {
         }
         let error = failed.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into());
         let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => " (it is in use: stop what listens there, or give another port; 0 takes a free one)",
+            io::ErrorKind::AddrInUse => {
+                " (it is in use: stop what listens there, or give another port; 0 takes a free one)"
+            }
             io::ErrorKind::PermissionDenied => " (ports under 1024 are for privileged programs)",
             _ => "",
         };
@@ -196,7 +202,11 @@ impl Door {
     pub(super) fn tend(&self, busy: bool) -> Round {
         let mut rounds = self.rounds.lock();
         if rounds.newcomers == 0 && !rounds.may_reopen() && !rounds.closing {
-            let pause = if busy || rounds.accept_error.is_some() { BUSY_ROUND } else { QUIET_ROUND };
+            let pause = if busy || rounds.accept_error.is_some() {
+                BUSY_ROUND
+            } else {
+                QUIET_ROUND
+            };
             self.called.wait_for(&mut rounds, pause);
         }
         if rounds.closing {
@@ -225,7 +235,9 @@ impl Door {
 
     fn reopen(&self) -> io::Result<Arc<Gate>> {
         // A gate needs a descriptor of its own, and each connection two: without that much room it would end at once.
-        let room: Vec<TcpListener> = (0..4).map(|_| self.listener.try_clone()).collect::<io::Result<_>>()?;
+        let room: Vec<TcpListener> = (0..4)
+            .map(|_| self.listener.try_clone())
+            .collect::<io::Result<_>>()?;
         drop(room);
         let gate = gate(&self.listener)?;
         self.gates.lock().push(gate.clone());
@@ -256,7 +268,9 @@ impl Door {
         self.called.notify_one();
         // On Linux this ends listening, also for tiny_http's thread that is accepting. Elsewhere it may fail; there the
         // socket is closed with the gates.
-        SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both).is_ok()
+        SockRef::from(&self.listener)
+            .shutdown(std::net::Shutdown::Both)
+            .is_ok()
     }
 
     /// Ends all waiting for requests.
@@ -272,9 +286,13 @@ impl Door {
 
     /// Waits until somebody else could listen on the address.
     pub(super) fn wait_until_free(&self, deadline: Instant) {
-        while Socket::new(Domain::for_address(self.address), Type::STREAM, Some(Protocol::TCP))
-            .and_then(|socket| bind(&socket, self.address).and_then(|()| socket.listen(1)))
-            .is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+        while Socket::new(
+            Domain::for_address(self.address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )
+        .and_then(|socket| bind(&socket, self.address).and_then(|()| socket.listen(1)))
+        .is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
             && Instant::now() < deadline
         {
             std::thread::park_timeout(Duration::from_millis(1));
@@ -283,14 +301,25 @@ impl Door {
 }
 
 fn gate(listener: &TcpListener) -> io::Result<Arc<Gate>> {
-    let server = tiny_http::Server::from_listener(listener.try_clone()?, None).map_err(io::Error::other)?;
+    let server =
+        tiny_http::Server::from_listener(listener.try_clone()?, None).map_err(io::Error::other)?;
     let (waiting, given, failed, closed) = Default::default();
-    Ok(Arc::new(Gate { server, waiting, given, failed, closed }))
+    Ok(Arc::new(Gate {
+        server,
+        waiting,
+        given,
+        failed,
+        closed,
+    }))
 }
 
 /// A listening socket whose options pass on to the connections that it accepts (on Linux).
 fn listen(address: SocketAddr, info: &ServerInfo) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     // An answer leaves when it is written, not when the last one has been acknowledged.
     socket.set_tcp_nodelay(true)?;
     // A peer whose machine or network is gone is found out, even while its poll is parked.
@@ -327,7 +356,10 @@ impl Seen {
     const LINES: usize = 1 << 13;
 
     fn new() -> Self {
-        Seen { lines: (0..Seen::LINES).map(|_| AtomicU64::new(0)).collect(), hasher: RandomState::new() }
+        Seen {
+            lines: (0..Seen::LINES).map(|_| AtomicU64::new(0)).collect(),
+            hasher: RandomState::new(),
+        }
     }
 
     fn is_new(&self, remote: SocketAddr) -> bool {

@@ -57,10 +57,27 @@ pub(super) fn answer(server: &Inner, request: tiny_http::Request, turn: &mut Tur
     if matches!(framing, Framing::Streamed(_)) {
         // Reading it, or letting it pass unread, may wait for the client.
         if turn.pass().is_err() {
-            return Visit { server, request, turn, arrived, path, query, framing }.send_unread(out_of_threads());
+            return Visit {
+                server,
+                request,
+                turn,
+                arrived,
+                path,
+                query,
+                framing,
+            }
+            .send_unread(out_of_threads());
         }
     }
-    let mut visit = Visit { server, request, turn, arrived, path, query, framing };
+    let mut visit = Visit {
+        server,
+        request,
+        turn,
+        arrived,
+        path,
+        query,
+        framing,
+    };
     match visit.outcome() {
         Ok(outcome) => visit.send(outcome),
         Err(refusal) => {
@@ -73,10 +90,16 @@ pub(super) fn answer(server: &Inner, request: tiny_http::Request, turn: &mut Tur
 /// Path and query of a request's target, of either form that a server gets (RFC 9112, section 3.2): `/path?query` or
 /// `http://host/path?query`. The path is decoded.
 fn target(url: &str) -> (String, String) {
-    let origin_form = url.split_once("://").filter(|_| !url.starts_with('/')).map(|(_, rest)| rest);
+    let origin_form = url
+        .split_once("://")
+        .filter(|_| !url.starts_with('/'))
+        .map(|(_, rest)| rest);
     let url = origin_form.map_or(url, |rest| rest.find('/').map_or("/", |at| &rest[at..]));
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
-    (percent_decode_str(path).decode_utf8_lossy().into_owned(), query.to_owned())
+    (
+        percent_decode_str(path).decode_utf8_lossy().into_owned(),
+        query.to_owned(),
+    )
 }
 
 fn out_of_threads() -> Reply {
@@ -128,7 +151,9 @@ impl Visit<'_> {
         let asked = SubscriptionRequest::from_query(&self.query)?;
         asked.categories.check()?;
         if let Some(handler) = &info.handler_to_run_before_subscription {
-            self.run(handler, |request| request.categories = asked.categories.clone())?;
+            self.run(handler, |request| {
+                request.categories = asked.categories.clone()
+            })?;
         }
         let timeout = asked.timeout.min(info.timeout);
         let cursor = match (asked.last_id, asked.since_time) {
@@ -146,7 +171,11 @@ impl Visit<'_> {
             Ok(Polled::Ready(batch)) => batch,
             Ok(Polled::Parked(parked)) => {
                 let may_wait = self.turn.pass().is_ok();
-                let deadline = if may_wait { self.arrived + timeout - (timeout / 20).min(EARLY) } else { self.arrived };
+                let deadline = if may_wait {
+                    self.arrived + timeout - (timeout / 20).min(EARLY)
+                } else {
+                    self.arrived
+                };
                 let batch = parked.wait(Some(deadline));
                 if !may_wait && batch.events().is_empty() {
                     return Err(out_of_threads());
@@ -154,12 +183,18 @@ impl Visit<'_> {
                 batch
             }
             // Stopping: answered as if timed out, and told to come back on a new connection.
-            Err(error) if error.kind() == ErrorKind::Stopped => return Ok(self.timed_out(&asked, asked.last_id).into()),
+            Err(error) if error.kind() == ErrorKind::Stopped => {
+                return Ok(self.timed_out(&asked, asked.last_id).into());
+            }
             Err(error) => return Err(error.into()),
         };
         if batch.events().is_empty() {
             // A gap is told with the next events; until then, the client stays where it is.
-            let position = if batch.gap() { asked.last_id } else { Some(batch.last_id()) };
+            let position = if batch.gap() {
+                asked.last_id
+            } else {
+                Some(batch.last_id())
+            };
             return Ok(self.timed_out(&asked, position).into());
         }
         Ok(Outcome::Shared(batch))
@@ -168,9 +203,10 @@ impl Visit<'_> {
     fn timed_out(&self, asked: &SubscriptionRequest, position: Option<EventId>) -> Reply {
         let reply = match self.server.info.timeout_answer {
             TimeoutAnswer::NoContent => Reply::new(204),
-            TimeoutAnswer::Golongpoll => {
-                Reply::json(200, Answer::render_timeout(self.server.broker.timeout_timestamp(asked.since_time)))
-            }
+            TimeoutAnswer::Golongpoll => Reply::json(
+                200,
+                Answer::render_timeout(self.server.broker.timeout_timestamp(asked.since_time)),
+            ),
         };
         match position {
             Some(id) => reply.with_position(id),
@@ -188,7 +224,11 @@ impl Visit<'_> {
         if server.stopping.load(Relaxed) {
             return Err(busy("the server is stopping; try again"));
         }
-        let max = server.broker.options().max_event_size.saturating_add(ENVELOPE);
+        let max = server
+            .broker
+            .options()
+            .max_event_size
+            .saturating_add(ENVELOPE);
         let body = self.read_body(max)?;
         let published = body::published(&body)?;
         check_category(&published.category)?;
@@ -199,7 +239,9 @@ impl Visit<'_> {
             })?;
         }
         // Refusals of the broker are counted by whoever refuses: here.
-        let id = server.broker.publish_uncounted(&published.category, published.data)?;
+        let id = server
+            .broker
+            .publish_uncounted(&published.category, published.data)?;
         Ok(Reply::json(200, PUBLISHED).with_position(id).into())
     }
 
@@ -220,7 +262,8 @@ impl Visit<'_> {
         if self.server.info.cors_origin.is_none() {
             return reply;
         }
-        let asked = header(&self.request, "Access-Control-Request-Headers").unwrap_or("Content-Type");
+        let asked =
+            header(&self.request, "Access-Control-Request-Headers").unwrap_or("Content-Type");
         reply
             .with("Access-Control-Allow-Methods", methods)
             .with("Access-Control-Allow-Headers", asked)
@@ -244,8 +287,13 @@ impl Visit<'_> {
             method: self.request.method().to_string(),
             path: self.path.clone(),
             query: self.query.clone(),
-            headers: fields.map(|field| (field.field.as_str().as_str(), field.value.as_str())).collect::<Headers>(),
-            remote_address: self.request.remote_addr().map(|remote| (remote.ip().to_canonical(), remote.port()).into()),
+            headers: fields
+                .map(|field| (field.field.as_str().as_str(), field.value.as_str()))
+                .collect::<Headers>(),
+            remote_address: self
+                .request
+                .remote_addr()
+                .map(|remote| (remote.ip().to_canonical(), remote.port()).into()),
             ..Request::default()
         }
     }
@@ -263,11 +311,16 @@ impl Visit<'_> {
         let persistence = self.persistence();
         let head_only = *self.request.method() == Method::Head;
         let answer: Arc<[u8]> = match outcome {
-            Outcome::Shared(batch) if persistence == Persistence::Keep && !head_only => {
-                batch.rendered(|batch| self.with_cors(events(batch)).render(persistence, head_only)).clone()
-            }
-            Outcome::Shared(batch) => self.with_cors(events(&batch)).render(persistence, head_only).into(),
-            Outcome::Reply(reply) if matches!(self.framing, Framing::Streamed(_) | Framing::Broken(_)) => {
+            Outcome::Shared(batch) if persistence == Persistence::Keep && !head_only => batch
+                .rendered(|batch| self.with_cors(events(batch)).render(persistence, head_only))
+                .clone(),
+            Outcome::Shared(batch) => self
+                .with_cors(events(&batch))
+                .render(persistence, head_only)
+                .into(),
+            Outcome::Reply(reply)
+                if matches!(self.framing, Framing::Streamed(_) | Framing::Broken(_)) =>
+            {
                 return self.send_unread(reply);
             }
             Outcome::Reply(reply) => self.with_cors(reply).render(persistence, head_only).into(),
@@ -283,7 +336,9 @@ impl Visit<'_> {
         // what that leaves is forgotten, at the price of its connection's thread.
         let announced = self.request.body_length().unwrap_or(0);
         // Without black_box the optimizer takes the allocation out, and all of them seem to succeed.
-        let fits = black_box(Vec::<u8>::new()).try_reserve_exact(black_box(announced)).is_ok();
+        let fits = black_box(Vec::<u8>::new())
+            .try_reserve_exact(black_box(announced))
+            .is_ok();
         if fits {
             send_before_body(self.request, &reply);
         } else {
@@ -294,18 +349,24 @@ impl Visit<'_> {
     fn with_cors(&self, reply: Reply) -> Reply {
         match &self.server.info.cors_origin {
             None => reply,
-            Some(origin) => reply
-                .with("Access-Control-Allow-Origin", origin)
-                .with("Access-Control-Expose-Headers", "Last-Event-ID, Retry-After"),
+            Some(origin) => reply.with("Access-Control-Allow-Origin", origin).with(
+                "Access-Control-Expose-Headers",
+                "Last-Event-ID, Retry-After",
+            ),
         }
     }
 
     /// tiny_http itself closes only a connection whose client asked for it; in other cases the client is asked to.
     fn persistence(&self) -> Persistence {
-        let connection = header(&self.request, "Connection").unwrap_or("").to_ascii_lowercase();
+        let connection = header(&self.request, "Connection")
+            .unwrap_or("")
+            .to_ascii_lowercase();
         let said = |option: &str| connection.split(',').any(|said| said.trim() == option);
         let http_1_1 = *self.request.http_version() == (1, 1);
-        if self.server.stopping.load(Relaxed) || matches!(self.framing, Framing::Broken(_)) || said("close") {
+        if self.server.stopping.load(Relaxed)
+            || matches!(self.framing, Framing::Broken(_))
+            || said("close")
+        {
             Persistence::Close
         } else if http_1_1 {
             Persistence::Keep
@@ -326,5 +387,9 @@ fn not_allowed(methods: &str) -> Reply {
 }
 
 pub(super) fn header<'a>(request: &'a tiny_http::Request, name: &'static str) -> Option<&'a str> {
-    request.headers().iter().find(|field| field.field.equiv(name)).map(|field| field.value.as_str())
+    request
+        .headers()
+        .iter()
+        .find(|field| field.field.equiv(name))
+        .map(|field| field.value.as_str())
 }

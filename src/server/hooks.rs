@@ -41,7 +41,12 @@ impl Request {
     /// A request of this method and target, such as `"/events?category=a"`.
     pub fn new(method: &str, target: &str) -> Self {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        Request { method: method.into(), path: path.into(), query: query.into(), ..Request::default() }
+        Request {
+            method: method.into(),
+            path: path.into(),
+            query: query.into(),
+            ..Request::default()
+        }
     }
 
     /// The same, with one more header field.
@@ -131,7 +136,11 @@ pub struct Response {
 impl Response {
     /// An answer without a body.
     pub fn new(status: u16) -> Self {
-        Response { status, headers: Headers::new(), body: Vec::new() }
+        Response {
+            status,
+            headers: Headers::new(),
+            body: Vec::new(),
+        }
     }
 
     /// A text.
@@ -167,7 +176,11 @@ impl Response {
     }
 
     fn with_body(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
-        Response { status, headers: Headers::from([("Content-Type", content_type)]), body: body.into() }
+        Response {
+            status,
+            headers: Headers::from([("Content-Type", content_type)]),
+            body: body.into(),
+        }
     }
 }
 
@@ -197,23 +210,32 @@ pub struct Handler {
 impl Handler {
     /// A handler of the program's own.
     pub fn new(check: impl Fn(&Request) -> Result<(), Response> + Send + Sync + 'static) -> Self {
-        Handler { check: Arc::new(check), quick: false }
+        Handler {
+            check: Arc::new(check),
+            quick: false,
+        }
     }
 
     /// Asks for HTTP basic authentication (RFC 7617) with this name and password. Both are compared in constant time:
     /// how long that takes tells nothing but their lengths.
     pub fn basic_auth(username: &str, password: &str) -> Self {
         let expected = format!("{username}:{password}");
-        Handler::authorization("Basic", r#"Basic realm="long-polling", charset="UTF-8""#, move |given| {
-            let given = BASE64_STANDARD.decode(given).unwrap_or_default();
-            given.ct_eq(expected.as_bytes()).into()
-        })
+        Handler::authorization(
+            "Basic",
+            r#"Basic realm="long-polling", charset="UTF-8""#,
+            move |given| {
+                let given = BASE64_STANDARD.decode(given).unwrap_or_default();
+                given.ct_eq(expected.as_bytes()).into()
+            },
+        )
     }
 
     /// Asks for this bearer token (RFC 6750), compared in constant time.
     pub fn bearer_token(token: &str) -> Self {
         let expected = token.to_owned();
-        Handler::authorization("Bearer", "Bearer", move |given| given.as_bytes().ct_eq(expected.as_bytes()).into())
+        Handler::authorization("Bearer", "Bearer", move |given| {
+            given.as_bytes().ct_eq(expected.as_bytes()).into()
+        })
     }
 
     fn authorization(
@@ -222,13 +244,23 @@ impl Handler {
         fits: impl Fn(&str) -> bool + Send + Sync + 'static,
     ) -> Self {
         let check = move |request: &Request| {
-            let given = request.header("Authorization").and_then(|value| value.split_once(' '));
+            let given = request
+                .header("Authorization")
+                .and_then(|value| value.split_once(' '));
             match given {
-                Some((name, given)) if name.eq_ignore_ascii_case(scheme) && fits(given.trim()) => Ok(()),
-                _ => Err(Response::error(401, "unauthorized").with_header("WWW-Authenticate", challenge)),
+                Some((name, given)) if name.eq_ignore_ascii_case(scheme) && fits(given.trim()) => {
+                    Ok(())
+                }
+                _ => {
+                    Err(Response::error(401, "unauthorized")
+                        .with_header("WWW-Authenticate", challenge))
+                }
             }
         };
-        Handler { check: Arc::new(check), quick: true }
+        Handler {
+            check: Arc::new(check),
+            quick: true,
+        }
     }
 
     /// Runs the handler on a request: for tests, and for handlers made of others.
@@ -287,8 +319,14 @@ impl std::fmt::Debug for Fallback {
 fn caught<T>(request: &Request, run: impl FnOnce() -> T) -> Result<T, Response> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
         let words = panic.downcast_ref::<&str>().copied();
-        let words = words.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words");
-        log::error!("a handler panicked on {} {:?}: {words}", request.method, request.path);
+        let words = words
+            .or(panic.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no words");
+        log::error!(
+            "a handler panicked on {} {:?}: {words}",
+            request.method,
+            request.path
+        );
         Response::error(500, "internal error")
     })
 }
@@ -299,7 +337,9 @@ mod tests {
 
     fn status(handler: &Handler, authorization: &str) -> u16 {
         let request = Request::new("GET", "/events").with_header("authorization", authorization);
-        handler.run(&request).map_or_else(|response| response.status, |()| 200)
+        handler
+            .run(&request)
+            .map_or_else(|response| response.status, |()| 200)
     }
 
     #[test]
@@ -307,17 +347,35 @@ mod tests {
         let handler = Handler::basic_auth("Aladdin", "open sesame");
         assert_eq!(status(&handler, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), 200);
         assert_eq!(status(&handler, "basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), 200);
-        for wrong in ["Basic QWxhZGRpbjpvcGVuIHNlc2FtZA==", "Basic ?", "Basic", "", "Bearer QWxhZGRpbjpvcGVuIHNlc2FtZQ=="] {
+        for wrong in [
+            "Basic QWxhZGRpbjpvcGVuIHNlc2FtZA==",
+            "Basic ?",
+            "Basic",
+            "",
+            "Bearer QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
+        ] {
             assert_eq!(status(&handler, wrong), 401, "{wrong}");
         }
         let refused = handler.run(&Request::new("GET", "/")).unwrap_err();
-        assert!(refused.headers.get("WWW-Authenticate").unwrap().starts_with("Basic"));
+        assert!(
+            refused
+                .headers
+                .get("WWW-Authenticate")
+                .unwrap()
+                .starts_with("Basic")
+        );
     }
 
     #[test]
     fn a_panic_is_a_500() {
         let handler = Handler::new(|_| panic!("on purpose"));
-        assert_eq!(handler.run_caught(&Request::new("GET", "/")).unwrap_err().status, 500);
+        assert_eq!(
+            handler
+                .run_caught(&Request::new("GET", "/"))
+                .unwrap_err()
+                .status,
+            500
+        );
         let fallback = Fallback::new(|_| panic!("{}", "on purpose"));
         assert_eq!(fallback.run_caught(&Request::new("GET", "/")).status, 500);
     }

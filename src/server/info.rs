@@ -116,17 +116,29 @@ impl ServerInfo {
     ///
     /// `InvalidSetting` that names the setting.
     pub(super) fn check(&self) -> Result<(), Error> {
-        for (name, uri) in [("subscription_uri", &self.subscription_uri), ("publish_uri", &self.publish_uri)] {
+        for (name, uri) in [
+            ("subscription_uri", &self.subscription_uri),
+            ("publish_uri", &self.publish_uri),
+        ] {
             if !uri.starts_with('/') {
-                return Err(Error::setting(name, format!("{uri:?} does not begin with \"/\"")));
+                return Err(Error::setting(
+                    name,
+                    format!("{uri:?} does not begin with \"/\""),
+                ));
             }
             if uri.contains(['?', '#', '%']) || uri.contains(|c: char| c.is_control()) {
-                return Err(Error::setting(name, format!("{uri:?} is not a path: give it decoded, without a query")));
+                return Err(Error::setting(
+                    name,
+                    format!("{uri:?} is not a path: give it decoded, without a query"),
+                ));
             }
         }
         if self.subscription_uri == self.publish_uri {
             let uri = &self.publish_uri;
-            return Err(Error::setting("publish_uri", format!("{uri:?} is the subscription_uri, too; give another")));
+            return Err(Error::setting(
+                "publish_uri",
+                format!("{uri:?} is the subscription_uri, too; give another"),
+            ));
         }
         for (name, duration) in [
             ("timeout", Some(self.timeout)),
@@ -134,7 +146,9 @@ impl ServerInfo {
             ("write_timeout", Some(self.write_timeout)),
         ] {
             match duration {
-                Some(duration) if duration.is_zero() => return Err(Error::setting(name, "is zero; give a duration")),
+                Some(duration) if duration.is_zero() => {
+                    return Err(Error::setting(name, "is zero; give a duration"));
+                }
                 Some(duration) if duration > Duration::from_secs(u32::MAX.into()) => {
                     return Err(Error::setting(name, "is longer than a century"));
                 }
@@ -142,16 +156,27 @@ impl ServerInfo {
             }
         }
         if self.timeout < Duration::from_secs(1) {
-            return Err(Error::setting("timeout", "is under one second, the shortest poll that a client can ask for"));
+            return Err(Error::setting(
+                "timeout",
+                "is under one second, the shortest poll that a client can ask for",
+            ));
         }
-        if self.cors_origin.as_ref().is_some_and(|origin| origin.is_empty() || !super::reply::is_field_value(origin)) {
-            return Err(Error::setting("cors_origin", "is not an origin such as \"https://example.com\" or \"*\""));
+        if self
+            .cors_origin
+            .as_ref()
+            .is_some_and(|origin| origin.is_empty() || !super::reply::is_field_value(origin))
+        {
+            return Err(Error::setting(
+                "cors_origin",
+                "is not an origin such as \"https://example.com\" or \"*\"",
+            ));
         }
         self.broker.check()
     }
 
     pub(super) fn idle_timeout(&self) -> Duration {
-        self.idle_timeout.unwrap_or(self.timeout + Duration::from_secs(10))
+        self.idle_timeout
+            .unwrap_or(self.timeout + Duration::from_secs(10))
     }
 
     /// The addresses to try, in order.
@@ -163,15 +188,21 @@ impl ServerInfo {
         let address = self.address.as_str();
         let hint = "give HOST:PORT, such as 127.0.0.1:8080, [::1]:0 or :8080";
         if let Some(port) = address.strip_prefix(':') {
-            let port: u16 =
-                port.parse().map_err(|_| Error::setting("address", format!("{address:?} has no port; {hint}")))?;
+            let port: u16 = port.parse().map_err(|_| {
+                Error::setting("address", format!("{address:?} has no port; {hint}"))
+            })?;
             let every: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
             return Ok(every.map(|every| (every, port).into()).to_vec());
         }
-        let wrong = |error: std::io::Error| Error::setting("address", format!("{address:?}: {hint}")).because(error);
+        let wrong = |error: std::io::Error| {
+            Error::setting("address", format!("{address:?}: {hint}")).because(error)
+        };
         let addresses: Vec<SocketAddr> = address.to_socket_addrs().map_err(wrong)?.collect();
         if addresses.is_empty() {
-            return Err(Error::setting("address", format!("{address:?} is not known; {hint}")));
+            return Err(Error::setting(
+                "address",
+                format!("{address:?} is not known; {hint}"),
+            ));
         }
         Ok(addresses)
     }

@@ -88,14 +88,30 @@ impl Server {
             None => Broker::new(info.broker.clone()),
             Some(file) => Broker::open(info.broker.clone(), file),
         };
-        let inner = Arc::new(Inner { broker: broker?, info, door, stopping: AtomicBool::new(false) });
+        let inner = Arc::new(Inner {
+            broker: broker?,
+            info,
+            door,
+            stopping: AtomicBool::new(false),
+        });
         let crew = Crew::new(inner.clone());
-        let no_thread = |error: std::io::Error| Error::new(ErrorKind::Listen, "no thread can be had").because(error);
+        let no_thread = |error: std::io::Error| {
+            Error::new(ErrorKind::Listen, "no thread can be had").because(error)
+        };
         crew.receive_at(&gate).map_err(no_thread)?;
-        let tender = Tender { inner: inner.clone(), crew: crew.clone(), gates: Vec::new(), on_failure };
+        let tender = Tender {
+            inner: inner.clone(),
+            crew: crew.clone(),
+            gates: Vec::new(),
+            on_failure,
+        };
         let thread = thread::Builder::new().name("long-polling-door".into());
         thread.spawn(move || tender.run()).map_err(no_thread)?;
-        Ok(Server { inner, crew, stopped: Mutex::new(false) })
+        Ok(Server {
+            inner,
+            crew,
+            stopped: Mutex::new(false),
+        })
     }
 
     /// Where the server listens: the port that was taken, where port 0 was asked for.
@@ -113,7 +129,11 @@ impl Server {
     /// # Errors
     ///
     /// Those of [`Broker::publish`].
-    pub fn publish<T: Serialize + ?Sized>(&self, category: &str, data: &T) -> Result<EventId, Error> {
+    pub fn publish<T: Serialize + ?Sized>(
+        &self,
+        category: &str,
+        data: &T,
+    ) -> Result<EventId, Error> {
         self.broker().publish(category, data)
     }
 
@@ -151,8 +171,15 @@ impl Server {
             return Ok(());
         }
         let now = Instant::now();
-        let deadline = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(1 << 32));
-        let Inner { broker, door, stopping, .. } = &*self.inner;
+        let deadline = now
+            .checked_add(timeout)
+            .unwrap_or(now + Duration::from_secs(1 << 32));
+        let Inner {
+            broker,
+            door,
+            stopping,
+            ..
+        } = &*self.inner;
         stopping.store(true, Relaxed);
         let serves_on = door.shut();
         broker.release();
@@ -167,7 +194,9 @@ impl Server {
         door.wait_until_free(deadline.max(soon));
         flushed?;
         if !done {
-            let message = format!("requests were still in flight after {timeout:?}; they can't publish any more");
+            let message = format!(
+                "requests were still in flight after {timeout:?}; they can't publish any more"
+            );
             return Err(Error::new(ErrorKind::StopTimeout, message));
         }
         Ok(())
@@ -184,7 +213,9 @@ impl Drop for Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("local_address", &self.local_address()).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("local_address", &self.local_address())
+            .finish_non_exhaustive()
     }
 }
 
@@ -225,7 +256,10 @@ impl Tender {
         let mut failing_since = None;
         let (mut looked, mut swept) = (Instant::now(), Instant::now());
         loop {
-            let busy = self.gates.iter().any(|watched| watched.since.elapsed() < Duration::from_secs(1));
+            let busy = self
+                .gates
+                .iter()
+                .any(|watched| watched.since.elapsed() < Duration::from_secs(1));
             match door.tend(busy) {
                 Round::Closing => break,
                 Round::Served => failing_since = None,
@@ -266,11 +300,20 @@ impl Tender {
     fn look_after(&mut self) {
         let Inner { door, info, .. } = &*self.inner;
         let gates = door.gates();
-        self.gates.retain(|watched| gates.iter().any(|gate| Arc::ptr_eq(gate, &watched.gate)));
+        self.gates
+            .retain(|watched| gates.iter().any(|gate| Arc::ptr_eq(gate, &watched.gate)));
         for gate in gates {
-            let Some(watched) = self.gates.iter_mut().find(|watched| Arc::ptr_eq(&watched.gate, &gate)) else {
+            let Some(watched) = self
+                .gates
+                .iter_mut()
+                .find(|watched| Arc::ptr_eq(&watched.gate, &gate))
+            else {
                 let (_, given) = gate.progress();
-                self.gates.push(Watched { gate, given, since: Instant::now() });
+                self.gates.push(Watched {
+                    gate,
+                    given,
+                    since: Instant::now(),
+                });
                 continue;
             };
             let given = self.crew.relieve(&gate, watched.given);

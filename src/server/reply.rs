@@ -31,12 +31,20 @@ pub(super) struct Reply {
 
 impl Reply {
     pub(super) fn new(status: u16) -> Self {
-        Reply { status, headers: Headers::new(), body: Vec::new() }
+        Reply {
+            status,
+            headers: Headers::new(),
+            body: Vec::new(),
+        }
     }
 
     pub(super) fn json(status: u16, body: impl Into<Vec<u8>>) -> Self {
         let headers = Headers::from([("Content-Type", "application/json")]);
-        Reply { status, headers, body: body.into() }
+        Reply {
+            status,
+            headers,
+            body: body.into(),
+        }
     }
 
     pub(super) fn error(status: u16, message: &str) -> Self {
@@ -62,10 +70,17 @@ impl Reply {
 
     /// The fields that are sent, besides those that frame the message: what could not be one line is left out.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
-        const UNCACHED: [(&str, &str); 3] =
-            [("Cache-Control", "no-cache, no-store, must-revalidate"), ("Pragma", "no-cache"), ("Expires", "0")];
+        const UNCACHED: [(&str, &str); 3] = [
+            ("Cache-Control", "no-cache, no-store, must-revalidate"),
+            ("Pragma", "no-cache"),
+            ("Expires", "0"),
+        ];
         const FRAMING: [&str; 4] = ["Content-Length", "Transfer-Encoding", "Connection", "Date"];
-        let uncached = if self.headers.get("Cache-Control").is_some() { &[] } else { &UNCACHED[..] };
+        let uncached = if self.headers.get("Cache-Control").is_some() {
+            &[]
+        } else {
+            &UNCACHED[..]
+        };
         let own = self.headers.iter().filter(|(name, value)| {
             let fit = is_token(name) && is_field_value(value);
             if !fit {
@@ -73,15 +88,23 @@ impl Reply {
             }
             fit && !FRAMING.iter().any(|framing| framing.eq_ignore_ascii_case(name))
         });
-        own.chain([("X-Content-Type-Options", "nosniff")]).chain(uncached.iter().copied())
+        own.chain([("X-Content-Type-Options", "nosniff")])
+            .chain(uncached.iter().copied())
     }
 
     /// The whole answer. To HEAD there is no body, but its length is told (RFC 9110, section 9.3.2).
     pub(super) fn render(&self, persistence: Persistence, head_only: bool) -> Vec<u8> {
-        let status = if matches!(self.status, 200..=599) { self.status } else { 500 };
+        let status = if matches!(self.status, 200..=599) {
+            self.status
+        } else {
+            500
+        };
         let mut text = String::with_capacity(384 + self.body.len());
         let reason = reason(status);
-        text.push_str(&format!("HTTP/1.1 {status} {reason}\r\nDate: {}\r\n", httpdate::fmt_http_date(SystemTime::now())));
+        text.push_str(&format!(
+            "HTTP/1.1 {status} {reason}\r\nDate: {}\r\n",
+            httpdate::fmt_http_date(SystemTime::now())
+        ));
         for (name, value) in self.fields() {
             for part in [name, ": ", value, "\r\n"] {
                 text.push_str(part);
@@ -107,8 +130,16 @@ impl Reply {
 
 impl From<super::hooks::Response> for Reply {
     fn from(response: super::hooks::Response) -> Self {
-        let super::hooks::Response { status, headers, body } = response;
-        Reply { status, headers, body }
+        let super::hooks::Response {
+            status,
+            headers,
+            body,
+        } = response;
+        Reply {
+            status,
+            headers,
+            body,
+        }
     }
 }
 
@@ -133,7 +164,8 @@ pub(super) fn send_before_body(request: tiny_http::Request, reply: &Reply) {
 
 /// The reply as tiny_http has it.
 pub(super) fn foreign(reply: &Reply) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
-    let mut response = tiny_http::Response::from_data(reply.body()).with_status_code(reply.status());
+    let mut response =
+        tiny_http::Response::from_data(reply.body()).with_status_code(reply.status());
     for (name, value) in reply.fields() {
         if let Ok(field) = tiny_http::Header::from_bytes(name, value) {
             response.add_header(field);
@@ -148,12 +180,17 @@ fn tell(remote: Option<std::net::SocketAddr>, error: &io::Error) {
 
 /// RFC 9110, section 5.6.2.
 fn is_token(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// RFC 9110, section 5.5: visible characters, spaces and tabs; no line breaks and no NUL.
 pub(super) fn is_field_value(value: &str) -> bool {
-    value.bytes().all(|byte| byte == b'\t' || byte >= b' ' && byte != 0x7f)
+    value
+        .bytes()
+        .all(|byte| byte == b'\t' || byte >= b' ' && byte != 0x7f)
 }
 
 /// RFC 9110, section 15, as far as answers of ours or of a handler are likely to need it.
@@ -203,7 +240,11 @@ mod tests {
 
     #[test]
     fn no_field_of_an_answer_becomes_two() {
-        let reply = Reply::new(200).with("X-A", "1\r\nX-B: 2").with("X C", "3").with("X-D\r\n", "4").with("X-E", "é");
+        let reply = Reply::new(200)
+            .with("X-A", "1\r\nX-B: 2")
+            .with("X C", "3")
+            .with("X-D\r\n", "4")
+            .with("X-E", "é");
         let text = text(&reply, Persistence::Keep, false);
         for smuggled in ["X-A", "X-B", "X C", "X-D"] {
             assert!(!text.contains(smuggled), "{text}");
@@ -214,16 +255,27 @@ mod tests {
     #[test]
     fn a_length_is_told_but_for_204_and_sent_without_a_body_to_head() {
         let reply = Reply::error(404, "x");
-        assert!(text(&reply, Persistence::Close, false).ends_with("Content-Length: 13\r\nConnection: close\r\n\r\n{\"error\":\"x\"}"));
+        assert!(
+            text(&reply, Persistence::Close, false)
+                .ends_with("Content-Length: 13\r\nConnection: close\r\n\r\n{\"error\":\"x\"}")
+        );
         assert!(text(&reply, Persistence::Keep, true).ends_with("Content-Length: 13\r\n\r\n"));
         let empty = text(&Reply::new(204), Persistence::KeepAlive, false);
-        assert!(!empty.contains("Content-Length") && empty.ends_with("Connection: keep-alive\r\n\r\n"));
+        assert!(
+            !empty.contains("Content-Length") && empty.ends_with("Connection: keep-alive\r\n\r\n")
+        );
     }
 
     #[test]
     fn framing_is_ours_and_caching_is_the_handlers_to_allow() {
-        let reply = Reply::new(200).with("content-length", "99").with("Cache-Control", "max-age=5");
+        let reply = Reply::new(200)
+            .with("content-length", "99")
+            .with("Cache-Control", "max-age=5");
         let text = text(&reply, Persistence::Keep, false);
-        assert!(text.contains("Content-Length: 0\r\n") && !text.contains("99") && !text.contains("no-store"));
+        assert!(
+            text.contains("Content-Length: 0\r\n")
+                && !text.contains("99")
+                && !text.contains("no-store")
+        );
     }
 }

@@ -1,0 +1,135 @@
+//! A standalone server: every setting a flag. It prints `listening on http://ADDRESS` once it serves, and stops cleanly
+//! on SIGTERM and Ctrl-C.
+//!
+//! ```text
+//! cargo run --release --example server -- --address 127.0.0.1:8080 --file events.log
+//! ```
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use lexopt::prelude::*;
+use long_polling::server::{Fallback, Handler, Response, TimeoutAnswer};
+use long_polling::{FilePersistorInfo, Server, ServerInfo};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+const HELP: &str = "\
+A long-polling server.
+
+    --address HOST:PORT               where to listen; :8080 is every address, port 0 a free one (127.0.0.1:8080)
+    --subscription-uri PATH           where polls go (/events)
+    --publish-uri PATH                where publishes go (/publish)
+    --timeout SECONDS                 the longest poll that is granted (120)
+    --file PATH                       keep events in this file, and start with those in it
+    --write-buffer-size BYTES         write to the file when this much waits (65536)
+    --flush-period SECONDS            write to the file at least this often (1)
+    --events-per-category N           events kept of each category (250)
+    --event-ttl SECONDS               events expire after this long (never)
+    --delete-after-first-retrieval    an event is gone once fetched
+    --golongpoll-timeouts             answer polls that time out as golongpoll does, not with 204
+    --publish-token TOKEN             publishing needs this bearer token
+    --subscribe-token TOKEN           polling needs this bearer token
+    --max-parked N                    subscribers parked at once (10000)
+";
+
+/// What the flags say.
+#[derive(Default)]
+struct Flags {
+    info: ServerInfo,
+    file: Option<PathBuf>,
+    write_buffer_size: Option<usize>,
+    flush_period: Option<Duration>,
+}
+
+impl Flags {
+    /// `None` where help was asked for.
+    fn parse() -> Result<Option<Flags>, lexopt::Error> {
+        let mut flags = Flags::default();
+        let info = &mut flags.info;
+        let mut arguments = lexopt::Parser::from_env();
+        while let Some(argument) = arguments.next()? {
+            match argument {
+                Long("address") => info.address = arguments.value()?.string()?,
+                Long("subscription-uri") => info.subscription_uri = arguments.value()?.string()?,
+                Long("publish-uri") => info.publish_uri = arguments.value()?.string()?,
+                Long("timeout") => info.timeout = seconds(&mut arguments)?,
+                Long("file") => flags.file = Some(arguments.value()?.into()),
+                Long("write-buffer-size") => flags.write_buffer_size = Some(arguments.value()?.parse()?),
+                Long("flush-period") => flags.flush_period = Some(seconds(&mut arguments)?),
+                Long("events-per-category") => info.broker.events_per_category = arguments.value()?.parse()?,
+                Long("event-ttl") => info.broker.event_ttl = Some(seconds(&mut arguments)?),
+                Long("delete-after-first-retrieval") => info.broker.delete_after_first_retrieval = true,
+                Long("golongpoll-timeouts") => info.timeout_answer = TimeoutAnswer::Golongpoll,
+                Long("publish-token") => {
+                    let token = arguments.value()?.string()?;
+                    info.handler_to_run_before_publish = Some(Handler::bearer_token(&token));
+                }
+                Long("subscribe-token") => {
+                    let token = arguments.value()?.string()?;
+                    info.handler_to_run_before_subscription = Some(Handler::bearer_token(&token));
+                }
+                Long("max-parked") => info.broker.max_parked = arguments.value()?.parse()?,
+                Short('h') | Long("help") => return Ok(None),
+                _ => return Err(argument.unexpected()),
+            }
+        }
+        Ok(Some(flags))
+    }
+
+    fn file(&self) -> Option<FilePersistorInfo> {
+        let mut info = FilePersistorInfo::new(self.file.as_ref()?);
+        info.write_buffer_size = self.write_buffer_size.unwrap_or(info.write_buffer_size);
+        info.write_flush_period = self.flush_period.unwrap_or(info.write_flush_period);
+        Some(info)
+    }
+}
+
+/// Seconds, or a fraction of one.
+fn seconds(arguments: &mut lexopt::Parser) -> Result<Duration, lexopt::Error> {
+    let seconds: f64 = arguments.value()?.parse()?;
+    Ok(Duration::try_from_secs_f64(seconds).map_err(|error| format!("{seconds}: {error}"))?)
+}
+
+fn run(mut flags: Flags) -> Result<(), Box<dyn Error>> {
+    // Before the first thread is started, so that no signal is missed.
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    flags.info.fallback = Some(Fallback::new(|request| match request.path() {
+        "/health" => Response::text(200, "well\n"),
+        _ => Response::error(404, "not found"),
+    }));
+    let file = flags.file();
+    let failed = |error| {
+        eprintln!("serving failed: {error}");
+        std::process::exit(1);
+    };
+    let server = Server::start(flags.info, file, Some(Box::new(failed)))?;
+    println!("listening on http://{}", server.local_address());
+    signals.forever().next();
+    server.stop(Duration::from_secs(10))?;
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    env_logger::init();
+    let flags = match Flags::parse() {
+        Ok(Some(flags)) => flags,
+        Ok(None) => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("{error}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
