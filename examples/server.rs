@@ -57,11 +57,17 @@ impl Flags {
                 Long("publish-uri") => info.publish_uri = arguments.value()?.string()?,
                 Long("timeout") => info.timeout = seconds(&mut arguments)?,
                 Long("file") => flags.file = Some(arguments.value()?.into()),
-                Long("write-buffer-size") => flags.write_buffer_size = Some(arguments.value()?.parse()?),
+                Long("write-buffer-size") => {
+                    flags.write_buffer_size = Some(arguments.value()?.parse()?)
+                }
                 Long("flush-period") => flags.flush_period = Some(seconds(&mut arguments)?),
-                Long("events-per-category") => info.broker.events_per_category = arguments.value()?.parse()?,
+                Long("events-per-category") => {
+                    info.broker.events_per_category = arguments.value()?.parse()?
+                }
                 Long("event-ttl") => info.broker.event_ttl = Some(seconds(&mut arguments)?),
-                Long("delete-after-first-retrieval") => info.broker.delete_after_first_retrieval = true,
+                Long("delete-after-first-retrieval") => {
+                    info.broker.delete_after_first_retrieval = true
+                }
                 Long("golongpoll-timeouts") => info.timeout_answer = TimeoutAnswer::Golongpoll,
                 Long("publish-token") => {
                     let token = arguments.value()?.string()?;

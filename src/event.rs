@@ -294,7 +294,7 @@ mod tests {
     fn text_is_what_a_string_says_and_any_other_json_as_it_stands() {
         assert_eq!(event(1, &"say \"é\"\n".into()).text(), "say \"é\"\n");
         assert_eq!(event(1, &serde_json::json!([1, null])).text(), "[1,null]");
-        assert_eq!(event(1, &true.into()).json::<bool>().unwrap(), true);
+        assert!(event(1, &true.into()).json::<bool>().unwrap());
         assert!(event(1, &true.into()).json::<String>().is_err());
     }
 

@@ -281,9 +281,7 @@ impl Shared {
         }
         let Published { id, waiters, batch } = published?;
         if let Some(batch) = batch {
-            waiters
-                .values()
-                .for_each(|waiter| _ = waiter.offer(&batch));
+            waiters.values().for_each(|waiter| _ = waiter.offer(&batch));
         }
         if self.occupied.load(Relaxed) > self.options.max_categories {
             self.evict();
