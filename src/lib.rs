@@ -2,12 +2,19 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+#[cfg(feature = "client")]
+mod client;
 mod error;
 mod event;
 mod headers;
 mod position;
 mod wire;
 
+#[cfg(feature = "client")]
+pub use client::{
+    Credentials, PublishResponse, Publisher, Stopper, Subscriber, SubscriptionResponse, publish,
+    subscription,
+};
 pub use error::{Error, ErrorKind};
 pub use event::Event;
 pub use headers::Headers;

@@ -204,7 +204,8 @@ impl SubscriptionRequest {
     /// The query that [`from_query`](Self::from_query) reads.
     #[cfg_attr(not(feature = "client"), allow(dead_code))]
     pub(crate) fn to_query(&self) -> String {
-        let seconds = self.timeout.as_secs() + u64::from(self.timeout.subsec_nanos() > 0);
+        let fraction = u64::from(self.timeout.subsec_nanos() > 0);
+        let seconds = self.timeout.as_secs().saturating_add(fraction);
         let mut query = format!("timeout={seconds}");
         for category in self.categories.iter() {
             query.push_str("&category=");
@@ -307,8 +308,9 @@ pub(crate) struct Published<'a> {
 #[derive(Deserialize)]
 #[cfg_attr(not(feature = "client"), allow(dead_code))]
 pub(crate) struct Answer {
+    /// Go writes `null` for an empty list.
     #[serde(default)]
-    pub(crate) events: Vec<Event>,
+    pub(crate) events: Option<Vec<Event>>,
     #[serde(default)]
     pub(crate) gap: bool,
     #[serde(default)]
