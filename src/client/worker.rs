@@ -94,3 +94,56 @@ impl Drop for Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::endpoint::new_agent;
+    use super::*;
+    use crossbeam_channel::RecvTimeoutError;
+    use std::net::TcpListener;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn worker(
+        listener: &TcpListener,
+        agent: &ureq::Agent,
+        stopped: Receiver<Infallible>,
+    ) -> Worker {
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let endpoint = Endpoint::new(&url, None, None, None).unwrap();
+        Worker::start(endpoint, agent.clone(), stopped).unwrap()
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_work_ends_with_its_worker() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (_running, stopped) = crossbeam_channel::bounded(0);
+        let worker = worker(&listener, &new_agent(), stopped);
+        let replies = worker.replies.clone();
+        drop(worker);
+        let ended = replies.recv_timeout(LIMIT).map(drop);
+        assert_eq!(ended, Err(RecvTimeoutError::Disconnected));
+    }
+
+    #[test]
+    fn a_thread_that_polls_ends_once_its_agent_is_shut_down() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (running, stopped) = crossbeam_channel::bounded(0);
+        let agent = new_agent();
+        let worker = worker(&listener, &agent, stopped);
+        let replies = worker.replies.clone();
+
+        let poll = thread::spawn(move || worker.poll(SubscriptionRequest::new("c")).is_none());
+        let connection = listener.accept().unwrap();
+        drop(running);
+        agent.shutdown();
+        assert!(poll.join().unwrap(), "a stopped poll has no reply");
+
+        while let Ok(reply) = replies.recv_timeout(LIMIT) {
+            assert!(reply.is_err(), "nobody answered");
+        }
+        let ended = replies.recv_timeout(LIMIT).map(drop);
+        assert_eq!(ended, Err(RecvTimeoutError::Disconnected));
+        drop(connection);
+    }
+}
