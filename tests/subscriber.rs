@@ -218,6 +218,18 @@ fn what_cannot_be_asked_ends_the_subscriber() {
 }
 
 #[test]
+fn an_agent_that_was_shut_down_ends_the_subscriber() {
+    let server = Server::start([events(&[1])]);
+    let agent = ureq::Agent::new_with_defaults();
+    let mut subscriber = subscriber(&server).agent(agent.clone());
+    text(&mut subscriber);
+    agent.shutdown();
+    let error = subscriber.next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stopped, "{error}");
+    assert!(subscriber.next().is_none());
+}
+
+#[test]
 fn a_gap_is_told_before_the_events_that_follow_it() {
     let gap = |number| {
         let body = format!(r#"{{"events":[{}],"gap":true}}"#, event(number));

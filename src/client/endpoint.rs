@@ -1,6 +1,6 @@
 //! [`Endpoint`]: one URL of a server, checked once, with the header fields that every request to it carries.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -9,9 +9,10 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
-use ureq::{Agent, AsSendBody, Body, Timeout};
+use ureq::{Agent, AsSendBody, Body};
 
 use super::credentials::Credentials;
+use super::failure::{failed, never_sent, shown};
 use super::response::{PublishResponse, SubscriptionResponse, start};
 use crate::error::{Error, ErrorKind};
 use crate::headers::Headers;
@@ -152,7 +153,7 @@ impl Endpoint {
         let get = Request::get(uri).body(());
         let answer = self
             .run(agent, get, &limits)
-            .map_err(|error| self.failed(error))?;
+            .map_err(|error| failed(&self.url, error))?;
         let (status, headers, body) = split(answer);
         let response = SubscriptionResponse::new(status, headers);
         if status == 204 {
@@ -164,7 +165,7 @@ impl Endpoint {
             return Ok(response.refused(&body));
         }
         let body = body.into_with_config().limit(LARGEST_ANSWER).read_to_vec();
-        let body = body.map_err(|error| self.failed(error))?;
+        let body = body.map_err(|error| failed(&self.url, error))?;
         response.granted(&body).map_err(|error| {
             let (url, start) = (shown(&self.url), start(&body, 100));
             let message = format!(
@@ -204,12 +205,12 @@ impl Endpoint {
             response: None,
             body: None,
         };
-        let failed = |error: ureq::Error| {
+        let undone = |error: ureq::Error| {
             let published = match never_sent(&error) {
                 true => "the event was not published",
                 false => "the event may have been published all the same",
             };
-            let error = self.failed(error);
+            let error = failed(&self.url, error);
             let kind = error.kind();
             Error::new(kind, published).because(error)
         };
@@ -217,10 +218,10 @@ impl Endpoint {
         let post = Request::post(&self.url)
             .header(CONTENT_TYPE, json)
             .body(body);
-        let answer = self.run(agent, post, &limits).map_err(failed)?;
+        let answer = self.run(agent, post, &limits).map_err(undone)?;
         let (status, headers, body) = split(answer);
         match read_start(body) {
-            (_, Err(error)) if status == 200 => Err(failed(error)),
+            (_, Err(error)) if status == 200 => Err(undone(error)),
             (body, _) => Ok(PublishResponse::new(status, headers, &body)),
         }
     }
@@ -257,84 +258,6 @@ impl Endpoint {
         }
         agent.run(config.build())
     }
-
-    /// What went wrong, in words that say what to check.
-    fn failed(&self, error: ureq::Error) -> Error {
-        use ureq::Error as E;
-        let url = shown(&self.url);
-        let (kind, message) = match &error {
-            E::Timeout(Timeout::Resolve) => (
-                ErrorKind::TimedOut,
-                format!("the host of {url} was not found in time; check the name and the DNS"),
-            ),
-            E::Timeout(Timeout::Connect) => (
-                ErrorKind::TimedOut,
-                format!("no connection to {url} in time; check host, port and firewalls"),
-            ),
-            E::Timeout(_) => (
-                ErrorKind::TimedOut,
-                format!("no whole answer from {url} in time; is the server overloaded?"),
-            ),
-            E::Io(cause) if cause.kind() == io::ErrorKind::NotConnected => (
-                ErrorKind::Stopped,
-                format!("no request to {url}: the agent was shut down"),
-            ),
-            E::Io(cause) if is_break(cause) => (
-                ErrorKind::Unreachable,
-                format!("the connection to {url} broke; was the server, or a proxy, stopped?"),
-            ),
-            E::Http(_) | E::BadUri(_) | E::InvalidProxyUrl | E::RequireHttpsOnly(_) => (
-                ErrorKind::InvalidRequest,
-                format!("the request to {url} can't be sent"),
-            ),
-            E::TlsRequired => (
-                ErrorKind::InvalidRequest,
-                format!(
-                    "{url} needs TLS; turn on the feature \"tls\" of long-polling, or use http"
-                ),
-            ),
-            E::Protocol(_)
-            | E::LargeResponseHeader(..)
-            | E::BodyExceedsLimit(_)
-            | E::TooManyRedirects
-            | E::RedirectFailed => (
-                ErrorKind::InvalidAnswer,
-                format!("the answer of {url} makes no sense; check the URL, and for proxies"),
-            ),
-            _ => (
-                ErrorKind::Unreachable,
-                format!("can't reach {url}; is the server running, and are host and port right?"),
-            ),
-        };
-        Error::new(kind, message).because(error)
-    }
-}
-
-/// The URL as messages and logs have it: without user, password, query and fragment, any of which may hold a secret.
-pub(crate) fn shown(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    let (scheme, rest) = match url.split_once("://") {
-        Some((scheme, rest)) => (format!("{scheme}://"), rest),
-        None => (String::new(), url),
-    };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    format!("{scheme}{host}{path}")
-}
-
-/// A refusal as an error; `of` is what was refused.
-pub(crate) fn refusal(of: &str, url: &str, status: u16, words: Option<&str>) -> Error {
-    let hint = match status {
-        401 | 403 => "; check the credentials",
-        404 | 405 | 410 => "; check the URL",
-        _ => "",
-    };
-    let words = words.map(|words| format!(": {words}")).unwrap_or_default();
-    let message = format!(
-        "{} refused {of} with status {status}{words}{hint}",
-        shown(url)
-    );
-    Error::new(ErrorKind::Refused, message).with_status(status)
 }
 
 /// # Errors
@@ -359,27 +282,6 @@ fn is_loopback(host: &str) -> bool {
         || address
             .parse()
             .is_ok_and(|address: IpAddr| address.is_loopback())
-}
-
-fn is_break(error: &io::Error) -> bool {
-    use io::ErrorKind as K;
-    let kind = error.kind();
-    matches!(
-        kind,
-        K::UnexpectedEof | K::ConnectionReset | K::ConnectionAborted | K::BrokenPipe
-    )
-}
-
-/// True where it is certain that no byte of the request has left.
-fn never_sent(error: &ureq::Error) -> bool {
-    use ureq::Error as E;
-    match error {
-        E::Http(_) | E::BadUri(_) | E::HostNotFound | E::TlsRequired | E::ConnectionFailed => true,
-        E::InvalidProxyUrl | E::RequireHttpsOnly(_) | E::ConnectProxyFailed(_) => true,
-        E::Timeout(Timeout::Resolve | Timeout::Connect) => true,
-        E::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
-        _ => false,
-    }
 }
 
 fn split(answer: Response<Body>) -> (u16, Headers, Body) {

@@ -3,6 +3,7 @@
 mod backoff;
 mod credentials;
 mod endpoint;
+mod failure;
 mod publisher;
 mod response;
 mod stopper;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::credentials::Credentials;
-use super::endpoint::{Endpoint, or_shared, refusal, shown};
+use super::endpoint::{Endpoint, or_shared};
+use super::failure::{refusal, shown};
 use super::response::PublishResponse;
 use crate::error::Error;
 use crate::headers::Headers;

@@ -11,7 +11,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::backoff::{Backoff, retry_after};
 use super::credentials::Credentials;
-use super::endpoint::{Endpoint, new_agent, refusal, shown};
+use super::endpoint::{Endpoint, new_agent};
+use super::failure::{refusal, shown};
 use super::response::SubscriptionResponse;
 use super::stopper::Stopper;
 use super::worker::Worker;
