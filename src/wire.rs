@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::error::Error;
@@ -204,7 +204,8 @@ impl SubscriptionRequest {
     /// The query that [`from_query`](Self::from_query) reads.
     #[cfg_attr(not(feature = "client"), allow(dead_code))]
     pub(crate) fn to_query(&self) -> String {
-        let seconds = self.timeout.as_secs() + u64::from(self.timeout.subsec_nanos() > 0);
+        let fraction = u64::from(self.timeout.subsec_nanos() > 0);
+        let seconds = self.timeout.as_secs().saturating_add(fraction);
         let mut query = format!("timeout={seconds}");
         for category in self.categories.iter() {
             query.push_str("&category=");
@@ -307,8 +308,8 @@ pub(crate) struct Published<'a> {
 #[derive(Deserialize)]
 #[cfg_attr(not(feature = "client"), allow(dead_code))]
 pub(crate) struct Answer {
-    #[serde(default)]
-    pub(crate) events: Vec<Event>,
+    #[serde(default, deserialize_with = "list_or_null")]
+    pub(crate) events: Option<Vec<Event>>,
     #[serde(default)]
     pub(crate) gap: bool,
     #[serde(default)]
@@ -317,6 +318,14 @@ pub(crate) struct Answer {
     pub(crate) timestamp: Option<u64>,
     #[serde(default)]
     pub(crate) error: Option<String>,
+}
+
+/// Go writes `null` for an empty list.
+fn list_or_null<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<Event>>, D::Error> {
+    let events = Option::deserialize(deserializer)?;
+    Ok(Some(events.unwrap_or_default()))
 }
 
 #[cfg(feature = "server")]

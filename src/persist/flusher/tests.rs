@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ErrorKind;
+use crate::broker::Store;
 use crate::persist::format::line_len;
 use crate::persist::tests::{event, wait_until};
 use crate::persist::{FilePersistor, FilePersistorInfo, Loaded};

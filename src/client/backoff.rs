@@ -1,0 +1,116 @@
+//! [`Backoff`]: how long to wait before the next attempt: longer after each failure, and never the same for two clients.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::{Duration, SystemTime};
+
+/// A server that asks for more than this with `Retry-After` is asked again after this.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
+/// Less would be a busy loop.
+const LEAST: Duration = Duration::from_millis(10);
+const MOST: Duration = Duration::from_secs(86_400);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Backoff {
+    min: Duration,
+    max: Duration,
+    failures: u32,
+}
+
+impl Backoff {
+    pub(crate) fn new(min: Duration, max: Duration) -> Self {
+        let min = min.clamp(LEAST, MOST);
+        let max = max.clamp(min, MOST);
+        let failures = 0;
+        Backoff { min, max, failures }
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    /// The wait before the next attempt: doubled with every failure, less up to a half by chance.
+    pub(crate) fn delay(&mut self) -> Duration {
+        let doubled = self.min.saturating_mul(1 << self.failures.min(30));
+        self.failures = self.failures.saturating_add(1);
+        doubled.min(self.max).mul_f64(1.0 - random() / 2.0)
+    }
+
+    /// The same, but no less than the server asked for, and up to a quarter more by chance.
+    pub(crate) fn delay_of(&mut self, retry_after: Option<Duration>) -> Duration {
+        let asked = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
+        self.delay().max(asked.mul_f64(1.0 + random() / 4.0))
+    }
+}
+
+/// A `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).
+pub(crate) fn retry_after(value: &str) -> Option<Duration> {
+    let value = value.trim();
+    match value.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => {
+            let date = httpdate::parse_http_date(value).ok()?;
+            Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+        }
+    }
+}
+
+/// At least 0, less than 1. A hasher's keys are the randomness that std has.
+fn random() -> f64 {
+    let bits = RandomState::new().build_hasher().finish() >> 11;
+    bits as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn waits_double_up_to_the_longest_and_start_over_after_a_success() {
+        let mut backoff = Backoff::new(SECOND, 5 * SECOND);
+        for most in [1, 2, 4, 5, 5] {
+            let delay = backoff.delay();
+            assert!(delay > most * SECOND / 2 - LEAST && delay <= most * SECOND);
+        }
+        backoff.reset();
+        assert!(backoff.delay() <= SECOND);
+    }
+
+    #[test]
+    fn two_waits_differ() {
+        let mut first = Backoff::new(SECOND, SECOND);
+        let waits: Vec<_> = (0..10).map(|_| first.delay()).collect();
+        assert!(waits.iter().any(|wait| *wait != waits[0]), "{waits:?}");
+    }
+
+    #[test]
+    fn a_wait_that_the_server_asks_for_is_kept_within_reason() {
+        let mut backoff = Backoff::new(SECOND / 10, SECOND);
+        let delay = backoff.delay_of(Some(10 * SECOND));
+        assert!((10 * SECOND..13 * SECOND).contains(&delay), "{delay:?}");
+        let delay = backoff.delay_of(Some(Duration::MAX));
+        assert!(delay <= LONGEST_RETRY_AFTER * 5 / 4, "{delay:?}");
+        assert!(backoff.delay_of(None) <= SECOND);
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        assert_eq!(retry_after(" 120 "), Some(120 * SECOND));
+        assert_eq!(
+            retry_after("Sun, 06 Nov 1994 08:49:37 GMT"),
+            Some(Duration::ZERO)
+        );
+        let date = httpdate::fmt_http_date(SystemTime::now() + 100 * SECOND);
+        assert!(retry_after(&date).is_some_and(|wait| wait > 90 * SECOND));
+        assert_eq!(retry_after("soon"), None);
+    }
+
+    #[test]
+    fn extreme_settings_are_brought_within_reason() {
+        let mut backoff = Backoff::new(Duration::ZERO, Duration::MAX);
+        assert!(backoff.delay() >= LEAST / 2);
+        let mut backoff = Backoff::new(Duration::MAX, Duration::ZERO);
+        assert!(backoff.delay() <= MOST);
+    }
+}

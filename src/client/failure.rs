@@ -1,0 +1,171 @@
+//! What can go wrong between here and the server, in words that say what to check.
+
+use std::io;
+
+use ureq::Timeout;
+
+use crate::error::{Error, ErrorKind};
+
+/// The URL as messages and logs have it: without user, password, query and fragment, any of which may hold a secret.
+pub(crate) fn shown(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}{host}{path}")
+}
+
+/// A refusal as an error; `of` is what was refused.
+pub(crate) fn refusal(of: &str, url: &str, status: u16, words: Option<&str>) -> Error {
+    let hint = match status {
+        401 | 403 => "; check the credentials",
+        404 | 405 | 410 => "; check the URL",
+        _ => "",
+    };
+    let words = words.map(|words| format!(": {words}")).unwrap_or_default();
+    let message = format!(
+        "{} refused {of} with status {status}{words}{hint}",
+        shown(url)
+    );
+    Error::new(ErrorKind::Refused, message).with_status(status)
+}
+
+/// What went wrong, in words that say what to check.
+pub(crate) fn failed(url: &str, error: ureq::Error) -> Error {
+    use ureq::Error as E;
+    let url = shown(url);
+    let (kind, message) = match &error {
+        E::Timeout(Timeout::Resolve) => (
+            ErrorKind::TimedOut,
+            format!("the host of {url} was not found in time; check the name and the DNS"),
+        ),
+        E::Timeout(Timeout::Connect) => (
+            ErrorKind::TimedOut,
+            format!("no connection to {url} in time; check host, port and firewalls"),
+        ),
+        E::Timeout(_) => (
+            ErrorKind::TimedOut,
+            format!("no whole answer from {url} in time; check whether the server is overloaded"),
+        ),
+        E::Io(cause) if is_shut_down(cause) => (
+            ErrorKind::Stopped,
+            format!("no request to {url}: the agent was shut down"),
+        ),
+        E::Io(cause) if is_break(cause) => (
+            ErrorKind::Unreachable,
+            format!(
+                "the connection to {url} broke; check whether the server, or a proxy, was stopped"
+            ),
+        ),
+        E::RequireHttpsOnly(_) => (
+            ErrorKind::InvalidRequest,
+            format!("{url} is not https, and the agent given allows nothing else"),
+        ),
+        E::Http(_) | E::BadUri(_) | E::InvalidProxyUrl => (
+            ErrorKind::InvalidRequest,
+            format!("the request to {url} can't be sent"),
+        ),
+        E::TlsRequired => (
+            ErrorKind::InvalidRequest,
+            format!("{url} needs TLS; turn on the feature \"tls\" of long-polling, or use http"),
+        ),
+        E::Protocol(_)
+        | E::LargeResponseHeader(..)
+        | E::BodyExceedsLimit(_)
+        | E::TooManyRedirects
+        | E::RedirectFailed => (
+            ErrorKind::InvalidAnswer,
+            format!("the answer of {url} makes no sense; check the URL, and for proxies"),
+        ),
+        _ => (
+            ErrorKind::Unreachable,
+            format!("can't reach {url}; check that the server is running, and host and port"),
+        ),
+    };
+    let failed = Error::new(kind, message);
+    match error {
+        E::Io(cause) => failed.because(cause),
+        // These say the whole URL, with what may be secret in it.
+        E::RequireHttpsOnly(_) | E::BadUri(_) => failed,
+        other => failed.because(other),
+    }
+}
+
+/// As ureq puts it; the system's own error of this kind has a number.
+fn is_shut_down(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotConnected && error.raw_os_error().is_none()
+}
+
+fn is_break(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    let kind = error.kind();
+    matches!(
+        kind,
+        K::UnexpectedEof | K::ConnectionReset | K::ConnectionAborted | K::BrokenPipe
+    )
+}
+
+/// True where it is certain that no byte of the request has left.
+pub(crate) fn never_sent(error: &ureq::Error) -> bool {
+    use ureq::Error as E;
+    match error {
+        E::Http(_) | E::BadUri(_) | E::HostNotFound | E::TlsRequired | E::ConnectionFailed => true,
+        E::InvalidProxyUrl | E::RequireHttpsOnly(_) | E::ConnectProxyFailed(_) => true,
+        E::Timeout(Timeout::Resolve | Timeout::Connect) => true,
+        E::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused || is_unknown_host(error),
+        _ => false,
+    }
+}
+
+/// std has no public kind for a name that was not found. Should its private one change, nothing is claimed wrongly.
+fn is_unknown_host(error: &io::Error) -> bool {
+    error.raw_os_error().is_none() && format!("{:?}", error.kind()) == "Uncategorized"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::ToSocketAddrs;
+
+    #[test]
+    fn a_url_is_shown_without_anything_that_may_be_a_secret() {
+        for (url, expected) in [
+            ("http://u:secret@h:1/a/b?secret#secret", "http://h:1/a/b"),
+            ("u:secret@h/a@b", "h/a@b"),
+            ("", ""),
+        ] {
+            assert_eq!(shown(url), expected);
+        }
+    }
+
+    #[test]
+    fn a_refusal_tells_what_the_server_said_and_what_to_check() {
+        let error = refusal("the poll", "http://u:p@h/", 401, Some("who?"));
+        let expected = "http://h/ refused the poll with status 401: who?; check the credentials";
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(
+            (error.kind(), error.status()),
+            (ErrorKind::Refused, Some(401))
+        );
+    }
+
+    #[test]
+    fn what_was_never_sent_is_known_where_no_connection_was_made() {
+        let unknown = "host.invalid:80".to_socket_addrs().unwrap_err();
+        // Where names are not looked up at all, std tells the system's error, which says less.
+        if unknown.raw_os_error().is_none() {
+            assert!(never_sent(&unknown.into()));
+        }
+        assert!(never_sent(
+            &io::Error::from(io::ErrorKind::ConnectionRefused).into()
+        ));
+        assert!(never_sent(&ureq::Error::Timeout(Timeout::Connect)));
+        assert!(!never_sent(&ureq::Error::Timeout(Timeout::Global)));
+        for kind in [io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof] {
+            assert!(!never_sent(&io::Error::from(kind).into()), "{kind}");
+        }
+    }
+}

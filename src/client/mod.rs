@@ -1,0 +1,108 @@
+//! The blocking client: one call to [`subscription`] or [`publish`], and [`Subscriber`] and [`Publisher`] over them.
+
+mod backoff;
+mod credentials;
+mod endpoint;
+mod failure;
+mod publisher;
+mod response;
+mod stopper;
+mod subscriber;
+mod worker;
+
+pub use credentials::Credentials;
+pub use publisher::Publisher;
+pub use response::{PublishResponse, SubscriptionResponse};
+pub use stopper::Stopper;
+pub use subscriber::Subscriber;
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::headers::Headers;
+use crate::wire::{PublishRequest, SubscriptionRequest};
+use endpoint::{Endpoint, GRACE, or_shared};
+
+/// Polls once: asks the server at `url` for events and waits until there are some, or until `request.timeout` is over.
+///
+/// A program that follows a category wants [`Subscriber`], which keeps its position and retries.
+///
+/// - `url`: the subscription's URL, such as `http://localhost:8080/events`. A query that it has already is kept, a
+///   fragment is dropped, and a user and password in it serve where no `credentials` are given.
+/// - `headers`: further header fields of the request. An `Authorization` here wins over `credentials`.
+/// - `request`: the categories, how long to wait, and where to start.
+/// - `credentials`: for HTTP authentication.
+/// - `transport`: an agent with settings of your own (proxy, TLS, connection pool); without one, an agent with a
+///   connection pool that all calls share. Its time limits are not used: resolving the name, connecting and sending
+///   may take 10 seconds each, the answer `request.timeout` and 10 seconds more, and its body 60 seconds.
+///
+/// # Errors
+///
+/// A status that refuses is no error: look at [`SubscriptionResponse::success`] and
+/// [`error`](SubscriptionResponse::error). The kinds of error are
+/// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for a URL, header or category that can't be used,
+/// [`Unreachable`](crate::ErrorKind::Unreachable), [`TimedOut`](crate::ErrorKind::TimedOut), and
+/// [`InvalidAnswer`](crate::ErrorKind::InvalidAnswer) for an answer that is not of the long-polling API, or is larger
+/// than 512 MiB.
+///
+/// ```no_run
+/// use long_polling::{SubscriptionRequest, subscription};
+///
+/// let request = SubscriptionRequest::new("notifications");
+/// let response = subscription("http://localhost:8080/events", None, &request, None, None)?;
+/// for event in &response.events {
+///     println!("{}: {}", event.category(), event.text());
+/// }
+/// # Ok::<(), long_polling::Error>(())
+/// ```
+pub fn subscription(
+    url: &str,
+    headers: Option<&Headers>,
+    request: &SubscriptionRequest,
+    credentials: Option<&Credentials>,
+    transport: Option<&ureq::Agent>,
+) -> Result<SubscriptionResponse, Error> {
+    let endpoint = Endpoint::new(url, headers, credentials, transport)?;
+    endpoint.poll(or_shared(transport), request, GRACE)
+}
+
+/// Publishes one event through the server at `url`, and returns once the server has answered.
+///
+/// A program that publishes often finds [`Publisher`] shorter.
+///
+/// - `url`, `headers`, `credentials`, `transport`: as of [`subscription`]. The body's `Content-Type` is
+///   `application/json` unless `headers` have another. A redirect is not followed.
+/// - `timeout`: for the whole call, from resolving the name to the end of the answer. More than zero.
+/// - `request`: the category and the data.
+///
+/// # Errors
+///
+/// A status that refuses is no error: look at [`PublishResponse::success`]. The kinds of error are
+/// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for a URL, header, category, timeout or data that can't be used,
+/// [`Unreachable`](crate::ErrorKind::Unreachable), [`TimedOut`](crate::ErrorKind::TimedOut) and
+/// [`InvalidAnswer`](crate::ErrorKind::InvalidAnswer); the message says whether the event may have been published.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use long_polling::{PublishRequest, publish};
+///
+/// let request = PublishRequest::new("notifications", serde_json::json!({"message": "Hello"}));
+/// let timeout = Duration::from_secs(10);
+/// let response = publish("http://localhost:8080/publish", timeout, None, &request, None, None)?;
+/// assert!(response.success());
+/// # Ok::<(), long_polling::Error>(())
+/// ```
+pub fn publish<T: Serialize>(
+    url: &str,
+    timeout: Duration,
+    headers: Option<&Headers>,
+    request: &PublishRequest<T>,
+    credentials: Option<&Credentials>,
+    transport: Option<&ureq::Agent>,
+) -> Result<PublishResponse, Error> {
+    let endpoint = Endpoint::new(url, headers, credentials, transport)?;
+    let agent = or_shared(transport);
+    endpoint.publish(agent, &request.category, &request.data, timeout)
+}

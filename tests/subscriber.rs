@@ -1,0 +1,358 @@
+//! The loop of a subscriber: its position, its retries, and its end.
+#![cfg(feature = "client")]
+
+mod scripted;
+
+use std::net::TcpListener;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use long_polling::{Cursor, ErrorKind, EventId, Subscriber};
+use scripted::{LIMIT, Reply, Server, answer, event, events, id, nothing};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+
+/// 100 ms are promised; the rest is for a machine that is busy with other tests.
+const PROMPTLY: Duration = Duration::from_millis(500);
+
+fn subscriber(server: &Server) -> Subscriber {
+    Subscriber::new(server.url("/events"), "c")
+        .backoff(Duration::from_millis(10), Duration::from_millis(50))
+}
+
+fn position(number: u32) -> EventId {
+    id(number).parse().unwrap()
+}
+
+/// The next event's text.
+fn text(subscriber: &mut Subscriber) -> String {
+    let next = subscriber.next().expect("an event, not the end");
+    next.expect("an event, not an error").text().into_owned()
+}
+
+/// Stops a subscriber that is in `next`, and expects that it ends at once, and for good.
+fn stops_promptly(mut subscriber: Subscriber, once: impl FnOnce()) {
+    let stopper = subscriber.stopper();
+    let (ended, end) = mpsc::channel();
+    let waiting = thread::spawn(move || {
+        let next = subscriber
+            .next()
+            .map(|next| next.map_err(|error| error.to_string()));
+        ended.send((next, Instant::now())).unwrap();
+        subscriber
+    });
+    once();
+    let began = Instant::now();
+    stopper.stop();
+    let (next, at) = end.recv_timeout(LIMIT).expect("an end");
+    assert_eq!(next, None);
+    let took = at.saturating_duration_since(began);
+    assert!(took < PROMPTLY, "{took:?}");
+    assert!(stopper.is_stopped());
+    let mut subscriber = waiting.join().unwrap();
+    assert!(subscriber.next().is_none());
+    let began = Instant::now();
+    drop(subscriber);
+    assert!(began.elapsed() < PROMPTLY);
+}
+
+#[test]
+fn the_position_is_kept_over_answers_with_and_without_events() {
+    let server = Server::start([nothing(4), events(&[5, 6]), nothing(9), events(&[10])]);
+    let mut subscriber = subscriber(&server);
+    assert_eq!(subscriber.position(), None);
+    assert_eq!(text(&mut subscriber), "event 5");
+    assert_eq!(subscriber.position(), Some(position(5)));
+    assert_eq!(text(&mut subscriber), "event 6");
+    assert_eq!(subscriber.position(), Some(position(6)));
+    assert_eq!(text(&mut subscriber), "event 10");
+
+    for last_id in [None, Some(id(4)), Some(id(6)), Some(id(9))] {
+        let sent = server.request();
+        assert_eq!(
+            sent.parameter("last_id"),
+            last_id.as_deref(),
+            "{}",
+            sent.target
+        );
+        assert_eq!(sent.parameter("since_time"), None, "{}", sent.target);
+        assert_eq!(sent.connection, 0, "one connection serves all polls");
+    }
+}
+
+#[test]
+fn nothing_is_polled_while_an_event_is_held() {
+    let server = Server::start([events(&[1, 2]), events(&[3])]);
+    let mut subscriber = subscriber(&server);
+    text(&mut subscriber);
+    text(&mut subscriber);
+    assert_eq!(server.pending(), 1);
+    text(&mut subscriber);
+    assert_eq!(server.pending(), 1);
+}
+
+#[test]
+fn a_subscriber_starts_where_it_is_told_and_follows_all_categories_at_once() {
+    for (cursor, query) in [
+        (Cursor::Now, String::new()),
+        (Cursor::Oldest, "&since_time=1".into()),
+        (Cursor::SinceTime(7), "&since_time=7".into()),
+        (Cursor::LastId(position(3)), format!("&last_id={}", id(3))),
+    ] {
+        let server = Server::start([events(&[8])]);
+        let mut subscriber = Subscriber::new(server.url("/events"), ["a", "b"])
+            .timeout(Duration::from_secs(30))
+            .header("X-Own", "1")
+            .from(cursor);
+        text(&mut subscriber);
+        let sent = server.request();
+        let expected = format!("/events?timeout=30&category=a&category=b{query}");
+        assert_eq!(sent.target, expected);
+        assert_eq!(sent.header("X-Own"), Some("1"));
+    }
+}
+
+#[test]
+fn golongpolls_server_is_followed_by_times_and_ids() {
+    let timeout = |timestamp: u32| {
+        let body = format!(r#"{{"timeout":"no events before timeout","timestamp":{timestamp}}}"#);
+        answer(200, &[], &body)
+    };
+    let list = format!(r#"{{"events":[{}]}}"#, event(50));
+    let one = || answer(200, &[], &list);
+    let server = Server::start([timeout(40), one(), timeout(60), one()]);
+    let mut subscriber = subscriber(&server);
+    text(&mut subscriber);
+    assert_eq!(subscriber.position(), Some(position(50)));
+    text(&mut subscriber);
+    for (time, last_id) in [
+        (None, None),
+        (Some("40"), None),
+        (Some("50"), Some(id(50))),
+        (Some("60"), Some(id(50))),
+    ] {
+        let sent = server.request();
+        assert_eq!(sent.parameter("since_time"), time);
+        assert_eq!(sent.parameter("last_id"), last_id.as_deref());
+    }
+}
+
+#[test]
+fn a_server_that_is_busy_is_asked_again_when_it_said() {
+    let server = Server::start([
+        answer(503, &[("Retry-After", "1")], r#"{"error":"full"}"#),
+        answer(429, &[], ""),
+        answer(200, &[], "<html>"),
+        Reply::HangUp,
+        events(&[1]),
+    ]);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = told.clone();
+    let mut subscriber = subscriber(&server).on_retry(move |error| {
+        tell.lock().unwrap().push((error.kind(), error.status()));
+    });
+    let began = Instant::now();
+    assert_eq!(text(&mut subscriber), "event 1");
+    assert!(began.elapsed() >= Duration::from_secs(1));
+    let expected = [
+        (ErrorKind::Refused, Some(503)),
+        (ErrorKind::Refused, Some(429)),
+        (ErrorKind::InvalidAnswer, Some(200)),
+        (ErrorKind::Unreachable, None),
+    ];
+    assert_eq!(*told.lock().unwrap(), expected);
+}
+
+#[test]
+fn a_server_that_comes_up_later_is_found() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let (refused, retries) = mpsc::channel();
+    let mut subscriber = Subscriber::new(format!("http://{address}/"), "c")
+        .backoff(Duration::from_millis(10), Duration::from_millis(50))
+        .on_retry(move |error| refused.send(error.kind()).unwrap());
+    let next = thread::spawn(move || text(&mut subscriber));
+    for _ in 0..2 {
+        let kind = retries.recv_timeout(LIMIT);
+        assert_eq!(kind, Ok(ErrorKind::Unreachable));
+    }
+    let _server = Server::on(TcpListener::bind(address).unwrap(), [events(&[1])]);
+    assert_eq!(next.join().unwrap(), "event 1");
+}
+
+#[test]
+fn a_refusal_that_asking_again_cannot_mend_ends_the_subscriber() {
+    for status in [400, 401, 403, 404, 405, 410] {
+        let server = Server::start([events(&[1]), answer(status, &[], r#"{"error":"because"}"#)]);
+        let mut subscriber = subscriber(&server);
+        text(&mut subscriber);
+        let error = subscriber.next().unwrap().unwrap_err();
+        assert_eq!(
+            (error.kind(), error.status()),
+            (ErrorKind::Refused, Some(status))
+        );
+        assert!(error.to_string().contains("because"), "{error}");
+        assert!(subscriber.next().is_none());
+        assert_eq!(subscriber.position(), Some(position(1)));
+        assert_eq!(server.pending(), 2);
+    }
+}
+
+#[test]
+fn what_cannot_be_asked_ends_the_subscriber() {
+    let fine = "http://127.0.0.1:1/";
+    let none: [&str; 0] = [];
+    for mut subscriber in [
+        Subscriber::new("nonsense", "c"),
+        Subscriber::new(fine, ""),
+        Subscriber::new(fine, none),
+        Subscriber::new(fine, "c").header("a b", "c"),
+    ] {
+        let error = subscriber.next().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
+        assert!(subscriber.next().is_none());
+    }
+}
+
+#[test]
+fn an_agent_that_was_shut_down_ends_the_subscriber() {
+    let server = Server::start([events(&[1])]);
+    let agent = ureq::Agent::new_with_defaults();
+    let mut subscriber = subscriber(&server).agent(agent.clone());
+    text(&mut subscriber);
+    agent.shutdown();
+    let error = subscriber.next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stopped, "{error}");
+    assert!(subscriber.next().is_none());
+}
+
+#[test]
+fn a_gap_is_told_before_the_events_that_follow_it() {
+    let gap = |number| {
+        let body = format!(r#"{{"events":[{}],"gap":true}}"#, event(number));
+        answer(200, &[("Last-Event-ID", &id(number))], &body)
+    };
+    let server = Server::start([gap(5), gap(9)]);
+    let mut subscriber = subscriber(&server).from(Cursor::LastId(position(2)));
+    for (before, after) in [(2, 5), (5, 9)] {
+        let error = subscriber.next().unwrap().unwrap_err();
+        assert!(error.is_gap());
+        let message = error.to_string();
+        assert!(
+            message.contains("\"c\"") && message.contains(&id(before)),
+            "{message}"
+        );
+        assert_eq!(subscriber.position(), Some(position(before)));
+        assert_eq!(text(&mut subscriber), format!("event {after}"));
+    }
+}
+
+#[test]
+fn from_the_oldest_on_the_first_gap_is_none() {
+    let gap = |number| {
+        let body = format!(r#"{{"events":[{}],"gap":true}}"#, event(number));
+        answer(200, &[("Last-Event-ID", &id(number))], &body)
+    };
+    let server = Server::start([answer(503, &[], ""), gap(5), gap(9)]);
+    let mut subscriber = subscriber(&server).from(Cursor::Oldest);
+    assert_eq!(text(&mut subscriber), "event 5");
+    assert!(subscriber.next().unwrap().unwrap_err().is_gap());
+    assert_eq!(text(&mut subscriber), "event 9");
+}
+
+#[test]
+fn a_server_that_never_holds_a_poll_is_not_asked_in_a_tight_loop() {
+    for reply in [
+        || answer(200, &[], r#"{"events":[]}"#),
+        || answer(200, &[], "{}"),
+        || nothing(1),
+    ] {
+        let script = (0..9).map(|_| reply()).chain([events(&[2])]);
+        let server = Server::start(script);
+        let mut subscriber =
+            subscriber(&server).backoff(Duration::from_millis(40), Duration::from_millis(40));
+        let began = Instant::now();
+        assert_eq!(text(&mut subscriber), "event 2");
+        // Of nine waits two may be left out, and each may be less by a half.
+        let took = began.elapsed();
+        assert!(took >= 7 * Duration::from_millis(20), "{took:?}");
+        assert_eq!(server.pending(), 10);
+    }
+}
+
+#[test]
+fn stopping_ends_a_poll_and_hangs_up() {
+    let server = Server::start([]);
+    stops_promptly(subscriber(&server), || drop(server.request()));
+    assert_eq!(server.hang_up(), 0);
+}
+
+#[test]
+fn stopping_ends_a_wait_before_the_next_attempt() {
+    let server = Server::start([answer(503, &[("Retry-After", "300")], "")]);
+    let (retry, retries) = mpsc::channel();
+    let subscriber = subscriber(&server).on_retry(move |_| retry.send(()).unwrap());
+    stops_promptly(subscriber, || retries.recv_timeout(LIMIT).unwrap());
+}
+
+/// Finds no name until the test is over.
+#[derive(Debug)]
+struct Hanging {
+    asked: mpsc::Sender<()>,
+    over: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Resolver for Hanging {
+    fn resolve(
+        &self,
+        _: &ureq::http::Uri,
+        _: &ureq::config::Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let _ = self.asked.send(());
+        let _ = self.over.lock().unwrap().recv();
+        Err(ureq::Error::HostNotFound)
+    }
+}
+
+#[test]
+fn stopping_ends_a_connect_that_hangs() {
+    let (asked, asks) = mpsc::channel();
+    let (_running, over) = mpsc::channel();
+    let over = Mutex::new(over);
+    let connector = DefaultConnector::default();
+    let agent = ureq::Agent::with_parts(<_>::default(), connector, Hanging { asked, over });
+    let subscriber = Subscriber::new("http://localhost/", "c").agent(agent);
+    stops_promptly(subscriber, || asks.recv_timeout(LIMIT).unwrap());
+}
+
+#[test]
+fn a_stopped_subscriber_gives_no_event_though_it_holds_one() {
+    let server = Server::start([events(&[1, 2])]);
+    let mut subscriber = subscriber(&server);
+    text(&mut subscriber);
+    subscriber.stopper().stop();
+    assert!(subscriber.next().is_none());
+    assert_eq!(subscriber.position(), Some(position(1)));
+    assert_eq!(server.hang_up(), 0);
+
+    let server = Server::start([]);
+    let mut subscriber = Subscriber::new(server.url("/"), "c");
+    subscriber.stopper().stop();
+    assert!(subscriber.next().is_none());
+    assert_eq!(server.pending(), 0);
+}
+
+#[test]
+fn dropping_a_subscriber_closes_its_connection() {
+    let server = Server::start([events(&[1])]);
+    let mut subscriber = subscriber(&server);
+    let stopper = subscriber.stopper();
+    text(&mut subscriber);
+    drop(subscriber);
+    assert_eq!(server.hang_up(), 0);
+    assert!(stopper.is_stopped());
+}
