@@ -354,6 +354,8 @@ impl Iterator for Subscriber {
             }
             if let ControlFlow::Break(error) = self.step() {
                 self.ended = true;
+                // A poll that failed because of the stop is no error.
+                let error = error.filter(|_| !self.stopper.is_stopped());
                 // Once more: a stop may have come before there was an agent.
                 self.stopper.stop();
                 self.worker = None;
