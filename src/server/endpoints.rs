@@ -309,9 +309,10 @@ impl Visit<'_> {
             ..
         } = self;
         let (server, remote) = (server.clone(), request.remote_addr().copied());
+        // All else of the request is let go of, and that here: what a thread frees before it waits, its allocator may
+        // keep for it.
+        let writer = request.into_writer();
         turn.finish_elsewhere(move |may_wait| {
-            // All else of the request is let go of before the wait.
-            let writer = request.into_writer();
             let outcome = server.wait(parked, &asked, remote, may_wait);
             send(writer, remote, &server.render(outcome, &connection));
         });
