@@ -1,4 +1,4 @@
-//! The seed's "Basic Server": it serves until Enter is pressed, or its input ends.
+//! The Go package's "Basic Server": it serves until Enter is pressed, or its input ends.
 //!
 //! ```text
 //! cargo run --example basic_server -- 127.0.0.1:8080

@@ -1,4 +1,4 @@
-//! The seed's "Complete Chat Application": each line of the input is a message, and a thread shows what arrives.
+//! The Go package's "Complete Chat Application": each line of the input is a message, and a thread shows what arrives.
 //!
 //! ```text
 //! cargo run --example chat -- --server 127.0.0.1:8080

@@ -1,4 +1,4 @@
-//! The seed's "Client with Authentication": polls with a token, once by one call and then by a [`Subscriber`].
+//! The Go package's "Client with Authentication": polls with a token, once by one call and then by a [`Subscriber`].
 
 mod common;
 
@@ -28,7 +28,7 @@ fn main() -> Result<(), Error> {
     let response = subscription(&url, None, &request, None, None)?;
     println!("without a token: status {}", response.status);
 
-    // The seed's way: a header.
+    // The Go package's way: a header.
     let headers = Headers::from([("Authorization", "Bearer secret-token")]);
     let response = subscription(&url, Some(&headers), &request, None, None)?;
     println!("with a header: status {}", response.status);

@@ -1,4 +1,4 @@
-//! The seed's "Client Publishing Events": to the server at the URL given as argument, or to one of its own.
+//! The Go package's "Client Publishing Events": to the server at the URL given as argument, or to one of its own.
 
 mod common;
 
@@ -17,7 +17,7 @@ fn main() -> Result<(), Error> {
     let (url, _server) = common::server(ServerInfo::default())?;
     let url = format!("{url}/publish");
 
-    // One call, the seed's way. A status that refuses is an answer, not an error.
+    // One call, the Go package's way. A status that refuses is an answer, not an error.
     let request = PublishRequest::new(
         "notifications",
         r#"{"type": "alert", "message": "System maintenance"}"#,

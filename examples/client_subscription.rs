@@ -1,4 +1,4 @@
-//! The seed's "Basic Client Subscription": follows a category, of the server at the URL given as argument or of one of
+//! The Go package's "Basic Client Subscription": follows a category, of the server at the URL given as argument or of one of
 //! its own.
 //!
 //! Retries, their backoff and the position between two polls are [`Subscriber`]'s work.

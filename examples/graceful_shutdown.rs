@@ -1,4 +1,4 @@
-//! The seed's best practice 4, "Implement Graceful Shutdown": the server stops on SIGTERM and on Ctrl-C, parked
+//! The Go package's best practice 4, "Implement Graceful Shutdown": the server stops on SIGTERM and on Ctrl-C, parked
 //! subscribers are answered, and what was published is in the file.
 //!
 //! With an address as argument it serves until the signal comes; without one it raises SIGTERM itself, as soon as a
