@@ -1,5 +1,5 @@
-//! The Go package's "Basic Client Subscription": follows a category, of the server at the URL given as argument or of one of
-//! its own.
+//! The Go package's "Basic Client Subscription": follows a category, of the server at the URL given as argument or of
+//! one of its own.
 //!
 //! Retries, their backoff and the position between two polls are [`Subscriber`]'s work.
 

@@ -1,5 +1,5 @@
-//! The Go package's "Client with Incremental Updates": a client that keeps its position in a file, so that it goes on where
-//! it was when it is started again.
+//! The Go package's "Client with Incremental Updates": a client that keeps its position in a file, so that it goes on
+//! where it was when it is started again.
 
 mod common;
 

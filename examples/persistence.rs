@@ -1,4 +1,5 @@
-//! The Go package's "Server with File Persistence": what was published before a stop is there again after the next start.
+//! The Go package's "Server with File Persistence": what was published before a stop is there again after the next
+//! start.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A standalone server with flags for its settings. It prints `listening on http://ADDRESS` once it serves, and stops cleanly
-//! on SIGTERM and Ctrl-C.
+//! A standalone server with flags for its settings. It prints `listening on http://ADDRESS` once it serves, and stops
+//! cleanly on SIGTERM and Ctrl-C.
 //!
 //! ```text
 //! cargo run --release --example server -- --address 127.0.0.1:8080 --file events.log

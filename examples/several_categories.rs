@@ -1,5 +1,5 @@
-//! The Go package's "Multi-Category Subscription". It has a thread for each category; here one poll follows them all, in the
-//! order in which their events were published.
+//! The Go package's "Multi-Category Subscription". It has a thread for each category; here one poll follows them all,
+//! in the order in which their events were published.
 
 mod common;
 
