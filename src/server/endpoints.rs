@@ -54,7 +54,7 @@ pub(super) fn answer(server: &Inner, request: tiny_http::Request, turn: &mut Tur
     let arrived = Instant::now();
     let (path, query) = target(request.url());
     let framing = body::framing(&request);
-    if matches!(framing, Framing::Streamed(_)) {
+    if matches!(framing, Framing::Streamed(_) | Framing::Broken(_)) {
         // Reading it, or letting it pass unread, may wait for the client.
         if turn.pass().is_err() {
             return Visit {
@@ -318,14 +318,19 @@ impl Visit<'_> {
                 .with_cors(events(&batch))
                 .render(persistence, head_only)
                 .into(),
-            Outcome::Reply(reply)
-                if matches!(self.framing, Framing::Streamed(_) | Framing::Broken(_)) =>
-            {
-                return self.send_unread(reply);
-            }
+            Outcome::Reply(reply) if self.has_unread_body() => return self.send_unread(reply),
             Outcome::Reply(reply) => self.with_cors(reply).render(persistence, head_only).into(),
         };
         send(self.request, &answer);
+    }
+
+    /// True where dropping the request would wait for the client to send the rest of its body.
+    fn has_unread_body(&self) -> bool {
+        match self.framing {
+            Framing::Held | Framing::Read => false,
+            Framing::Streamed(_) => true,
+            Framing::Broken(_) => !body::is_held(&self.request),
+        }
     }
 
     /// Answers a request whose body has not been read.
