@@ -1,6 +1,7 @@
 //! The endpoints: what a request asks for, whether it may, and the answer.
 
 use std::hint::black_box;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use super::body::{self, Framing};
 use super::crew::Turn;
 use super::hooks::{Handler, Request};
 use super::info::TimeoutAnswer;
-use super::reply::{Persistence, Reply, foreign, send, send_before_body};
+use super::reply::{Persistence, Reply, send, send_before_body};
 use crate::broker::{Batch, Look, Polled};
 use crate::error::{Error, ErrorKind};
 use crate::headers::Headers;
@@ -338,7 +339,9 @@ impl Visit<'_> {
         let reply = self.with_cors(reply);
         // tiny_http drops such a body by reading it into one buffer of the size announced. One that can't be allocated
         // would end the process, so that request must never be dropped: it is answered as a change of protocol, and
-        // what that leaves is forgotten, at the price of its connection's thread.
+        // what that leaves is forgotten, at the price of its connection's thread. The head that tiny_http writes for a
+        // change of protocol has no length, so it is made an informational one, which every client of HTTP/1.1 passes
+        // over (RFC 9110, section 15.2), and the answer comes after it.
         let announced = self.request.body_length().unwrap_or(0);
         // Without black_box the optimizer takes the allocation out, and all of them seem to succeed.
         let fits = black_box(Vec::<u8>::new())
@@ -347,7 +350,12 @@ impl Visit<'_> {
         if fits {
             send_before_body(self.request, &reply);
         } else {
-            std::mem::forget(self.request.upgrade("", foreign(&reply)));
+            let answer = reply.render(Persistence::Close, *self.request.method() == Method::Head);
+            let mut stream = self.request.upgrade("", tiny_http::Response::empty(103));
+            if let Err(error) = stream.write_all(&answer).and_then(|()| stream.flush()) {
+                log::debug!("the refusal of a body of {announced} bytes was not sent: {error}");
+            }
+            std::mem::forget(stream);
         }
     }
 
