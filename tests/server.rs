@@ -133,17 +133,10 @@ fn an_address_in_use_or_not_of_this_machine_cannot_be_listened_on() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_named_and_the_port_is_free_again() {
+fn a_file_that_cannot_be_used_is_named() {
     let folder = tempfile::tempdir().unwrap();
+    let start = |file| Server::start(info(), Some(file), None);
     let missing = folder.path().join("missing/events.db");
-    let address = server().local_address().to_string();
-    let start = |file: FilePersistorInfo| {
-        let info = ServerInfo {
-            address: address.clone(),
-            ..info()
-        };
-        Server::start(info, Some(file), None)
-    };
     let error = start(FilePersistorInfo::new(&missing)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::File);
     assert!(error.to_string().contains("missing"), "{error}");
@@ -154,7 +147,25 @@ fn a_file_that_cannot_be_used_is_named_and_the_port_is_free_again() {
     let error = start(never).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidSetting);
     assert!(error.to_string().contains("write_flush_period"), "{error}");
-    let started = start(FilePersistorInfo::new(folder.path().join("events.db")));
+}
+
+#[test]
+fn a_server_that_could_not_start_for_its_file_lets_go_of_the_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let info = ServerInfo {
+        address: free.local_addr().unwrap().to_string(),
+        ..info()
+    };
+    drop(free);
+    let file = FilePersistorInfo::new(folder.path());
+    let error = Server::start(info.clone(), Some(file), None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::File);
+    let mut started = None;
+    until("the port is free", || {
+        started = Server::start(info.clone(), None, None).ok();
+        started.is_some()
+    });
     assert_eq!(publish(&started.unwrap(), BODY).status, 200);
 }
 
