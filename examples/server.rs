@@ -33,6 +33,8 @@ A long-polling server.
     --publish-token TOKEN             publishing needs this bearer token
     --subscribe-token TOKEN           polling needs this bearer token
     --max-parked N                    subscribers parked at once (10000)
+    --idle-timeout SECONDS            close connections that say nothing for this long (timeout and 10)
+    --write-timeout SECONDS           close connections that don't read an answer for this long (10)
 ";
 
 /// What the flags say.
@@ -78,6 +80,8 @@ impl Flags {
                     info.handler_to_run_before_subscription = Some(Handler::bearer_token(&token));
                 }
                 Long("max-parked") => info.broker.max_parked = arguments.value()?.parse()?,
+                Long("idle-timeout") => info.idle_timeout = Some(seconds(&mut arguments)?),
+                Long("write-timeout") => info.write_timeout = seconds(&mut arguments)?,
                 Short('h') | Long("help") => return Ok(None),
                 _ => return Err(argument.unexpected()),
             }

@@ -28,12 +28,13 @@ use catalog::{Catalog, Category, State};
 use ring::{Entry, Removed, Ring};
 use sequencer::{Restorer, Sequencer};
 use statistics::Counters;
-use waiter::{Parking, Waiter};
+use waiter::Parking;
 
 pub use batch::Batch;
 pub use options::BrokerOptions;
 pub(crate) use poll::{Look, Polled};
 pub use statistics::{FileStatistics, Statistics};
+pub(crate) use waiter::Waiter;
 
 /// Where a broker's events are kept besides memory.
 pub(crate) trait Store: Send + Sync {

@@ -260,6 +260,11 @@ pub(crate) struct Parked {
 }
 
 impl Parked {
+    /// By which the wait is ended if the subscriber turns out to be gone.
+    pub(crate) fn waiter(&self) -> &Arc<Waiter> {
+        &self.waiter
+    }
+
     /// Waits until an event comes or the deadline passes; `None` is no deadline.
     pub(crate) fn wait(mut self, deadline: Option<Instant>) -> Arc<Batch> {
         let woken = self.waiter.wait(deadline);
@@ -318,7 +323,8 @@ impl Parked {
                 .collect();
             let lost = locked.lost_after(|at| places[at], Place::Sequence(parked_at));
             let newest = shared.sequencer.newest();
-            let mut entries = shared.take(&mut locked.states, |at| places[at], true);
+            let there = !self.waiter.has_hung_up();
+            let mut entries = shared.take(&mut locked.states, |at| places[at], there);
             entries.extend(offered);
             entries.sort_unstable_by_key(|entry| entry.sequence);
             Arc::new(batch(entries, self.gap || lost, newest.1))

@@ -23,6 +23,8 @@ struct Slot {
     batches: Vec<Arc<Batch>>,
     /// To be answered now, as if timed out.
     early: bool,
+    /// Nobody is there any more to be answered.
+    hung_up: bool,
     /// The subscriber has left: what comes now is not delivered by this waiter.
     closed: bool,
 }
@@ -52,6 +54,18 @@ impl Waiter {
     pub(crate) fn answer_early(&self) {
         self.slot.lock().early = true;
         self.filled.notify_one();
+    }
+
+    /// Ends the wait of a subscriber that is no longer there: it takes nothing more out of the rings.
+    pub(crate) fn hang_up(&self) {
+        let mut slot = self.slot.lock();
+        (slot.early, slot.hung_up) = (true, true);
+        drop(slot);
+        self.filled.notify_one();
+    }
+
+    pub(crate) fn has_hung_up(&self) -> bool {
+        self.slot.lock().hung_up
     }
 
     /// Waits until something is in the slot, the deadline has passed or the waiter is answered early; `None` is no

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::door::Gate;
+use super::gate::Gate;
 
 /// How long a thread stays idle before it ends.
 const IDLE: Duration = Duration::from_secs(10);

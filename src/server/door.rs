@@ -1,100 +1,45 @@
-//! The door: the listening socket, and everything that tames tiny_http's way of accepting connections.
+//! The door: the listening socket, and what tames tiny_http's way of accepting connections.
 //!
 //! - tiny_http's `bind` has a backlog of 128 and sets no option: [`listen`] makes a socket of our own, whose options
-//!   accepted connections inherit on Linux.
-//! - tiny_http strands connections that come in a burst, until some other connection ends: [`Door::tend`] knocks, that
-//!   is, connects to the door and hangs up, which makes a thread of tiny_http's finish and take a stranded one.
-//! - tiny_http's accept loop ends at its first error: a [`Gate`] is one such loop, and a new one takes its place.
+//!   accepted connections inherit (on Linux).
+//! - tiny_http strands connections that come in a burst, until some other connection ends: the door *knocks*, that is,
+//!   connects to itself and hangs up, which makes a thread of tiny_http's finish and take a stranded one. It knocks once
+//!   for every connection first seen, and now and then.
+//! - tiny_http's accept loop may end: where a knock does not come out of any [`Gate`], another one is opened.
 //! - tiny_http can't be told to stop listening while it still serves: shutting the listening socket down does that.
 
 use std::hash::{BuildHasher, RandomState};
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use super::gate::{Gate, Secret};
 use super::info::ServerInfo;
 use crate::error::{Error, ErrorKind};
 
-/// Connections that the kernel may hold until they are accepted; the kernel has a limit of its own (on Linux
+/// Connections that the kernel may hold until they are accepted; it has a limit of its own (on Linux
 /// `net.core.somaxconn`, 4096).
 const BACKLOG: i32 = 4096;
 /// How often the door is tended while requests come, and while none does.
 const BUSY_ROUND: Duration = Duration::from_millis(100);
 const QUIET_ROUND: Duration = Duration::from_millis(500);
-/// An accept loop that ends sooner than this is not replaced at once again.
-const SHORT_LIVED: Duration = Duration::from_millis(500);
-
-/// One accept loop of tiny_http's, with the connections that it accepted. It goes on giving their requests after its
-/// loop has ended.
-pub(super) struct Gate {
-    server: tiny_http::Server,
-    /// Threads that wait for a request here.
-    waiting: AtomicUsize,
-    /// Requests given out.
-    given: AtomicU64,
-    /// Its accept loop has ended.
-    failed: AtomicBool,
-    closed: AtomicBool,
-}
-
-impl Gate {
-    /// The next request; `None` for a thread that is surplus, when `most` others wait here already, and at the end.
-    pub(super) fn next(
-        &self,
-        most: usize,
-        accept_failed: impl Fn(io::Error),
-    ) -> Option<tiny_http::Request> {
-        if self.waiting.fetch_add(1, Relaxed) >= most {
-            self.waiting.fetch_sub(1, Relaxed);
-            return None;
-        }
-        let next = loop {
-            if self.closed.load(Relaxed) {
-                break None;
-            }
-            match self.server.recv() {
-                Ok(request) => break Some(request),
-                // The wake-up call of `close`.
-                Err(_) if self.closed.load(Relaxed) => break None,
-                Err(error) => {
-                    self.failed.store(true, Relaxed);
-                    accept_failed(error);
-                }
-            }
-        };
-        self.given.fetch_add(u64::from(next.is_some()), Relaxed);
-        self.waiting.fetch_sub(1, Relaxed);
-        next
-    }
-
-    /// How many threads wait for a request, and how many requests have been given out.
-    pub(super) fn progress(&self) -> (usize, u64) {
-        (self.waiting.load(Relaxed), self.given.load(Relaxed))
-    }
-
-    /// True where its accept loop has ended.
-    pub(super) fn has_failed(&self) -> bool {
-        self.failed.load(Relaxed)
-    }
-
-    /// Ends the waiting of all threads here.
-    fn close(&self) {
-        self.closed.store(true, Relaxed);
-        for _ in 0..self.waiting.load(Relaxed) {
-            self.server.unblock();
-        }
-    }
-}
+/// A knock that does not come out for so long, while no other connection does, tells that nobody accepts.
+const UNANSWERED: Duration = Duration::from_millis(300);
+/// A gate that fails is not replaced sooner after the last replacement.
+const REOPEN_PAUSE: Duration = Duration::from_millis(400);
+/// A gate out of which no knock has come for so long, while others do well, has ended.
+const LIFELESS: Duration = Duration::from_secs(60);
 
 /// The listening socket and its gates.
 pub(super) struct Door {
     listener: TcpListener,
     address: SocketAddr,
+    secret: Arc<Secret>,
     gates: Mutex<Vec<Arc<Gate>>>,
     seen: Seen,
     rounds: Mutex<Rounds>,
@@ -106,25 +51,37 @@ pub(super) struct Door {
 struct Rounds {
     /// Connections seen for the first time since the last round.
     newcomers: usize,
-    /// What ended the newest accept loop.
-    accept_error: Option<io::Error>,
+    /// The knock that has not come out yet.
+    knock: Option<Knock>,
+    /// Why nobody accepts connections, as far as is known.
+    broken: Option<io::Error>,
     /// When a new gate was last opened, or could not be.
     reopened: Option<Instant>,
     closing: bool,
 }
 
+/// A knock on its way.
+struct Knock {
+    /// Kept until the knock has come out: tiny_http panics over a request whose connection is gone already.
+    _stream: TcpStream,
+    sent: Instant,
+    /// What had come out of all gates before.
+    proofs: u64,
+}
+
 impl Rounds {
-    /// An accept loop has ended, and may be replaced now.
+    /// Nobody accepts, and it is time to open another gate.
     fn may_reopen(&self) -> bool {
-        self.accept_error.is_some() && self.reopened.is_none_or(|at| at.elapsed() >= SHORT_LIVED)
+        self.broken.is_some() && self.reopened.is_none_or(|at| at.elapsed() >= REOPEN_PAUSE)
     }
 }
 
 /// What a round at the door has come to.
 pub(super) enum Round {
-    Served,
-    /// An accept loop has ended and is not replaced yet.
-    Waiting,
+    /// Connections are accepted, as far as is known.
+    Well,
+    /// They are not, and it is not yet time for another gate.
+    Broken,
     /// A new gate, for which receivers are wanted.
     Opened(Arc<Gate>),
     /// No gate could be opened for this reason.
@@ -160,10 +117,12 @@ impl Door {
 
     fn at(listener: TcpListener) -> io::Result<(Self, Arc<Gate>)> {
         let address = listener.local_addr()?;
-        let gate = gate(&listener)?;
+        let secret = Arc::new(Secret::new());
+        let gate = Gate::open(&listener, &secret)?;
         let door = Door {
             listener,
             address,
+            secret,
             gates: Mutex::new(vec![gate.clone()]),
             seen: Seen::new(),
             rounds: Mutex::default(),
@@ -193,7 +152,7 @@ impl Door {
         let mut rounds = self.rounds.lock();
         if !rounds.closing {
             log::warn!("accepting connections failed: {error}");
-            rounds.accept_error = Some(error);
+            rounds.broken = Some(error);
             self.called.notify_one();
         }
     }
@@ -202,54 +161,63 @@ impl Door {
     pub(super) fn tend(&self, busy: bool) -> Round {
         let mut rounds = self.rounds.lock();
         if rounds.newcomers == 0 && !rounds.may_reopen() && !rounds.closing {
-            let pause = if busy || rounds.accept_error.is_some() {
-                BUSY_ROUND
-            } else {
-                QUIET_ROUND
-            };
-            self.called.wait_for(&mut rounds, pause);
+            let busy = busy || rounds.broken.is_some() || rounds.knock.is_some();
+            self.called
+                .wait_for(&mut rounds, if busy { BUSY_ROUND } else { QUIET_ROUND });
         }
         if rounds.closing {
             return Round::Closing;
         }
-        if rounds.may_reopen() {
-            rounds.reopened = Some(Instant::now());
-            return match self.reopen() {
-                Ok(gate) => {
-                    rounds.accept_error = None;
-                    Round::Opened(gate)
-                }
-                // Still short of descriptors, most likely: a later round tries again.
-                Err(error) => Round::Failed(error),
-            };
-        }
         let newcomers = std::mem::take(&mut rounds.newcomers);
-        let accepting = rounds.accept_error.is_none();
-        drop(rounds);
-        if !accepting {
-            return Round::Waiting;
+        if newcomers > 0 {
+            // Somebody was accepted, so somebody accepts.
+            rounds.knock = None;
         }
-        (0..newcomers.max(1)).for_each(|_| self.knock());
-        Round::Served
-    }
-
-    fn reopen(&self) -> io::Result<Arc<Gate>> {
-        // A gate needs a descriptor of its own, and each connection two: without that much room it would end at once.
-        let room: Vec<TcpListener> = (0..4)
-            .map(|_| self.listener.try_clone())
-            .collect::<io::Result<_>>()?;
-        drop(room);
-        let gate = gate(&self.listener)?;
-        self.gates.lock().push(gate.clone());
-        Ok(gate)
+        drop(rounds);
+        (0..newcomers).for_each(|_| self.knock());
+        self.prove();
+        self.reopen_if_broken()
     }
 
     /// Connects and hangs up at once. With SO_LINGER 0 that leaves no connection in TIME_WAIT.
     fn knock(&self) {
-        let limit = Duration::from_millis(100);
-        if let Ok(stream) = TcpStream::connect_timeout(&self.own_address(), limit) {
+        if let Ok(stream) = self.connect() {
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         }
+    }
+
+    /// Knocks so that it can be known whether anybody accepts, unless such a knock is still on its way.
+    fn prove(&self) {
+        let proofs = self.gates.lock().iter().map(|gate| gate.proofs()).sum();
+        let mut rounds = self.rounds.lock();
+        match &rounds.knock {
+            Some(knock) if knock.proofs != proofs => (rounds.knock, rounds.broken) = (None, None),
+            Some(knock) if knock.sent.elapsed() < UNANSWERED => return,
+            Some(_) => {
+                rounds.knock = None;
+                rounds.broken.get_or_insert_with(|| {
+                    io::Error::other("a knock at the own door is not answered")
+                });
+            }
+            None => {}
+        }
+        drop(rounds);
+        // Short of descriptors, most likely: then nobody can be accepted, either, and a later round tries again.
+        let Ok(mut stream) = self.connect() else {
+            return;
+        };
+        if stream.write_all(self.secret.request().as_bytes()).is_ok() {
+            let knock = Knock {
+                _stream: stream,
+                sent: Instant::now(),
+                proofs,
+            };
+            self.rounds.lock().knock = Some(knock);
+        }
+    }
+
+    fn connect(&self) -> io::Result<TcpStream> {
+        TcpStream::connect_timeout(&self.own_address(), BUSY_ROUND)
     }
 
     /// The address at which this process reaches its own door.
@@ -260,6 +228,42 @@ impl Door {
             ip => ip,
         };
         (ip, self.address.port()).into()
+    }
+
+    fn reopen_if_broken(&self) -> Round {
+        let mut rounds = self.rounds.lock();
+        if rounds.broken.is_none() {
+            return Round::Well;
+        }
+        if !rounds.may_reopen() {
+            return Round::Broken;
+        }
+        rounds.reopened = Some(Instant::now());
+        drop(rounds);
+        match Gate::open(&self.listener, &self.secret) {
+            Ok(gate) => {
+                self.gates.lock().push(gate.clone());
+                // It has to prove itself.
+                self.rounds.lock().broken = None;
+                Round::Opened(gate)
+            }
+            Err(error) => Round::Failed(error),
+        }
+    }
+
+    /// Lets go of a gate whose connections are all gone, if its accept loop has ended.
+    pub(super) fn retire(&self, gate: &Arc<Gate>) {
+        let mut gates = self.gates.lock();
+        let newest = gates.iter().filter_map(|gate| gate.proved()).max();
+        let ended = match (gate.proved(), newest) {
+            (None, _) => true,
+            (Some(proved), Some(newest)) => newest.duration_since(proved) > LIFELESS,
+            (Some(_), None) => false,
+        };
+        if ended {
+            gates.retain(|other| !Arc::ptr_eq(other, gate));
+            gate.close();
+        }
     }
 
     /// Takes no more connections, and frees the port. True where the connections that are open can still be served.
@@ -278,21 +282,9 @@ impl Door {
         self.gates.lock().drain(..).for_each(|gate| gate.close());
     }
 
-    /// Lets go of a gate whose accept loop has ended and whose connections are all gone.
-    pub(super) fn retire(&self, gate: &Arc<Gate>) {
-        self.gates.lock().retain(|other| !Arc::ptr_eq(other, gate));
-        gate.close();
-    }
-
     /// Waits until somebody else could listen on the address.
     pub(super) fn wait_until_free(&self, deadline: Instant) {
-        while Socket::new(
-            Domain::for_address(self.address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )
-        .and_then(|socket| bind(&socket, self.address).and_then(|()| socket.listen(1)))
-        .is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+        while listen_once(self.address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
             && Instant::now() < deadline
         {
             std::thread::park_timeout(Duration::from_millis(1));
@@ -300,26 +292,9 @@ impl Door {
     }
 }
 
-fn gate(listener: &TcpListener) -> io::Result<Arc<Gate>> {
-    let server =
-        tiny_http::Server::from_listener(listener.try_clone()?, None).map_err(io::Error::other)?;
-    let (waiting, given, failed, closed) = Default::default();
-    Ok(Arc::new(Gate {
-        server,
-        waiting,
-        given,
-        failed,
-        closed,
-    }))
-}
-
 /// A listening socket whose options pass on to the connections that it accepts (on Linux).
 fn listen(address: SocketAddr, info: &ServerInfo) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = bind(address)?;
     // An answer leaves when it is written, not when the last one has been acknowledged.
     socket.set_tcp_nodelay(true)?;
     // A peer whose machine or network is gone is found out, even while its poll is parked.
@@ -327,14 +302,22 @@ fn listen(address: SocketAddr, info: &ServerInfo) -> io::Result<TcpListener> {
     // A peer that does not read blocks the thread that writes for this long at most.
     socket.set_write_timeout(Some(info.write_timeout))?;
     // tiny_http ends the connection of a peer that says nothing for this long. It applies to accepting, too, where it
-    // would end tiny_http's loop: the knocks of `Door::tend` come sooner.
+    // would end tiny_http's loop: knocks come more often.
     socket.set_read_timeout(Some(info.idle_timeout().max(2 * QUIET_ROUND)))?;
-    bind(&socket, address)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-fn bind(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+fn listen_once(address: SocketAddr) -> io::Result<()> {
+    bind(address)?.listen(1)
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     // As std does: connections of an earlier run in TIME_WAIT don't hold the port. On Windows it would share it.
     #[cfg(not(windows))]
     socket.set_reuse_address(true)?;
@@ -342,7 +325,8 @@ fn bind(socket: &Socket, address: SocketAddr) -> io::Result<()> {
         // "[::]" takes IPv4, too, where the system lets it.
         let _ = socket.set_only_v6(false);
     }
-    socket.bind(&address.into())
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// Remembers which connections have been seen, in a table of fixed size. Two that share a line are both seen as new
@@ -356,8 +340,9 @@ impl Seen {
     const LINES: usize = 1 << 13;
 
     fn new() -> Self {
+        let lines = (0..Seen::LINES).map(|_| AtomicU64::new(0)).collect();
         Seen {
-            lines: (0..Seen::LINES).map(|_| AtomicU64::new(0)).collect(),
+            lines,
             hasher: RandomState::new(),
         }
     }

@@ -177,7 +177,10 @@ impl Visit<'_> {
                 } else {
                     self.arrived
                 };
-                let batch = parked.wait(Some(deadline));
+                let (peers, remote) = (&self.server.parked, self.request.remote_addr().copied());
+                let batch = peers.during(remote, &parked.waiter().clone(), || {
+                    parked.wait(Some(deadline))
+                });
                 if !may_wait && batch.events().is_empty() {
                     return Err(out_of_threads());
                 }

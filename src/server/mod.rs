@@ -1,32 +1,36 @@
 //! The HTTP server around a [`Broker`]: [`Server`], [`ServerInfo`], and what an embedding program hooks in.
 //!
-//! `door` listens and tames tiny_http, `crew` has the threads, `endpoints` says what is asked and answered, `body` and
-//! `reply` read the one and render the other.
+//! `door`, with its `gate`s, listens and tames tiny_http; `crew` has the threads; `endpoints` says what is asked and
+//! answered, `body` and `reply` read the one and render the other; `tender` looks after all of them.
 
 mod body;
 mod crew;
 mod door;
 mod endpoints;
+mod gate;
 mod hooks;
 mod info;
+mod peers;
 mod reply;
+mod tender;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::broker::{Batch, Broker, Statistics};
+use crate::broker::{Batch, Broker, Statistics, Waiter};
 use crate::error::{Error, ErrorKind};
 use crate::persist::FilePersistorInfo;
 use crate::position::{Cursor, EventId};
 use crate::wire::Categories;
 use crew::{Crew, Turn, Work};
-use door::{Door, Gate, Round};
+use door::Door;
+use tender::Tender;
 
 pub use hooks::{Fallback, Handler, Request, Response};
 pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
@@ -66,6 +70,7 @@ struct Inner {
     broker: Broker,
     door: Door,
     stopping: AtomicBool,
+    parked: ParkedPeers,
 }
 
 impl Server {
@@ -93,20 +98,14 @@ impl Server {
             info,
             door,
             stopping: AtomicBool::new(false),
+            parked: ParkedPeers::default(),
         });
         let crew = Crew::new(inner.clone());
         let no_thread = |error: std::io::Error| {
             Error::new(ErrorKind::Listen, "no thread can be had").because(error)
         };
         crew.receive_at(&gate).map_err(no_thread)?;
-        let tender = Tender {
-            inner: inner.clone(),
-            crew: crew.clone(),
-            gates: Vec::new(),
-            on_failure,
-        };
-        let thread = thread::Builder::new().name("long-polling-door".into());
-        thread.spawn(move || tender.run()).map_err(no_thread)?;
+        Tender::start(inner.clone(), crew.clone(), on_failure).map_err(no_thread)?;
         Ok(Server {
             inner,
             crew,
@@ -230,110 +229,30 @@ impl Work for Inner {
     }
 }
 
-/// The thread that tends the door and looks after the crew.
-struct Tender {
-    inner: Arc<Inner>,
-    crew: Arc<Crew>,
-    gates: Vec<Watched>,
-    on_failure: Option<FailureCallback>,
-}
+/// The parked polls by the address of their clients, so that those of clients that are gone can be found.
+#[derive(Default)]
+struct ParkedPeers(Mutex<HashMap<SocketAddr, Arc<Waiter>>>);
 
-/// A gate, and since when it has given no request.
-struct Watched {
-    gate: Arc<Gate>,
-    given: u64,
-    since: Instant,
-}
-
-/// How often the crew is looked after.
-const LOOK: Duration = Duration::from_millis(100);
-/// How often expired events are looked for.
-const SWEEP: Duration = Duration::from_secs(1);
-
-impl Tender {
-    fn run(mut self) {
-        let door = &self.inner.clone().door;
-        let mut failing_since = None;
-        let (mut looked, mut swept) = (Instant::now(), Instant::now());
-        loop {
-            let busy = self
-                .gates
-                .iter()
-                .any(|watched| watched.since.elapsed() < Duration::from_secs(1));
-            match door.tend(busy) {
-                Round::Closing => break,
-                Round::Served => failing_since = None,
-                Round::Opened(gate) => {
-                    failing_since.get_or_insert_with(Instant::now);
-                    if let Err(error) = self.crew.receive_at(&gate) {
-                        log::warn!("no thread can be had to receive requests: {error}");
-                    }
-                }
-                Round::Failed(error) => {
-                    let since = *failing_since.get_or_insert_with(Instant::now);
-                    self.give_up_after(since, &error);
-                }
-                Round::Waiting => {}
-            }
-            if looked.elapsed() >= LOOK {
-                looked = Instant::now();
-                self.look_after();
-            }
-            if swept.elapsed() >= SWEEP {
-                swept = Instant::now();
-                self.inner.broker.sweep();
-            }
-        }
-        self.see_off();
+impl ParkedPeers {
+    /// Does `wait` with the poll on the list.
+    fn during<T>(
+        &self,
+        remote: Option<SocketAddr>,
+        waiter: &Arc<Waiter>,
+        wait: impl FnOnce() -> T,
+    ) -> T {
+        let Some(remote) = remote else { return wait() };
+        self.0.lock().insert(remote, waiter.clone());
+        let done = wait();
+        self.0.lock().remove(&remote);
+        done
     }
 
-    fn give_up_after(&mut self, since: Instant, error: &std::io::Error) {
-        if since.elapsed() < self.inner.info.restore_timeout {
-            return;
-        }
-        if let Some(on_failure) = self.on_failure.take() {
-            let message = format!("no connection could be accepted for {:?}", since.elapsed());
-            on_failure(Error::new(ErrorKind::ServingFailed, message).because(error.to_string()));
-        }
-    }
-
-    fn look_after(&mut self) {
-        let Inner { door, info, .. } = &*self.inner;
-        let gates = door.gates();
-        self.gates
-            .retain(|watched| gates.iter().any(|gate| Arc::ptr_eq(gate, &watched.gate)));
-        for gate in gates {
-            let Some(watched) = self
-                .gates
-                .iter_mut()
-                .find(|watched| Arc::ptr_eq(&watched.gate, &gate))
-            else {
-                let (_, given) = gate.progress();
-                self.gates.push(Watched {
-                    gate,
-                    given,
-                    since: Instant::now(),
-                });
-                continue;
-            };
-            let given = self.crew.relieve(&gate, watched.given);
-            if given != watched.given {
-                (watched.given, watched.since) = (given, Instant::now());
-            } else if gate.has_failed() && watched.since.elapsed() > info.idle_timeout() {
-                door.retire(&gate);
-            }
-        }
-    }
-
-    /// After the stop: as long as clients may keep connections open, whatever they still send is answered, so that none
-    /// hangs; then all threads end.
-    fn see_off(mut self) {
-        let deadline = Instant::now() + self.inner.info.idle_timeout();
-        while Instant::now() < deadline {
-            thread::park_timeout(LOOK);
-            self.look_after();
-        }
-        self.inner.door.close();
-        self.crew.close();
+    fn snapshot(&self) -> Vec<(SocketAddr, Arc<Waiter>)> {
+        self.0
+            .lock()
+            .iter()
+            .map(|(remote, waiter)| (*remote, waiter.clone()))
+            .collect()
     }
 }

@@ -1,0 +1,147 @@
+//! [`Gate`]: one accept loop of tiny_http's, watched and replaceable.
+//!
+//! The loop ends at its first error, and it ends without a word where a descriptor or a thread is wanting. So a gate
+//! tells of the error where there is one, and proves from time to time that its loop still runs: a request with a
+//! [`Secret`] path, sent by the door to itself, comes out of it. The requests of connections that it has accepted come
+//! out of a gate also after its loop has ended.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::TcpListener;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+/// tiny_http's accept loop and the first threads of its pool, which it starts without asking whether it can.
+const THREADS: usize = 6;
+/// The gate's own descriptor, and some connections' two each.
+const DESCRIPTORS: usize = 8;
+
+/// The path of a door's knocks to itself, which nobody else can guess.
+pub(super) struct Secret(String);
+
+impl Secret {
+    pub(super) fn new() -> Self {
+        let random = || RandomState::new().hash_one(0);
+        Secret(format!("/{:016x}{:016x}", random(), random()))
+    }
+
+    /// A request that a gate recognises.
+    pub(super) fn request(&self) -> String {
+        format!(
+            "GET {} HTTP/1.1\r\nHost: self\r\nConnection: close\r\n\r\n",
+            self.0
+        )
+    }
+}
+
+pub(super) struct Gate {
+    server: tiny_http::Server,
+    secret: Arc<Secret>,
+    /// Threads that wait for a request here.
+    waiting: AtomicUsize,
+    /// Requests given out, but for knocks.
+    given: AtomicU64,
+    /// Knocks that came out, and when the last one did, or the gate was opened.
+    proofs: AtomicU64,
+    proved: Mutex<Instant>,
+    /// Its accept loop has ended with an error.
+    failed: AtomicBool,
+    closed: AtomicBool,
+}
+
+impl Gate {
+    /// # Errors
+    ///
+    /// Where there is not room enough for a gate and some connections: then it would end at once.
+    pub(super) fn open(listener: &TcpListener, secret: &Arc<Secret>) -> io::Result<Arc<Self>> {
+        let descriptors: Vec<_> = (0..DESCRIPTORS)
+            .map(|_| listener.try_clone())
+            .collect::<io::Result<_>>()?;
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| thread::Builder::new().spawn(thread::park))
+            .collect();
+        for thread in threads.iter().flatten() {
+            thread.thread().unpark();
+        }
+        let threads: io::Result<Vec<_>> = threads.into_iter().collect();
+        threads?.into_iter().for_each(|thread| drop(thread.join()));
+        drop(descriptors);
+        let listener = listener.try_clone()?;
+        let server = catch_unwind(|| tiny_http::Server::from_listener(listener, None))
+            .map_err(|_| io::Error::other("no thread can be had to accept connections"))?
+            .map_err(io::Error::other)?;
+        Ok(Arc::new(Gate {
+            server,
+            secret: secret.clone(),
+            waiting: AtomicUsize::new(0),
+            given: AtomicU64::new(0),
+            proofs: AtomicU64::new(0),
+            proved: Mutex::new(Instant::now()),
+            failed: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }))
+    }
+
+    /// The next request; `None` for a thread that is surplus, when `most` others wait here already, and at the end.
+    pub(super) fn next(
+        &self,
+        most: usize,
+        accept_failed: impl Fn(io::Error),
+    ) -> Option<tiny_http::Request> {
+        if self.waiting.fetch_add(1, SeqCst) >= most {
+            self.waiting.fetch_sub(1, SeqCst);
+            return None;
+        }
+        let next = loop {
+            if self.closed.load(SeqCst) {
+                break None;
+            }
+            match self.server.recv() {
+                Ok(request) if request.url() == self.secret.0 => {
+                    // Not dropped, which would answer it; the knocker has no use for an answer.
+                    drop(request.into_writer());
+                    *self.proved.lock() = Instant::now();
+                    self.proofs.fetch_add(1, SeqCst);
+                }
+                Ok(request) => break Some(request),
+                // The wake-up call of `close`.
+                Err(_) if self.closed.load(SeqCst) => break None,
+                Err(error) => {
+                    self.failed.store(true, SeqCst);
+                    accept_failed(error);
+                }
+            }
+        };
+        self.given.fetch_add(u64::from(next.is_some()), SeqCst);
+        self.waiting.fetch_sub(1, SeqCst);
+        next
+    }
+
+    /// How many threads wait for a request, and how many requests have been given out.
+    pub(super) fn progress(&self) -> (usize, u64) {
+        (self.waiting.load(SeqCst), self.given.load(SeqCst))
+    }
+
+    /// How many knocks have come out.
+    pub(super) fn proofs(&self) -> u64 {
+        self.proofs.load(SeqCst)
+    }
+
+    /// Since when it has not been known that the accept loop runs; `None` where it is known to have ended.
+    pub(super) fn proved(&self) -> Option<Instant> {
+        (!self.failed.load(SeqCst)).then(|| *self.proved.lock())
+    }
+
+    /// Ends the waiting of all threads here.
+    pub(super) fn close(&self) {
+        self.closed.store(true, SeqCst);
+        for _ in 0..self.waiting.load(SeqCst) {
+            self.server.unblock();
+        }
+    }
+}

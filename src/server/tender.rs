@@ -1,0 +1,178 @@
+//! The thread that tends the door: it looks after the accept loops, the crew, the clients that hang up and the events
+//! that expire, and after the stop it sees the last connections off.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::crew::Crew;
+use super::door::Round;
+use super::gate::Gate;
+use super::{FailureCallback, Inner, peers};
+use crate::error::{Error, ErrorKind};
+
+/// How often the crew is looked after.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often clients that have hung up are looked for, while any are parked; less often where looking takes long.
+const HANG_UPS: Duration = Duration::from_millis(500);
+/// How often expired events are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+
+pub(super) struct Tender {
+    inner: Arc<Inner>,
+    crew: Arc<Crew>,
+    gates: Vec<Watched>,
+    on_failure: Option<FailureCallback>,
+    failing_since: Option<Instant>,
+    next_look: Instant,
+    next_hang_ups: Instant,
+    next_sweep: Instant,
+}
+
+/// A gate, how many requests it has given, and since when no more.
+struct Watched {
+    gate: Arc<Gate>,
+    given: u64,
+    since: Instant,
+}
+
+impl Tender {
+    pub(super) fn start(
+        inner: Arc<Inner>,
+        crew: Arc<Crew>,
+        on_failure: Option<FailureCallback>,
+    ) -> io::Result<()> {
+        let now = Instant::now();
+        let tender = Tender {
+            inner,
+            crew,
+            gates: Vec::new(),
+            on_failure,
+            failing_since: None,
+            next_look: now,
+            next_hang_ups: now,
+            next_sweep: now,
+        };
+        let thread = thread::Builder::new().name("long-polling-door".into());
+        thread.spawn(move || tender.run()).map(drop)
+    }
+
+    fn run(mut self) {
+        let inner = self.inner.clone();
+        loop {
+            let busy = self
+                .gates
+                .iter()
+                .any(|watched| watched.since.elapsed() < Duration::from_secs(1));
+            match inner.door.tend(busy) {
+                Round::Closing => break,
+                Round::Well => self.failing_since = None,
+                Round::Broken => {}
+                Round::Opened(gate) => {
+                    self.failing_since.get_or_insert_with(Instant::now);
+                    if let Err(error) = self.crew.receive_at(&gate) {
+                        log::warn!("no thread can be had to receive requests: {error}");
+                    }
+                }
+                Round::Failed(error) => self.failed(&error),
+            }
+            self.look_after();
+        }
+        self.see_off();
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < self.inner.info.restore_timeout {
+            return;
+        }
+        if let Some(on_failure) = self.on_failure.take() {
+            let message = format!("no connection could be accepted for {:?}", since.elapsed());
+            on_failure(Error::new(ErrorKind::ServingFailed, message).because(error.to_string()));
+        }
+    }
+
+    /// Everything that is to be done now and then.
+    fn look_after(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_look {
+            self.next_look = now + LOOK;
+            self.look_after_gates();
+        }
+        if now >= self.next_hang_ups {
+            self.dismiss_hung_up();
+            self.next_hang_ups = Instant::now() + HANG_UPS.max(20 * now.elapsed());
+        }
+        if now >= self.next_sweep {
+            self.next_sweep = now + SWEEP;
+            self.inner.broker.sweep();
+        }
+    }
+
+    fn look_after_gates(&mut self) {
+        let Inner { door, info, .. } = &*self.inner;
+        let gates = door.gates();
+        self.gates
+            .retain(|watched| gates.iter().any(|gate| Arc::ptr_eq(gate, &watched.gate)));
+        for gate in gates {
+            let Some(watched) = self
+                .gates
+                .iter_mut()
+                .find(|watched| Arc::ptr_eq(&watched.gate, &gate))
+            else {
+                let (_, given) = gate.progress();
+                self.gates.push(Watched {
+                    gate,
+                    given,
+                    since: Instant::now(),
+                });
+                continue;
+            };
+            let given = self.crew.relieve(&gate, watched.given);
+            if given != watched.given {
+                (watched.given, watched.since) = (given, Instant::now());
+            } else if watched.since.elapsed() > info.idle_timeout() {
+                door.retire(&gate);
+            }
+        }
+    }
+
+    /// Wakes the threads of parked polls whose clients are gone.
+    fn dismiss_hung_up(&self) {
+        // In this order: whoever is parked now is connected now, unless it has hung up.
+        let parked = self.inner.parked.snapshot();
+        if parked.is_empty() {
+            return;
+        }
+        let Some(connected) = peers::connected(self.inner.door.address()) else {
+            return;
+        };
+        let gone = parked
+            .iter()
+            .filter(|(remote, _)| !connected.contains(remote));
+        gone.for_each(|(_, waiter)| waiter.hang_up());
+    }
+
+    /// As long as clients keep connections open, whatever they still send is answered, so that none hangs; then all
+    /// threads end.
+    fn see_off(mut self) {
+        let address = self.inner.door.address();
+        let deadline = Instant::now() + self.inner.info.idle_timeout();
+        // Only those that are here now: somebody else may take the port, and have clients of its own.
+        let mut here: Option<HashSet<SocketAddr>> = peers::connected(address);
+        while here.as_ref().is_none_or(|here| !here.is_empty()) && Instant::now() < deadline {
+            thread::park_timeout(LOOK);
+            self.look_after();
+            if let (Some(here), Some(connected)) = (&mut here, peers::connected(address)) {
+                here.retain(|remote| connected.contains(remote));
+            }
+        }
+        // A request of theirs may still be on its way through tiny_http.
+        self.crew.wait_until_done(Instant::now() + LOOK);
+        self.inner.door.close();
+        self.crew.close();
+    }
+}
