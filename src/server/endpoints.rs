@@ -186,9 +186,16 @@ impl Visit<'_> {
                 }
                 batch
             }
-            // Stopping: answered as if timed out, and told to come back on a new connection.
+            // Stopping, and the connection was kept from before: answered at once, and told to come back on a new one.
             Err(error) if error.kind() == ErrorKind::Stopped => {
-                return Ok(self.timed_out(&asked, asked.last_id).into());
+                let batch = self
+                    .server
+                    .broker
+                    .look_after_stop(&asked.categories, cursor);
+                match batch {
+                    Some(batch) => batch,
+                    None => return Ok(self.timed_out(&asked, asked.last_id).into()),
+                }
             }
             Err(error) => return Err(error.into()),
         };
