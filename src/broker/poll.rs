@@ -54,6 +54,18 @@ impl Broker {
         }
         polled
     }
+
+    /// What a poll would find, after the stop: events that are held are as good as ever, and the position reached is one
+    /// that the next run places where it has the file. `None` where a retrieval would have to delete them: that can't be
+    /// told to the file any more.
+    pub(crate) fn look_after_stop(&self, names: &Categories, cursor: Cursor) -> Option<Arc<Batch>> {
+        let polled = self.poll(names, cursor, Look::AndLeave).ok()?;
+        match polled {
+            Polled::Ready(batch) if batch.events().is_empty() => Some(batch),
+            Polled::Ready(batch) if !self.0.options.delete_after_first_retrieval => Some(batch),
+            _ => None,
+        }
+    }
 }
 
 type Guards<'a> = Vec<MutexGuard<'a, State>>;
@@ -85,7 +97,7 @@ impl Shared {
         cursor: Cursor,
         look: Look,
     ) -> Result<Polled, Error> {
-        if self.parking.is_closed() {
+        if self.parking.is_closed() && look != Look::AndLeave {
             return Err(stopped());
         }
         let mut names: Vec<&str> = names.iter().collect();

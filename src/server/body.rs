@@ -51,20 +51,24 @@ pub(super) fn framing(request: &tiny_http::Request) -> Framing {
             let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
             let same = lengths.all(|other| other.value == length.value);
             match value.parse::<usize>() {
-                Ok(length) if digits && same => {
-                    let expects = request
-                        .headers()
-                        .iter()
-                        .any(|field| field.field.equiv("Expect"));
-                    if length == 0 || length <= 1024 && !expects {
-                        Framing::Held
-                    } else {
-                        Framing::Streamed(Some(length))
-                    }
-                }
+                Ok(_) if digits && same && is_held(request) => Framing::Held,
+                Ok(length) if digits && same => Framing::Streamed(Some(length)),
                 _ => Framing::Broken("a Content-Length that is not one number"),
             }
         }
+    }
+}
+
+/// True where tiny_http has nothing more to read of the body, so that dropping the request does not wait for the client:
+/// it has read it already, or takes it for none, or for chunked, which it leaves unread.
+pub(super) fn is_held(request: &tiny_http::Request) -> bool {
+    let expects = request
+        .headers()
+        .iter()
+        .any(|field| field.field.equiv("Expect"));
+    match request.body_length() {
+        None | Some(0) => true,
+        Some(length) => length <= 1024 && !expects,
     }
 }
 
@@ -110,9 +114,13 @@ pub(super) fn read(
 /// `InvalidRequest` that says what is wrong with the body.
 pub(super) fn published(body: &[u8]) -> Result<Published<'_>, Error> {
     let expected = r#"{"category":"…","data":…}"#;
-    let published: Published<'_> = serde_json::from_slice(body).map_err(|error| {
-        Error::request(format!("the body is not of the form {expected}")).because(error)
-    })?;
+    let other = || Error::request(format!("the body is not of the form {expected}"));
+    // A derived Deserialize takes an array of the members' values, too.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(other());
+    }
+    let published: Published<'_> =
+        serde_json::from_slice(body).map_err(|error| other().because(error))?;
     serde_json::from_str::<Readable>(published.data.get())
         .map_err(|error| Error::request("data that readers could not decode").because(error))?;
     Ok(published)
@@ -216,5 +224,6 @@ mod tests {
             assert!(published(body.as_bytes()).is_ok(), "{data}");
         }
         assert!(published(b"{\"category\":\"c\",\"data\":\"\xff\"}").is_err());
+        assert!(published(br#" ["c",1]"#).is_err());
     }
 }

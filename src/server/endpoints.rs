@@ -1,6 +1,7 @@
 //! The endpoints: what a request asks for, whether it may, and the answer.
 
 use std::hint::black_box;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,7 +15,7 @@ use super::body::{self, Framing};
 use super::crew::Turn;
 use super::hooks::{Handler, Request};
 use super::info::TimeoutAnswer;
-use super::reply::{Persistence, Reply, foreign, send, send_before_body};
+use super::reply::{Persistence, Reply, send, send_before_body};
 use crate::broker::{Batch, Look, Parked, Polled};
 use crate::error::{Error, ErrorKind};
 use crate::headers::Headers;
@@ -88,7 +89,9 @@ pub(super) fn answer(server: &Arc<Inner>, request: tiny_http::Request, turn: &mu
         framing,
     };
     // Reading a body that is on its way, or letting it pass unread, may wait for the client.
-    if matches!(visit.framing, Framing::Streamed(_)) && visit.turn.pass().is_err() {
+    if matches!(visit.framing, Framing::Streamed(_) | Framing::Broken(_))
+        && visit.turn.pass().is_err()
+    {
         return visit.send_unread(out_of_threads());
     }
     match visit.outcome() {
@@ -198,9 +201,13 @@ impl Visit<'_> {
         match self.server.broker.poll(&asked.categories, cursor, look) {
             Ok(Polled::Ready(batch)) => Ok(self.server.polled(batch, &kept).into()),
             Ok(Polled::Parked(parked)) => Ok(Step::Park(parked, kept)),
-            // Stopping: answered as if timed out, and told to come back on a new connection.
+            // Stopping, and the connection was kept from before: answered at once, and told to come back on a new one.
             Err(error) if error.kind() == ErrorKind::Stopped => {
-                Ok(self.server.timed_out(&kept, kept.last_id).into())
+                let broker = &self.server.broker;
+                Ok(match broker.look_after_stop(&asked.categories, cursor) {
+                    Some(batch) => self.server.polled(batch, &kept).into(),
+                    None => self.server.timed_out(&kept, kept.last_id).into(),
+                })
             }
             Err(error) => Err(error.into()),
         }
@@ -286,11 +293,7 @@ impl Visit<'_> {
     fn send(self, outcome: Outcome) {
         match outcome {
             // Whatever is done before the whole body has been read is a refusal, and so a reply.
-            Outcome::Reply(reply)
-                if matches!(self.framing, Framing::Streamed(_) | Framing::Broken(_)) =>
-            {
-                self.send_unread(reply);
-            }
+            Outcome::Reply(reply) if self.has_unread_body() => self.send_unread(reply),
             outcome => {
                 let answer = self.server.render(outcome, &Connection::of(&self));
                 let remote = self.request.remote_addr().copied();
@@ -318,12 +321,23 @@ impl Visit<'_> {
         });
     }
 
+    /// True where dropping the request would wait for the client to send the rest of its body.
+    fn has_unread_body(&self) -> bool {
+        match self.framing {
+            Framing::Held | Framing::Read => false,
+            Framing::Streamed(_) => true,
+            Framing::Broken(_) => !body::is_held(&self.request),
+        }
+    }
+
     /// Answers a request whose body has not been read.
     fn send_unread(self, reply: Reply) {
         let reply = self.server.with_cors(reply);
         // tiny_http drops such a body by reading it into one buffer of the size announced. One that can't be allocated
         // would end the process, so that request must never be dropped: it is answered as a change of protocol, and
-        // what that leaves is forgotten, at the price of its connection's thread.
+        // what that leaves is forgotten, at the price of its connection's thread. The head that tiny_http writes for a
+        // change of protocol has no length, so it is made an informational one, which every client of HTTP/1.1 passes
+        // over (RFC 9110, section 15.2), and the answer comes after it.
         let announced = self.request.body_length().unwrap_or(0);
         // Without black_box the optimizer takes the allocation out, and all of them seem to succeed.
         let fits = black_box(Vec::<u8>::new())
@@ -332,7 +346,12 @@ impl Visit<'_> {
         if fits {
             send_before_body(self.request, &reply);
         } else {
-            std::mem::forget(self.request.upgrade("", foreign(&reply)));
+            let answer = reply.render(Persistence::Close, *self.request.method() == Method::Head);
+            let mut stream = self.request.upgrade("", tiny_http::Response::empty(103));
+            if let Err(error) = stream.write_all(&answer).and_then(|()| stream.flush()) {
+                log::debug!("the refusal of a body of {announced} bytes was not sent: {error}");
+            }
+            std::mem::forget(stream);
         }
     }
 }

@@ -161,7 +161,7 @@ pub(super) fn send_before_body(request: tiny_http::Request, reply: &Reply) {
 }
 
 /// The reply as tiny_http has it.
-pub(super) fn foreign(reply: &Reply) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
+fn foreign(reply: &Reply) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
     let mut response =
         tiny_http::Response::from_data(reply.body()).with_status_code(reply.status());
     for (name, value) in reply.fields() {

@@ -1,0 +1,355 @@
+//! What an embedding program hooks in: handlers before polls and publishes, the fallback, and CORS.
+#![cfg(feature = "server")]
+
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, mpsc};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use long_polling::server::{Fallback, Handler, Request, Response};
+use long_polling::{Server, ServerInfo};
+use support::{
+    Answer, Connection, LIMIT, ask, buffered, get, info, poll, publish, start, until, until_parked,
+};
+
+const BODY: &str = r#"{"category":"c","data":{ "a":1 }}"#;
+
+/// A handler that lets everything pass and remembers what it saw.
+fn watching() -> (Handler, Arc<Mutex<Vec<Request>>>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = seen.clone();
+    let handler = Handler::new(move |request| {
+        log.lock().unwrap().push(request.clone());
+        Ok(())
+    });
+    (handler, seen)
+}
+
+#[test]
+fn handlers_see_the_whole_request() {
+    let (before_poll, polls) = watching();
+    let (before_publish, publishes) = watching();
+    let server = start(ServerInfo {
+        handler_to_run_before_subscription: Some(before_poll),
+        handler_to_run_before_publish: Some(before_publish),
+        ..info()
+    });
+    let mut connection = Connection::to(&server);
+    let remote = connection.stream().local_addr().unwrap();
+    connection.send(
+        "GET /%65vents?category=a+b&category=%C3%A9&timeout=0&x=%31 HTTP/1.1\r\nHost: t\r\nX-Name: one\r\nx-name: two\r\n\r\n",
+    );
+    assert_eq!(connection.receive().status, 204);
+    let length = BODY.len();
+    connection.send(format!(
+        "POST /publish?who=me HTTP/1.1\r\nHost: t\r\nX-Name: three\r\nContent-Length: {length}\r\n\r\n{BODY}"
+    ));
+    assert_eq!(connection.receive().status, 200);
+
+    let polls = polls.lock().unwrap();
+    let [poll] = &polls[..] else {
+        panic!("{polls:?}")
+    };
+    assert_eq!((poll.method(), poll.path()), ("GET", "/events"));
+    assert_eq!(poll.query(), "category=a+b&category=%C3%A9&timeout=0&x=%31");
+    assert_eq!(poll.categories().iter().collect::<Vec<_>>(), ["a b", "é"]);
+    assert_eq!((poll.category(), poll.data()), (Some("a b"), None));
+    let names: Vec<&str> = poll.headers().get_all("X-NAME").collect();
+    assert_eq!(names, ["one", "two"]);
+    assert_eq!(poll.remote_address(), Some(remote));
+
+    let publishes = publishes.lock().unwrap();
+    let [publish] = &publishes[..] else {
+        panic!("{publishes:?}")
+    };
+    assert_eq!((publish.method(), publish.path()), ("POST", "/publish"));
+    assert_eq!(publish.query(), "who=me");
+    assert_eq!(publish.category(), Some("c"));
+    assert_eq!(publish.data(), Some(r#"{ "a":1 }"#));
+    assert_eq!(publish.header("x-name"), Some("three"));
+    assert_eq!(publish.remote_address(), Some(remote));
+}
+
+#[test]
+fn a_handler_refuses_with_its_own_answer_and_nothing_happens() {
+    let refuse = |_: &Request| {
+        let refusal = Response::html(451, "<p>no</p>")
+            .with_header("X-Why", "law")
+            .with_header("Cache-Control", "max-age=60");
+        Err(refusal)
+    };
+    let server = start(ServerInfo {
+        handler_to_run_before_subscription: Some(Handler::new(refuse)),
+        handler_to_run_before_publish: Some(Handler::new(refuse)),
+        ..info()
+    });
+    server.publish("c", "kept").unwrap();
+    let check = |answer: Answer| {
+        assert_eq!((answer.status, answer.text()), (451, "<p>no</p>"));
+        assert_eq!(answer.header("X-Why"), Some("law"));
+        assert_eq!(
+            answer.header("Content-Type"),
+            Some("text/html; charset=utf-8")
+        );
+        assert_eq!(answer.header("Cache-Control"), Some("max-age=60"));
+        assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
+        assert_eq!(answer.header("Last-Event-ID"), None);
+    };
+    check(get(&server, &poll("c", 60, "")));
+    check(get(&server, &poll("c", 60, "&since_time=1")));
+    check(publish(&server, BODY));
+    let head = ask(&server, "HEAD", &poll("c", 60, "&since_time=1"));
+    assert_eq!((head.status, head.header("Last-Event-ID")), (451, None));
+    let statistics = server.statistics();
+    assert_eq!((statistics.published, statistics.parked), (1, 0));
+    assert_eq!((statistics.delivered, statistics.refused), (0, 4));
+}
+
+#[test]
+fn handlers_run_only_for_requests_that_make_sense() {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counter = runs.clone();
+    let counting = Handler::new(move |_| {
+        counter.fetch_add(1, SeqCst);
+        Ok(())
+    });
+    let server = start(ServerInfo {
+        handler_to_run_before_subscription: Some(counting.clone()),
+        handler_to_run_before_publish: Some(counting),
+        ..info()
+    });
+    get(&server, "/events?category=c").refuses(400, "timeout");
+    publish(&server, r#"{"category":"","data":1}"#).refuses(400, "category");
+    ask(&server, "PUT", "/publish").refuses(405, "method");
+    assert_eq!(ask(&server, "OPTIONS", "/events").status, 204);
+    assert_eq!(runs.load(SeqCst), 0);
+    assert_eq!(publish(&server, BODY).status, 200);
+    assert_eq!(runs.load(SeqCst), 1);
+}
+
+#[test]
+fn a_panic_in_a_hook_is_a_500_and_the_server_goes_on() {
+    let panics_for_x = |request: &Request| {
+        assert!(!request.query().contains("panic"), "on purpose");
+        Ok(())
+    };
+    let server = start(ServerInfo {
+        handler_to_run_before_subscription: Some(Handler::new(panics_for_x)),
+        handler_to_run_before_publish: Some(Handler::new(move |request| {
+            assert!(request.category() != Some("panic"), "on purpose");
+            Ok(())
+        })),
+        fallback: Some(Fallback::new(|_| panic!("on purpose"))),
+        ..info()
+    });
+    let mut connection = Connection::to(&server);
+    for _ in 0..5 {
+        connection.ask("GET", &poll("c", 60, "&panic"));
+        connection.receive().refuses(500, "internal error");
+        connection.publish(r#"{"category":"panic","data":1}"#);
+        connection.receive().refuses(500, "internal error");
+        connection.ask("GET", "/page");
+        connection.receive().refuses(500, "internal error");
+        connection.publish(BODY);
+        assert_eq!(connection.receive().status, 200);
+    }
+    assert_eq!(server.statistics().published, 5);
+}
+
+fn authorized(server: &Server, target: &str, authorization: &str) -> Answer {
+    let mut connection = Connection::to(server);
+    connection.send(format!(
+        "GET {target} HTTP/1.1\r\nHost: t\r\nAuthorization: {authorization}\r\n\r\n"
+    ));
+    connection.receive()
+}
+
+#[test]
+fn basic_authentication_is_asked_for_and_granted() {
+    let server = start(ServerInfo {
+        handler_to_run_before_subscription: Some(Handler::basic_auth("ännä", "se:cret")),
+        ..info()
+    });
+    let target = poll("c", 0, "");
+    let refused = get(&server, &target);
+    refused.refuses(401, "unauthorized");
+    let challenge = refused.header("WWW-Authenticate").unwrap();
+    assert!(challenge.starts_with("Basic realm="), "{challenge}");
+    let basic = |pair: &str| format!("Basic {}", BASE64_STANDARD.encode(pair));
+    assert_eq!(
+        authorized(&server, &target, &basic("ännä:se:cret")).status,
+        204
+    );
+    for wrong in ["ännä:secret", "ännä:", ":", "", "ännä:se:cret2"] {
+        let answer = authorized(&server, &target, &basic(wrong));
+        answer.refuses(401, "unauthorized");
+    }
+    // The other endpoint has no handler.
+    assert_eq!(publish(&server, BODY).status, 200);
+}
+
+#[test]
+fn a_bearer_token_is_asked_for_and_granted() {
+    let server = start(ServerInfo {
+        handler_to_run_before_subscription: Some(Handler::bearer_token("secret")),
+        handler_to_run_before_publish: Some(Handler::bearer_token("other")),
+        ..info()
+    });
+    let target = poll("c", 0, "");
+    for right in ["Bearer secret", "bearer  secret"] {
+        assert_eq!(authorized(&server, &target, right).status, 204);
+    }
+    for wrong in [
+        "Bearer",
+        "Bearer Secret",
+        "Bearer secret2",
+        "Basic secret",
+        "secret",
+    ] {
+        let answer = authorized(&server, &target, wrong);
+        answer.refuses(401, "unauthorized");
+        assert_eq!(answer.header("WWW-Authenticate"), Some("Bearer"));
+    }
+    publish(&server, BODY).refuses(401, "unauthorized");
+    assert_eq!(server.statistics().published, 0);
+}
+
+#[test]
+fn the_fallback_answers_every_other_path() {
+    let server = start(ServerInfo {
+        fallback: Some(Fallback::new(|request| {
+            match (request.method(), request.path()) {
+                ("GET" | "HEAD", "/") => Response::html(200, "<h1>hello</h1>"),
+                ("GET", "/large") => Response::text(200, "x".repeat(200_000)),
+                ("GET", "/with space") => Response::json(200, request.query()),
+                ("POST", "/echo") => Response::text(
+                    201,
+                    String::from_utf8(request.body().to_vec()).unwrap_or_default(),
+                ),
+                ("GET", "/nothing") => Response::new(204),
+                ("GET", "/odd") => Response::new(99),
+                _ => Response::error(404, "no such page"),
+            }
+        })),
+        ..info()
+    });
+    let page = get(&server, "/");
+    assert_eq!((page.status, page.text()), (200, "<h1>hello</h1>"));
+    assert_eq!(
+        page.header("Content-Type"),
+        Some("text/html; charset=utf-8")
+    );
+    let head = ask(&server, "HEAD", "/");
+    assert_eq!(head.header("Content-Length"), Some("14"));
+    assert_eq!(get(&server, "/large").body.len(), 200_000);
+    assert_eq!(get(&server, "/with%20space?a=%20").text(), r#""a=%20""#);
+    assert_eq!(get(&server, "/nothing").status, 204);
+    assert_eq!(get(&server, "/odd").status, 500);
+    get(&server, "/other").refuses(404, "no such page");
+    let mut connection = Connection::to(&server);
+    for body in ["", "short", &"long ".repeat(20_000)] {
+        let length = body.len();
+        connection.send(format!(
+            "POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n{body}"
+        ));
+        let answer = connection.receive();
+        assert_eq!((answer.status, answer.text()), (201, body));
+    }
+    connection.send("POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 9999999\r\n\r\n");
+    connection.receive().refuses(413, "too large");
+    // The endpoints stay the server's.
+    assert_eq!(get(&server, &poll("c", 0, "")).status, 204);
+    ask(&server, "PUT", "/publish").refuses(405, "method");
+}
+
+#[test]
+fn a_hook_that_blocks_holds_up_nobody_else() {
+    let (release, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let count = waiting.clone();
+    let block = Handler::new(move |request| {
+        if request.category() == Some("slow") {
+            count.fetch_add(1, SeqCst);
+            // Ends when the test drops its end.
+            let _ = held.lock().unwrap().recv_timeout(LIMIT);
+        }
+        Ok(())
+    });
+    let server = start(ServerInfo {
+        handler_to_run_before_publish: Some(block),
+        ..info()
+    });
+    let mut slow: Vec<Connection> = (0..30)
+        .map(|_| {
+            let mut connection = Connection::to(&server);
+            connection.publish(r#"{"category":"slow","data":1}"#);
+            connection
+        })
+        .collect();
+    until("one is held", || waiting.load(SeqCst) >= 1);
+    let mut parked = Connection::to(&server);
+    parked.ask("GET", &poll("c", 60, ""));
+    until_parked(&server, 1);
+    for _ in 0..10 {
+        assert_eq!(publish(&server, BODY).status, 200);
+    }
+    assert_eq!(parked.receive().status, 200);
+    assert_eq!(buffered(&server, "slow").status, 204);
+    drop(release);
+    for connection in &mut slow {
+        assert_eq!(connection.receive().status, 200);
+    }
+    assert_eq!(buffered(&server, "slow").data().len(), 30);
+}
+
+#[test]
+fn cors_is_answered_where_an_origin_is_set_and_nowhere_else() {
+    let preflight = |server: &Server, target: &str| {
+        let mut connection = Connection::to(server);
+        connection.send(format!(
+            "OPTIONS {target} HTTP/1.1\r\nHost: t\r\nOrigin: https://page.example\r\nAccess-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: content-type,authorization\r\n\r\n"
+        ));
+        let answer = connection.receive();
+        answer.has_the_promised_headers();
+        assert_eq!(answer.status, 204);
+        answer
+    };
+    let origin = "https://page.example";
+    let server = start(ServerInfo {
+        cors_origin: Some(origin.into()),
+        handler_to_run_before_publish: Some(Handler::bearer_token("secret")),
+        ..info()
+    });
+    for (target, methods) in [
+        ("/events", "GET, HEAD, OPTIONS"),
+        ("/publish", "POST, OPTIONS"),
+    ] {
+        let answer = preflight(&server, target);
+        let allow = |name: &str| {
+            let name = format!("Access-Control-{name}");
+            answer.header(&name).map(str::to_owned)
+        };
+        assert_eq!(allow("Allow-Origin").as_deref(), Some(origin));
+        assert_eq!(allow("Allow-Methods").as_deref(), Some(methods));
+        let headers = allow("Allow-Headers");
+        assert_eq!(headers.as_deref(), Some("content-type,authorization"));
+    }
+    // Refusals, too, else the page could not read them.
+    for answer in [
+        get(&server, &poll("c", 0, "")),
+        get(&server, "/events"),
+        publish(&server, BODY),
+    ] {
+        assert_eq!(answer.header("Access-Control-Allow-Origin"), Some(origin));
+        let exposed = answer.header("Access-Control-Expose-Headers").unwrap();
+        assert!(exposed.contains("Last-Event-ID"), "{exposed}");
+    }
+    let plain = start(info());
+    let answers = [preflight(&plain, "/events"), publish(&plain, BODY)];
+    for (name, _) in answers.iter().flat_map(|answer| &answer.headers) {
+        assert!(!name.starts_with("Access-Control"), "{name}");
+    }
+}
