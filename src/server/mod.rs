@@ -225,7 +225,7 @@ impl Work for Arc<Inner> {
     }
 
     fn accept_failed(&self, error: std::io::Error) {
-        self.door.accept_failed(error);
+        self.door.accept_failed(&error);
     }
 }
 
@@ -254,5 +254,35 @@ impl ParkedPeers {
             .iter()
             .map(|(remote, waiter)| (*remote, waiter.clone()))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::{RecvTimeoutError, bounded};
+
+    #[test]
+    fn the_failure_callback_is_told_when_serving_can_not_be_restored_and_not_before() {
+        let restore_timeout = Duration::from_millis(1500);
+        let address = "127.0.0.1:0".into();
+        let (tell, told) = bounded(1);
+        let failed = Box::new(move |error: Error| tell.send(error).unwrap_or_default());
+        let info = ServerInfo {
+            address,
+            restore_timeout,
+            ..ServerInfo::default()
+        };
+        let server = Server::start(info, None, Some(failed)).unwrap();
+        let broken = Instant::now();
+        server.inner.door.break_down();
+        let early = told.recv_timeout(restore_timeout - Duration::from_millis(200));
+        assert_eq!(early.map(drop), Err(RecvTimeoutError::Timeout));
+        let error = told.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(broken.elapsed() >= restore_timeout);
+        assert_eq!(error.kind(), ErrorKind::ServingFailed);
+        // What is in process goes on.
+        server.publish("a", "x").unwrap();
+        server.stop(Duration::from_secs(5)).unwrap();
     }
 }
