@@ -302,10 +302,10 @@ impl Door {
                 // Until it has proved itself, or failed like the last one.
                 let mut rounds = self.rounds.lock();
                 rounds.knock = None;
-                rounds
-                    .failing
-                    .iter_mut()
-                    .for_each(|failing| failing.ended = false);
+                if let Some(failing) = &mut rounds.failing {
+                    failing.ended = false;
+                    failing.pause = (2 * pause).min(LONGEST_REOPEN_PAUSE.max(since.elapsed() / 10));
+                }
                 Round::Opened(gate)
             }
             Err(error) => {
