@@ -338,12 +338,15 @@ impl Crew {
         idle.serving == 0
     }
 
+    /// Ends the idle threads.
+    pub(super) fn dismiss_idle(&self) {
+        let seats = std::mem::take(&mut self.idle.lock().seats);
+        seats.iter().for_each(|seat| seat.call(Call::Leave));
+    }
+
     /// Ends the idle threads, and the others when they are done.
     pub(super) fn close(&self) {
-        let mut idle = self.idle.lock();
-        idle.closed = true;
-        let seats = std::mem::take(&mut idle.seats);
-        drop(idle);
-        seats.iter().for_each(|seat| seat.call(Call::Leave));
+        self.idle.lock().closed = true;
+        self.dismiss_idle();
     }
 }

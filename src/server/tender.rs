@@ -80,7 +80,10 @@ impl Tender {
         self.see_off();
     }
 
+    /// Gives back what others may need to go on, and tells who asked to be told.
     fn failing(&mut self, since: Instant, why: &str) {
+        self.dismiss_hung_up();
+        self.crew.dismiss_idle();
         if since.elapsed() < self.inner.info.restore_timeout {
             return;
         }
