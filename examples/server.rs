@@ -1,5 +1,5 @@
-//! A standalone server: every setting a flag. It prints `listening on http://ADDRESS` once it serves, and stops cleanly
-//! on SIGTERM and Ctrl-C.
+//! A standalone server with flags for its settings. It prints `listening on http://ADDRESS` once it serves, and stops
+//! cleanly on SIGTERM and Ctrl-C.
 //!
 //! ```text
 //! cargo run --release --example server -- --address 127.0.0.1:8080 --file events.log
@@ -123,7 +123,11 @@ fn run(mut flags: Flags) -> Result<(), Box<dyn Error>> {
 }
 
 fn main() -> ExitCode {
-    env_logger::init();
+    // RUST_LOG says otherwise. tiny_http's own words are left out: it takes every stop for an error.
+    env_logger::Builder::new()
+        .parse_filters("warn,tiny_http=off")
+        .parse_default_env()
+        .init();
     let flags = match Flags::parse() {
         Ok(Some(flags)) => flags,
         Ok(None) => {

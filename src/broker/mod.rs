@@ -32,7 +32,7 @@ use waiter::Parking;
 
 pub use batch::Batch;
 pub use options::BrokerOptions;
-pub(crate) use poll::{Look, Polled};
+pub(crate) use poll::{Look, Parked, Polled};
 pub use statistics::{FileStatistics, Statistics};
 pub(crate) use waiter::Waiter;
 

@@ -89,6 +89,7 @@ pub(super) fn read(
         )
     };
     let announced = match framing {
+        Framing::Held if request.body_length().unwrap_or(0) == 0 => return Ok(Vec::new()),
         Framing::Held => request.body_length(),
         Framing::Streamed(length) => *length,
         Framing::Read | Framing::Broken(_) => return Ok(Vec::new()),

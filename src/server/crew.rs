@@ -7,6 +7,7 @@
 //! fall to a quarter, since each is then received by the thread that has slept longest.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use parking_lot::{Condvar, Mutex};
 use super::gate::Gate;
 
 /// How long a thread stays idle before it ends.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(3);
 /// Only the pages that a thread touches cost memory. Hooks and the fallback run here.
 const STACK: usize = 512 * 1024;
 
@@ -26,7 +27,7 @@ const STACK: usize = 512 * 1024;
 pub(super) trait Work: Send + Sync + 'static {
     fn handle(&self, request: tiny_http::Request, turn: &mut Turn);
     /// The accept loop of a gate has ended.
-    fn accept_failed(&self, error: std::io::Error);
+    fn accept_failed(&self, error: io::Error);
 }
 
 /// All threads that serve requests.
@@ -58,12 +59,18 @@ struct Seat {
     called: Condvar,
 }
 
+/// What a thread is called to.
 enum Call {
     /// Take a turn at this gate.
     Turn(Arc<Gate>),
+    /// Finish a request of this connection, whose server did not want to wait.
+    Finish(Job, Option<SocketAddr>),
     /// End.
     Leave,
 }
+
+/// The rest of a request; told whether it may wait.
+type Job = Box<dyn FnOnce(bool) + Send>;
 
 impl Seat {
     fn call(&self, call: Call) {
@@ -88,8 +95,8 @@ impl Seat {
 /// A thread's turn to receive requests at a gate.
 pub(super) struct Turn {
     crew: Arc<Crew>,
-    gate: Arc<Gate>,
-    held: bool,
+    /// `None` once it has been passed.
+    gate: Option<Arc<Gate>>,
     /// The connection of the request being served.
     remote: Option<SocketAddr>,
 }
@@ -100,16 +107,35 @@ impl Turn {
     /// # Errors
     ///
     /// Where no thread can be had: then this one has to go on receiving, and may not wait.
-    pub(super) fn pass(&mut self) -> std::io::Result<()> {
-        if !self.held {
-            return Ok(());
-        }
-        self.crew.hand_over(self.gate.clone())?;
-        self.held = false;
-        if let Some(remote) = self.remote {
-            self.crew.queues.lock().entry(remote).or_default();
+    pub(super) fn pass(&mut self) -> io::Result<()> {
+        if let Some(gate) = self.gate.take() {
+            if let Err((error, _)) = self.crew.call(Call::Turn(gate.clone())) {
+                self.gate = Some(gate);
+                return Err(error);
+            }
+            self.crew.begin_queue(self.remote);
         }
         Ok(())
+    }
+
+    /// Has another thread finish the request, and keeps the turn; this thread does it itself where it has no turn. For
+    /// waits as long and as many as those of parked polls this is better than to pass the turn: the memory that a
+    /// thread's stack has once touched stays taken, and whoever only waits and answers touches little of it.
+    pub(super) fn finish_elsewhere(&mut self, finish: impl FnOnce(bool) + Send + 'static) {
+        if self.gate.is_none() {
+            return finish(true);
+        }
+        self.crew.begin_queue(self.remote);
+        self.crew.idle.lock().serving += 1;
+        if let Err((_, Call::Finish(finish, _))) =
+            self.crew.call(Call::Finish(Box::new(finish), self.remote))
+        {
+            // No thread can be had.
+            finish(false);
+            let crew = self.crew.clone();
+            crew.served();
+            crew.serve_queued(self.remote, self);
+        }
     }
 }
 
@@ -131,76 +157,116 @@ impl Crew {
     /// # Errors
     ///
     /// Where not one thread can be had.
-    pub(super) fn receive_at(self: &Arc<Self>, gate: &Arc<Gate>) -> std::io::Result<()> {
-        self.hand_over(gate.clone())?;
-        for _ in 1..self.receivers {
-            let _ = self.hand_over(gate.clone());
+    pub(super) fn receive_at(self: &Arc<Self>, gate: &Arc<Gate>) -> io::Result<()> {
+        for receiver in 0..self.receivers {
+            if let (0, Err((error, _))) = (receiver, self.call(Call::Turn(gate.clone()))) {
+                return Err(error);
+            }
         }
         Ok(())
     }
 
-    /// Gives a turn to the thread that went idle last, or to a new one.
-    pub(super) fn hand_over(self: &Arc<Self>, gate: Arc<Gate>) -> std::io::Result<()> {
-        let mut idle = self.idle.lock();
-        if let Some(seat) = idle.seats.pop() {
-            drop(idle);
-            seat.call(Call::Turn(gate));
+    /// Calls the thread that went idle last, or a new one; gives the call back where no thread can be had.
+    fn call(self: &Arc<Self>, call: Call) -> Result<(), (io::Error, Call)> {
+        if let Some(seat) = self.idle.lock().seats.pop() {
+            seat.call(call);
             return Ok(());
         }
-        drop(idle);
-        let crew = self.clone();
+        let seat = Arc::new(Seat {
+            call: Mutex::new(Some(call)),
+            called: Condvar::new(),
+        });
+        let (crew, first) = (self.clone(), seat.clone());
         let thread = thread::Builder::new()
             .name("long-polling-crew".into())
             .stack_size(STACK);
-        thread.spawn(move || crew.run(gate)).map(drop)
+        thread
+            .spawn(move || crew.run(&first))
+            .map(drop)
+            .map_err(|error| {
+                let call = seat.call.lock().take();
+                (error, call.unwrap_or(Call::Leave))
+            })
     }
 
-    fn run(self: Arc<Self>, gate: Arc<Gate>) {
-        let mut gate = Some(gate);
-        while let Some(at) = gate.take() {
-            let mut turn = Turn {
-                crew: self.clone(),
-                gate: at,
-                held: true,
-                remote: None,
-            };
-            while turn.held {
-                let next = turn
-                    .gate
-                    .next(self.receivers, |error| self.work.accept_failed(error));
-                let Some(request) = next else { break };
-                self.serve(request, &mut turn);
+    fn run(self: Arc<Self>, first: &Seat) {
+        let mut call = first.wait(None);
+        while let Some(what) = call {
+            match what {
+                Call::Turn(gate) => self.receive(gate),
+                Call::Finish(job, remote) => self.finish(job, remote),
+                Call::Leave => return,
             }
-            drop(turn);
-            gate = self.sit();
+            call = self.sit();
         }
     }
 
-    /// Serves a request, and those that its connection sends meanwhile.
-    fn serve(&self, request: tiny_http::Request, turn: &mut Turn) {
-        turn.remote = request.remote_addr().copied();
-        let Some(mut request) = self.unless_queued(request) else {
-            return;
+    /// Receives and serves requests for as long as the turn is not passed.
+    fn receive(self: &Arc<Self>, gate: Arc<Gate>) {
+        let mut turn = Turn {
+            crew: self.clone(),
+            gate: Some(gate),
+            remote: None,
         };
-        loop {
-            self.idle.lock().serving += 1;
-            if catch_unwind(AssertUnwindSafe(|| self.work.handle(request, turn))).is_err() {
-                // tiny_http answers a request that is dropped with 500. The thread and its turn go on.
-                log::error!("serving a request panicked");
+        while let Some(gate) = &turn.gate {
+            let next = gate.next(self.receivers, |error| self.work.accept_failed(error));
+            let Some(request) = next else { return };
+            turn.remote = request.remote_addr().copied();
+            let Some(request) = self.unless_queued(request) else {
+                continue;
+            };
+            self.serve(request, &mut turn);
+            if turn.gate.is_none() {
+                self.serve_queued(turn.remote, &mut turn);
             }
-            let mut idle = self.idle.lock();
-            idle.serving -= 1;
-            if idle.serving == 0 {
-                self.done.notify_all();
-            }
-            drop(idle);
-            if turn.held {
-                return;
-            }
-            match turn.remote.and_then(|remote| self.next_queued(remote)) {
-                Some(next) => request = next,
-                None => return,
-            }
+        }
+    }
+
+    // Not inlined, so that its frame, and those of whatever serves requests, are not below a wait for the next call.
+    #[inline(never)]
+    fn finish(self: &Arc<Self>, job: Job, remote: Option<SocketAddr>) {
+        if catch_unwind(AssertUnwindSafe(|| job(true))).is_err() {
+            log::error!("finishing a request panicked");
+        }
+        self.served();
+        self.serve_queued(
+            remote,
+            &mut Turn {
+                crew: self.clone(),
+                gate: None,
+                remote,
+            },
+        );
+    }
+
+    fn serve(&self, request: tiny_http::Request, turn: &mut Turn) {
+        self.idle.lock().serving += 1;
+        if catch_unwind(AssertUnwindSafe(|| self.work.handle(request, turn))).is_err() {
+            // tiny_http answers a request that is dropped with 500. The thread and its turn go on.
+            log::error!("serving a request panicked");
+        }
+        self.served();
+    }
+
+    fn served(&self) {
+        let mut idle = self.idle.lock();
+        idle.serving -= 1;
+        if idle.serving == 0 {
+            self.done.notify_all();
+        }
+    }
+
+    /// Serves the requests that a connection has sent meanwhile.
+    fn serve_queued(&self, remote: Option<SocketAddr>, turn: &mut Turn) {
+        while let Some(request) = remote.and_then(|remote| self.next_queued(remote)) {
+            self.serve(request, turn);
+        }
+    }
+
+    /// From now on, requests of this connection wait until the present one is done.
+    fn begin_queue(&self, remote: Option<SocketAddr>) {
+        if let Some(remote) = remote {
+            self.queues.lock().entry(remote).or_default();
         }
     }
 
@@ -226,8 +292,8 @@ impl Crew {
         next
     }
 
-    /// Waits for a turn; `None` when the thread is to end.
-    fn sit(&self) -> Option<Arc<Gate>> {
+    /// Waits for a call; `None` when the thread is to end.
+    fn sit(&self) -> Option<Call> {
         let seat = Arc::new(Seat::default());
         let mut idle = self.idle.lock();
         if idle.closed {
@@ -235,7 +301,7 @@ impl Crew {
         }
         idle.seats.push(seat.clone());
         drop(idle);
-        let call = seat.wait(Some(Instant::now() + IDLE)).or_else(|| {
+        seat.wait(Some(Instant::now() + IDLE)).or_else(|| {
             let mut idle = self.idle.lock();
             let at = idle
                 .seats
@@ -248,11 +314,7 @@ impl Crew {
             drop(idle);
             // Whoever took the seat out is about to call.
             seat.wait(None)
-        });
-        match call {
-            Some(Call::Turn(gate)) => Some(gate),
-            Some(Call::Leave) | None => None,
-        }
+        })
     }
 
     /// Sees to it that somebody receives at a gate. `before` is its progress a while ago: where nobody waits for
@@ -262,7 +324,7 @@ impl Crew {
         let (waiting, given) = gate.progress();
         if waiting == 0
             && given == before
-            && let Err(error) = self.hand_over(gate.clone())
+            && let Err((error, _)) = self.call(Call::Turn(gate.clone()))
         {
             log::warn!("no thread can be had to receive requests: {error}");
         }

@@ -42,6 +42,8 @@ pub(super) struct Door {
     secret: Arc<Secret>,
     gates: Mutex<Vec<Arc<Gate>>>,
     seen: Seen,
+    /// The longest time between knocks: less than that after which accepting would time out.
+    quiet_round: Duration,
     rounds: Mutex<Rounds>,
     /// Something is to be done before the next round.
     called: Condvar,
@@ -98,7 +100,7 @@ impl Door {
     pub(super) fn open(info: &ServerInfo) -> Result<(Self, Arc<Gate>), Error> {
         let mut failed = None;
         for address in info.addresses()? {
-            match listen(address, info).and_then(Door::at) {
+            match listen(address, info).and_then(|listener| Door::at(listener, info)) {
                 Ok(door) => return Ok(door),
                 Err(error) => failed = Some(error),
             }
@@ -115,7 +117,7 @@ impl Door {
         Err(Error::new(ErrorKind::Listen, message).because(error))
     }
 
-    fn at(listener: TcpListener) -> io::Result<(Self, Arc<Gate>)> {
+    fn at(listener: TcpListener, info: &ServerInfo) -> io::Result<(Self, Arc<Gate>)> {
         let address = listener.local_addr()?;
         let secret = Arc::new(Secret::new());
         let gate = Gate::open(&listener, &secret)?;
@@ -125,6 +127,7 @@ impl Door {
             secret,
             gates: Mutex::new(vec![gate.clone()]),
             seen: Seen::new(),
+            quiet_round: QUIET_ROUND.min(info.idle_timeout() / 4),
             rounds: Mutex::default(),
             called: Condvar::new(),
         };
@@ -161,9 +164,13 @@ impl Door {
     pub(super) fn tend(&self, busy: bool) -> Round {
         let mut rounds = self.rounds.lock();
         if rounds.newcomers == 0 && !rounds.may_reopen() && !rounds.closing {
-            let busy = busy || rounds.broken.is_some() || rounds.knock.is_some();
-            self.called
-                .wait_for(&mut rounds, if busy { BUSY_ROUND } else { QUIET_ROUND });
+            let busy = busy || rounds.broken.is_some();
+            let round = if busy {
+                BUSY_ROUND.min(self.quiet_round)
+            } else {
+                self.quiet_round
+            };
+            self.called.wait_for(&mut rounds, round);
         }
         if rounds.closing {
             return Round::Closing;
@@ -303,7 +310,7 @@ fn listen(address: SocketAddr, info: &ServerInfo) -> io::Result<TcpListener> {
     socket.set_write_timeout(Some(info.write_timeout))?;
     // tiny_http ends the connection of a peer that says nothing for this long. It applies to accepting, too, where it
     // would end tiny_http's loop: knocks come more often.
-    socket.set_read_timeout(Some(info.idle_timeout().max(2 * QUIET_ROUND)))?;
+    socket.set_read_timeout(Some(info.idle_timeout()))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }

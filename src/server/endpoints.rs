@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use super::crew::Turn;
 use super::hooks::{Handler, Request};
 use super::info::TimeoutAnswer;
 use super::reply::{Persistence, Reply, send, send_before_body};
-use crate::broker::{Batch, Look, Polled};
+use crate::broker::{Batch, Look, Parked, Polled};
 use crate::error::{Error, ErrorKind};
 use crate::headers::Headers;
 use crate::position::{Cursor, EventId};
@@ -26,9 +27,12 @@ const ENVELOPE: usize = 8 * 1024;
 /// How much earlier than asked for a poll times out, at most: the seed's client gives up at that very moment.
 const EARLY: Duration = Duration::from_millis(200);
 
+/// A connection that would be closed so soon after the answer is not offered for another request.
+const LAST_MOMENT: Duration = Duration::from_secs(5);
+
 /// One request on its way to its answer.
 struct Visit<'a> {
-    server: &'a Inner,
+    server: &'a Arc<Inner>,
     request: tiny_http::Request,
     turn: &'a mut Turn,
     arrived: Instant,
@@ -44,6 +48,26 @@ enum Outcome {
     Shared(Arc<Batch>),
 }
 
+/// How far a request is, when it has been looked at.
+enum Step {
+    Done(Outcome),
+    /// A poll that found nothing.
+    Park(Parked, Asked),
+}
+
+/// What a poll that found nothing will need to know.
+struct Asked {
+    since_time: Option<u64>,
+    last_id: Option<EventId>,
+    deadline: Instant,
+}
+
+impl<T: Into<Outcome>> From<T> for Step {
+    fn from(done: T) -> Self {
+        Step::Done(done.into())
+    }
+}
+
 impl From<Reply> for Outcome {
     fn from(reply: Reply) -> Self {
         Outcome::Reply(reply)
@@ -51,25 +75,10 @@ impl From<Reply> for Outcome {
 }
 
 /// Answers a request.
-pub(super) fn answer(server: &Inner, request: tiny_http::Request, turn: &mut Turn) {
+pub(super) fn answer(server: &Arc<Inner>, request: tiny_http::Request, turn: &mut Turn) {
     let arrived = Instant::now();
     let (path, query) = target(request.url());
     let framing = body::framing(&request);
-    if matches!(framing, Framing::Streamed(_) | Framing::Broken(_)) {
-        // Reading it, or letting it pass unread, may wait for the client.
-        if turn.pass().is_err() {
-            return Visit {
-                server,
-                request,
-                turn,
-                arrived,
-                path,
-                query,
-                framing,
-            }
-            .send_unread(out_of_threads());
-        }
-    }
     let mut visit = Visit {
         server,
         request,
@@ -79,8 +88,15 @@ pub(super) fn answer(server: &Inner, request: tiny_http::Request, turn: &mut Tur
         query,
         framing,
     };
+    // Reading a body that is on its way, or letting it pass unread, may wait for the client.
+    if matches!(visit.framing, Framing::Streamed(_) | Framing::Broken(_))
+        && visit.turn.pass().is_err()
+    {
+        return visit.send_unread(out_of_threads());
+    }
     match visit.outcome() {
-        Ok(outcome) => visit.send(outcome),
+        Ok(Step::Done(outcome)) => visit.send(outcome),
+        Ok(Step::Park(parked, asked)) => visit.park(parked, asked),
         Err(refusal) => {
             server.broker.count_refused();
             visit.send(refusal.into());
@@ -127,21 +143,29 @@ impl Visit<'_> {
     /// # Errors
     ///
     /// The answer that refuses.
-    fn outcome(&mut self) -> Result<Outcome, Reply> {
+    fn outcome(&mut self) -> Result<Step, Reply> {
         let info = &self.server.info;
         if let Framing::Broken(why) = self.framing {
             return Err(Reply::error(400, why));
         }
+        let max = self
+            .server
+            .broker
+            .options()
+            .max_event_size
+            .saturating_add(ENVELOPE);
+        let body = body::read(&mut self.request, &self.framing, max)?;
+        self.framing = Framing::Read;
         if self.path == info.subscription_uri {
             self.subscription()
         } else if self.path == info.publish_uri {
-            self.publish()
+            self.publish(&body)
         } else {
-            self.fallback()
+            self.fallback(body)
         }
     }
 
-    fn subscription(&mut self) -> Result<Outcome, Reply> {
+    fn subscription(&mut self) -> Result<Step, Reply> {
         let head_only = match self.request.method() {
             Method::Get => false,
             Method::Head => true,
@@ -168,64 +192,28 @@ impl Visit<'_> {
             (false, true) => Look::Once,
             (false, false) => Look::AndPark,
         };
-        let batch = match self.server.broker.poll(&asked.categories, cursor, look) {
-            Ok(Polled::Ready(batch)) => batch,
-            Ok(Polled::Parked(parked)) => {
-                let may_wait = self.turn.pass().is_ok();
-                let deadline = if may_wait {
-                    self.arrived + timeout - (timeout / 20).min(EARLY)
-                } else {
-                    self.arrived
-                };
-                let (peers, remote) = (&self.server.parked, self.request.remote_addr().copied());
-                let batch = peers.during(remote, &parked.waiter().clone(), || {
-                    parked.wait(Some(deadline))
-                });
-                if !may_wait && batch.events().is_empty() {
-                    return Err(out_of_threads());
-                }
-                batch
-            }
+        let deadline = self.arrived + timeout - (timeout / 20).min(EARLY);
+        let kept = Asked {
+            since_time: asked.since_time,
+            last_id: asked.last_id,
+            deadline,
+        };
+        match self.server.broker.poll(&asked.categories, cursor, look) {
+            Ok(Polled::Ready(batch)) => Ok(self.server.polled(batch, &kept).into()),
+            Ok(Polled::Parked(parked)) => Ok(Step::Park(parked, kept)),
             // Stopping, and the connection was kept from before: answered at once, and told to come back on a new one.
             Err(error) if error.kind() == ErrorKind::Stopped => {
-                let batch = self
-                    .server
-                    .broker
-                    .look_after_stop(&asked.categories, cursor);
-                match batch {
-                    Some(batch) => batch,
-                    None => return Ok(self.timed_out(&asked, asked.last_id).into()),
-                }
+                let broker = &self.server.broker;
+                Ok(match broker.look_after_stop(&asked.categories, cursor) {
+                    Some(batch) => self.server.polled(batch, &kept).into(),
+                    None => self.server.timed_out(&kept, kept.last_id).into(),
+                })
             }
-            Err(error) => return Err(error.into()),
-        };
-        if batch.events().is_empty() {
-            // A gap is told with the next events; until then, the client stays where it is.
-            let position = if batch.gap() {
-                asked.last_id
-            } else {
-                Some(batch.last_id())
-            };
-            return Ok(self.timed_out(&asked, position).into());
-        }
-        Ok(Outcome::Shared(batch))
-    }
-
-    fn timed_out(&self, asked: &SubscriptionRequest, position: Option<EventId>) -> Reply {
-        let reply = match self.server.info.timeout_answer {
-            TimeoutAnswer::NoContent => Reply::new(204),
-            TimeoutAnswer::Golongpoll => Reply::json(
-                200,
-                Answer::render_timeout(self.server.broker.timeout_timestamp(asked.since_time)),
-            ),
-        };
-        match position {
-            Some(id) => reply.with_position(id),
-            None => reply,
+            Err(error) => Err(error.into()),
         }
     }
 
-    fn publish(&mut self) -> Result<Outcome, Reply> {
+    fn publish(&mut self, body: &[u8]) -> Result<Step, Reply> {
         match self.request.method() {
             Method::Post => {}
             Method::Options => return Ok(self.options("POST, OPTIONS").into()),
@@ -235,13 +223,7 @@ impl Visit<'_> {
         if server.stopping.load(Relaxed) {
             return Err(busy("the server is stopping; try again"));
         }
-        let max = server
-            .broker
-            .options()
-            .max_event_size
-            .saturating_add(ENVELOPE);
-        let body = self.read_body(max)?;
-        let published = body::published(&body)?;
+        let published = body::published(body)?;
         check_category(&published.category)?;
         if let Some(handler) = &server.info.handler_to_run_before_publish {
             self.run(handler, |request| {
@@ -256,11 +238,10 @@ impl Visit<'_> {
         Ok(Reply::json(200, PUBLISHED).with_position(id).into())
     }
 
-    fn fallback(&mut self) -> Result<Outcome, Reply> {
+    fn fallback(&mut self, body: Vec<u8>) -> Result<Step, Reply> {
         let Some(fallback) = &self.server.info.fallback else {
             return Err(Reply::error(404, "not found"));
         };
-        let body = self.read_body(self.server.broker.options().max_event_size)?;
         self.turn.pass().map_err(|_| out_of_threads())?;
         let mut request = self.seen();
         request.body = body;
@@ -309,30 +290,35 @@ impl Visit<'_> {
         }
     }
 
-    /// # Errors
-    ///
-    /// 413 before anything is read where the announced length is over the limit; 400 for a body that is cut off.
-    fn read_body(&mut self, max: usize) -> Result<Vec<u8>, Reply> {
-        let body = body::read(&mut self.request, &self.framing, max)?;
-        self.framing = Framing::Read;
-        Ok(body)
+    fn send(self, outcome: Outcome) {
+        match outcome {
+            // Whatever is done before the whole body has been read is a refusal, and so a reply.
+            Outcome::Reply(reply) if self.has_unread_body() => self.send_unread(reply),
+            outcome => {
+                let answer = self.server.render(outcome, &Connection::of(&self));
+                let remote = self.request.remote_addr().copied();
+                send(self.request.into_writer(), remote, &answer);
+            }
+        }
     }
 
-    fn send(self, outcome: Outcome) {
-        let persistence = self.persistence();
-        let head_only = *self.request.method() == Method::Head;
-        let answer: Arc<[u8]> = match outcome {
-            Outcome::Shared(batch) if persistence == Persistence::Keep && !head_only => batch
-                .rendered(|batch| self.with_cors(events(batch)).render(persistence, head_only))
-                .clone(),
-            Outcome::Shared(batch) => self
-                .with_cors(events(&batch))
-                .render(persistence, head_only)
-                .into(),
-            Outcome::Reply(reply) if self.has_unread_body() => return self.send_unread(reply),
-            Outcome::Reply(reply) => self.with_cors(reply).render(persistence, head_only).into(),
-        };
-        send(self.request, &answer);
+    /// Has the request answered when there is something for it.
+    fn park(self, parked: Parked, asked: Asked) {
+        let connection = Connection::of(&self);
+        let Visit {
+            server,
+            request,
+            turn,
+            ..
+        } = self;
+        let (server, remote) = (server.clone(), request.remote_addr().copied());
+        // All else of the request is let go of, and that here: what a thread frees before it waits, its allocator may
+        // keep for it.
+        let writer = request.into_writer();
+        turn.finish_elsewhere(move |may_wait| {
+            let outcome = server.wait(parked, &asked, remote, may_wait);
+            send(writer, remote, &server.render(outcome, &connection));
+        });
     }
 
     /// True where dropping the request would wait for the client to send the rest of its body.
@@ -346,7 +332,7 @@ impl Visit<'_> {
 
     /// Answers a request whose body has not been read.
     fn send_unread(self, reply: Reply) {
-        let reply = self.with_cors(reply);
+        let reply = self.server.with_cors(reply);
         // tiny_http drops such a body by reading it into one buffer of the size announced. One that can't be allocated
         // would end the process, so that request must never be dropped: it is answered as a change of protocol, and
         // what that leaves is forgotten, at the price of its connection's thread. The head that tiny_http writes for a
@@ -368,9 +354,79 @@ impl Visit<'_> {
             std::mem::forget(stream);
         }
     }
+}
+
+impl Inner {
+    /// Waits until a parked poll has something to be answered with.
+    fn wait(
+        &self,
+        parked: Parked,
+        asked: &Asked,
+        remote: Option<SocketAddr>,
+        may_wait: bool,
+    ) -> Outcome {
+        let deadline = if may_wait {
+            asked.deadline
+        } else {
+            Instant::now()
+        };
+        let waiter = parked.waiter().clone();
+        let batch = self
+            .parked
+            .during(remote, &waiter, || parked.wait(Some(deadline)));
+        if !may_wait && batch.events().is_empty() {
+            self.broker.count_refused();
+            return out_of_threads().into();
+        }
+        self.polled(batch, asked)
+    }
+
+    fn polled(&self, batch: Arc<Batch>, asked: &Asked) -> Outcome {
+        if !batch.events().is_empty() {
+            return Outcome::Shared(batch);
+        }
+        // A gap is told with the next events; until then, the client stays where it is.
+        let position = if batch.gap() {
+            asked.last_id
+        } else {
+            Some(batch.last_id())
+        };
+        self.timed_out(asked, position).into()
+    }
+
+    fn timed_out(&self, asked: &Asked, position: Option<EventId>) -> Reply {
+        let reply = match self.info.timeout_answer {
+            TimeoutAnswer::NoContent => Reply::new(204),
+            TimeoutAnswer::Golongpoll => Reply::json(
+                200,
+                Answer::render_timeout(self.broker.timeout_timestamp(asked.since_time)),
+            ),
+        };
+        match position {
+            Some(id) => reply.with_position(id),
+            None => reply,
+        }
+    }
+
+    fn render(&self, outcome: Outcome, connection: &Connection) -> Arc<[u8]> {
+        let persistence = connection.persistence(self);
+        let head_only = connection.head_only;
+        match outcome {
+            Outcome::Shared(batch) if persistence == Persistence::Keep && !head_only => {
+                let render =
+                    |batch: &Batch| self.with_cors(events(batch)).render(persistence, head_only);
+                batch.rendered(render).clone()
+            }
+            Outcome::Shared(batch) => self
+                .with_cors(events(&batch))
+                .render(persistence, head_only)
+                .into(),
+            Outcome::Reply(reply) => self.with_cors(reply).render(persistence, head_only).into(),
+        }
+    }
 
     fn with_cors(&self, reply: Reply) -> Reply {
-        match &self.server.info.cors_origin {
+        match &self.info.cors_origin {
             None => reply,
             Some(origin) => reply.with("Access-Control-Allow-Origin", origin).with(
                 "Access-Control-Expose-Headers",
@@ -378,26 +434,49 @@ impl Visit<'_> {
             ),
         }
     }
+}
 
-    /// tiny_http itself closes only a connection whose client asked for it; in other cases the client is asked to.
-    fn persistence(&self) -> Persistence {
-        let connection = header(&self.request, "Connection")
+/// What an answer has to know of the connection that it goes out on.
+struct Connection {
+    head_only: bool,
+    /// As its client asked for it.
+    persistence: Persistence,
+    /// When tiny_http began to wait for the next request.
+    idle_since: Instant,
+}
+
+impl Connection {
+    fn of(visit: &Visit<'_>) -> Self {
+        let request = &visit.request;
+        let options = header(request, "Connection")
             .unwrap_or("")
             .to_ascii_lowercase();
-        let said = |option: &str| connection.split(',').any(|said| said.trim() == option);
-        let http_1_1 = *self.request.http_version() == (1, 1);
-        if self.server.stopping.load(Relaxed)
-            || matches!(self.framing, Framing::Broken(_))
-            || said("close")
-        {
+        let said = |option: &str| options.split(',').any(|said| said.trim() == option);
+        let persistence = if matches!(visit.framing, Framing::Broken(_)) || said("close") {
             Persistence::Close
-        } else if http_1_1 {
+        } else if *request.http_version() == (1, 1) {
             Persistence::Keep
         } else if said("keep-alive") {
             Persistence::KeepAlive
         } else {
             Persistence::Close
+        };
+        Connection {
+            head_only: *request.method() == Method::Head,
+            persistence,
+            idle_since: visit.arrived,
         }
+    }
+
+    /// tiny_http itself closes only a connection whose client asked for it; in other cases the client is asked to: when
+    /// the server stops, and where tiny_http has waited so long for the next request that it ends the connection.
+    fn persistence(&self, server: &Inner) -> Persistence {
+        let idle_timeout = server.info.idle_timeout();
+        let soon_over = idle_timeout - LAST_MOMENT.min(idle_timeout / 2);
+        if server.stopping.load(Relaxed) || self.idle_since.elapsed() >= soon_over {
+            return Persistence::Close;
+        }
+        self.persistence
     }
 }
 

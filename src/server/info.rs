@@ -155,6 +155,12 @@ impl ServerInfo {
                 _ => {}
             }
         }
+        if self.idle_timeout() < Duration::from_millis(100) {
+            return Err(Error::setting(
+                "idle_timeout",
+                "is under 100 milliseconds, so that hardly a request would arrive whole",
+            ));
+        }
         if self.timeout < Duration::from_secs(1) {
             return Err(Error::setting(
                 "timeout",

@@ -100,7 +100,7 @@ impl Server {
             stopping: AtomicBool::new(false),
             parked: ParkedPeers::default(),
         });
-        let crew = Crew::new(inner.clone());
+        let crew = Crew::new(Arc::new(inner.clone()));
         let no_thread = |error: std::io::Error| {
             Error::new(ErrorKind::Listen, "no thread can be had").because(error)
         };
@@ -218,7 +218,7 @@ impl std::fmt::Debug for Server {
     }
 }
 
-impl Work for Inner {
+impl Work for Arc<Inner> {
     fn handle(&self, request: tiny_http::Request, turn: &mut Turn) {
         self.door.came(request.remote_addr().copied());
         endpoints::answer(self, request, turn);

@@ -4,7 +4,7 @@
 //! delayed acknowledgement, and drops a `Connection` field; so answers are rendered here, whole.
 
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use crate::headers::Headers;
@@ -145,9 +145,7 @@ impl From<super::hooks::Response> for Reply {
 
 /// Sends a whole answer in one write, and so in as few packets as it fits into. tiny_http's writer is buffered, so a
 /// short answer leaves with the flush.
-pub(super) fn send(request: tiny_http::Request, answer: &Arc<[u8]>) {
-    let remote = request.remote_addr().copied();
-    let mut writer = request.into_writer();
+pub(super) fn send(mut writer: Box<dyn Write + Send>, remote: Option<SocketAddr>, answer: &[u8]) {
     if let Err(error) = writer.write_all(answer).and_then(|()| writer.flush()) {
         tell(remote, &error);
     }
@@ -174,7 +172,7 @@ fn foreign(reply: &Reply) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
     response
 }
 
-fn tell(remote: Option<std::net::SocketAddr>, error: &io::Error) {
+fn tell(remote: Option<SocketAddr>, error: &io::Error) {
     log::debug!("an answer did not reach {remote:?}: {error}");
 }
 

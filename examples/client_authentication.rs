@@ -1,0 +1,51 @@
+//! The Go package's "Client with Authentication": polls with a token, once by one call and then by a [`Subscriber`].
+
+mod common;
+
+use std::time::Duration;
+
+use long_polling::server::Handler;
+use long_polling::{
+    Credentials, Cursor, Error, Headers, ServerInfo, Subscriber, SubscriptionRequest, subscription,
+};
+
+fn main() -> Result<(), Error> {
+    let (url, server) = common::server(ServerInfo {
+        handler_to_run_before_subscription: Some(Handler::bearer_token("secret-token")),
+        ..ServerInfo::default()
+    })?;
+    if let Some(server) = &server {
+        server.publish("notifications", "for those who know the token")?;
+    }
+    let url = format!("{url}/events");
+
+    // One poll. A status that refuses is an answer, not an error.
+    let request = SubscriptionRequest {
+        timeout: Duration::from_secs(60),
+        since_time: Some(1),
+        ..SubscriptionRequest::new("notifications")
+    };
+    let response = subscription(&url, None, &request, None, None)?;
+    println!("without a token: status {}", response.status);
+
+    // The Go package's way: a header.
+    let headers = Headers::from([("Authorization", "Bearer secret-token")]);
+    let response = subscription(&url, Some(&headers), &request, None, None)?;
+    println!("with a header: status {}", response.status);
+    for event in &response.events {
+        println!("Event: {}", event.text());
+    }
+
+    // The same, with the retries and the position taken care of. A wrong token ends it: asking again can't help.
+    for token in ["wrong-token", "secret-token"] {
+        let mut events = Subscriber::new(&url, "notifications")
+            .credentials(Credentials::bearer(token))
+            .from(Cursor::Oldest);
+        match events.next() {
+            Some(Ok(event)) => println!("{token}: {}", event.text()),
+            Some(Err(error)) => println!("{token}: {error}"),
+            None => println!("{token}: the subscriber was stopped"),
+        }
+    }
+    Ok(())
+}

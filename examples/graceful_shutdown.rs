@@ -1,0 +1,55 @@
+//! The Go package's best practice 4, "Implement Graceful Shutdown": the server stops on SIGTERM and on Ctrl-C, parked
+//! subscribers are answered, and what was published is in the file.
+//!
+//! With an address as argument it serves until the signal comes; without one it raises SIGTERM itself, as soon as a
+//! subscriber is parked.
+
+use std::thread;
+use std::time::Duration;
+
+use long_polling::{FilePersistorInfo, Server, ServerInfo, SubscriptionRequest, subscription};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Before anything else is started, so that no signal is missed.
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+
+    let address = std::env::args().nth(1);
+    let folder = tempfile::tempdir()?;
+    let file = FilePersistorInfo::new(folder.path().join("events.log"));
+    let info = ServerInfo {
+        address: address.clone().unwrap_or("127.0.0.1:0".into()),
+        ..ServerInfo::default()
+    };
+    let server = Server::start(info, Some(file.clone()), None)?;
+    println!("listening on http://{}", server.local_address());
+    server.publish("notifications", "published before the stop")?;
+
+    let subscriber = address.is_none().then(|| {
+        let url = format!("http://{}/events", server.local_address());
+        thread::spawn(move || {
+            let request = SubscriptionRequest::new("notifications");
+            subscription(&url, None, &request, None, None)
+        })
+    });
+    if subscriber.is_some() {
+        while server.statistics().parked == 0 {
+            thread::sleep(Duration::from_millis(5));
+        }
+        println!("a subscriber is parked");
+        signal_hook::low_level::raise(SIGTERM)?;
+    }
+
+    let signal = signals.forever().next();
+    println!("signal {}: stopping", signal.unwrap_or_default());
+    server.stop(Duration::from_secs(10))?;
+    println!("stopped; the file has:");
+    print!("{}", std::fs::read_to_string(&file.file_name)?);
+
+    if let Some(subscriber) = subscriber {
+        let response = subscriber.join().map_err(|_| "the subscriber panicked")??;
+        println!("the subscriber was answered: status {}", response.status);
+    }
+    Ok(())
+}

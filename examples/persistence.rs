@@ -1,0 +1,41 @@
+//! The Go package's "Server with File Persistence": what was published before a stop is there again after the next
+//! start.
+
+use std::time::Duration;
+
+use long_polling::{Cursor, FilePersistorInfo, Server, ServerInfo};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // In earnest, a place that stays: /var/lib/longpoll/events.db.
+    let folder = tempfile::tempdir()?;
+    let file = FilePersistorInfo {
+        // Written when this many bytes wait, or this long after the first of them: this much a power cut may cost.
+        write_buffer_size: 1000,
+        write_flush_period: Duration::from_secs(5),
+        ..FilePersistorInfo::new(folder.path().join("events.db"))
+    };
+    let info = ServerInfo {
+        address: "127.0.0.1:0".into(),
+        ..ServerInfo::default()
+    };
+
+    let server = Server::start(info.clone(), Some(file.clone()), None)?;
+    let last = server.publish(
+        "orders",
+        &serde_json::json!({"number": 1, "item": "teapot"}),
+    )?;
+    server.publish("orders", &serde_json::json!({"number": 2, "item": "cup"}))?;
+    // Whatever waits is written now.
+    server.stop(Duration::from_secs(10))?;
+    println!("the file:\n{}", std::fs::read_to_string(&file.file_name)?);
+
+    let server = Server::start(info, Some(file), None)?;
+    println!("read from it: {} events", server.statistics().file.loaded);
+    // A position from before goes on working.
+    let batch = server.subscribe("orders", Cursor::LastId(last), Duration::from_secs(1))?;
+    for event in &*batch {
+        println!("after the first: {}", event.data());
+    }
+    server.stop(Duration::from_secs(10))?;
+    Ok(())
+}

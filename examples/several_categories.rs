@@ -1,0 +1,25 @@
+//! The Go package's "Multi-Category Subscription". It has a thread for each category; here one poll follows them all,
+//! in the order in which their events were published.
+
+mod common;
+
+use long_polling::{Cursor, Error, ServerInfo, Subscriber};
+
+fn main() -> Result<(), Error> {
+    let (url, server) = common::server(ServerInfo::default())?;
+    if let Some(server) = &server {
+        server.publish("notifications", "You have mail")?;
+        server.publish("alerts", "The disk is almost full")?;
+        server.publish("gossip", "Nobody follows this")?;
+        server.publish("updates", "Version 2 is out")?;
+        server.publish("notifications", "More mail")?;
+    }
+
+    let categories = ["notifications", "alerts", "updates"];
+    let events = Subscriber::new(format!("{url}/events"), categories).from(Cursor::Oldest);
+    for event in events.take(4) {
+        let event = event?;
+        println!("[{}] Event: {}", event.category(), event.text());
+    }
+    Ok(())
+}
