@@ -66,6 +66,7 @@ impl Error {
         }))
     }
 
+    #[cfg(feature = "server")]
     pub(crate) fn setting(name: &str, problem: impl fmt::Display) -> Self {
         Error::new(ErrorKind::InvalidSetting, format!("{name}: {problem}"))
     }

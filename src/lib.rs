@@ -49,6 +49,7 @@
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+#![cfg_attr(not(any(feature = "server", feature = "client")), allow(dead_code))]
 
 #[cfg(feature = "server")]
 mod broker;
@@ -80,3 +81,7 @@ pub use position::{Cursor, EventId};
 #[cfg(feature = "server")]
 pub use server::{FailureCallback, Server, ServerInfo};
 pub use wire::{Categories, PublishRequest, SubscriptionRequest};
+
+#[cfg(all(doctest, feature = "server", feature = "client"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -180,7 +180,7 @@ impl<'de> Deserialize<'de> for EventId {
 pub enum Cursor {
     /// Only what is published from now on. Over HTTP: neither parameter.
     Now,
-    /// Everything that is still buffered. Over HTTP: `since_time=1`, as the seed's tests have it.
+    /// Everything that is still buffered. Over HTTP: `since_time=1`, as the Go package's tests have it.
     Oldest,
     /// Events with a timestamp strictly greater than this one, in Unix milliseconds.
     SinceTime(u64),

@@ -149,7 +149,7 @@ pub struct SubscriptionRequest {
     /// The categories to follow.
     pub categories: Categories,
     /// How long the server may wait for an event; whole seconds on the wire, so a fraction is rounded up. The server
-    /// may grant less. Zero answers at once. Defaults to 60 seconds, as the seed's examples have it.
+    /// may grant less. Zero answers at once. Defaults to 60 seconds, as the Go package's examples have it.
     pub timeout: Duration,
     /// Events with a strictly greater timestamp, in Unix milliseconds. Defaults to `None`.
     pub since_time: Option<u64>,

@@ -385,3 +385,16 @@ fn a_publisher_turns_a_refusal_into_an_error() {
     assert_eq!(sent.header("X-Own"), Some("1"));
     assert!(!format!("{publisher:?}").contains("token"));
 }
+
+#[test]
+fn a_publisher_tries_once_more_where_a_server_is_being_stopped() {
+    let stopping = || answer(503, &[("Connection", "close")], r#"{"error":"stopping"}"#);
+    let server = Server::start([stopping(), taken(), stopping(), stopping()]);
+    let publisher = Publisher::new(server.url("/publish"));
+    assert!(publisher.publish("c", "data").unwrap().success());
+    assert_ne!(server.request().connection, server.request().connection);
+    let error = publisher.publish("c", "data").unwrap_err();
+    assert_eq!(error.status(), Some(503));
+    assert!(error.to_string().contains("was not published"), "{error}");
+    assert_eq!(server.pending(), 2);
+}

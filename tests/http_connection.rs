@@ -37,7 +37,7 @@ fn a_length_that_no_memory_holds_is_refused_and_the_server_goes_on() {
                     answer = connection.receive();
                     assert_eq!(answer.header("Connection"), Some("close"));
                 }
-                answer.refuses(413, "too large");
+                answer.refuses(413, "");
                 serves_on(&server);
                 kept.push(connection);
             }

@@ -1,7 +1,7 @@
 //! [`Publisher`]: publishes to one server, with its URL, credentials and time limit said once.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -14,11 +14,12 @@ use crate::headers::Headers;
 
 /// Publishes to one server. Can be shared between threads; connections are kept open and used again.
 ///
-/// A publish is never retried: the server may have taken an event whose answer was lost, and would then publish it
-/// twice. Whoever can bear that tries again.
+/// A publish is not retried where the server may have taken the event, though its answer was lost: it would then be
+/// published twice. Whoever can bear that tries again. It is retried, once, where a server says that it is being stopped:
+/// another one may have taken its place.
 ///
 /// ```no_run
-/// use std::time::Duration;
+/// use std::time::{Duration, Instant};
 /// use long_polling::{Credentials, Publisher};
 ///
 /// let publisher = Publisher::new("http://localhost:8080/publish")
@@ -89,13 +90,20 @@ impl Publisher {
         let agent = self.agent.as_ref();
         let credentials = self.credentials.as_ref();
         let endpoint = Endpoint::new(&self.url, Some(&self.headers), credentials, agent)?;
-        let response = endpoint.publish(or_shared(agent), category, data, self.timeout)?;
+        let publish = |timeout| endpoint.publish(or_shared(agent), category, data, timeout);
+        let started = Instant::now();
+        let mut response = publish(self.timeout)?;
+        let left = self.timeout.saturating_sub(started.elapsed());
+        if is_stopping(&response) && !left.is_zero() {
+            response = publish(left)?;
+        }
         if response.success() {
             return Ok(response);
         }
-        // A 2xx without success is not of the API, and after a 5xx a proxy may speak for a server that took the event.
+        // A 2xx without success is not of the API, and after most 5xx a proxy may speak for a server that took the
+        // event.
         let of = match response.status {
-            300..500 => "the event, which was not published,",
+            300..500 | 503 => "the event, which was not published,",
             _ => "the event, which may have been published all the same,",
         };
         let words = response.error();
@@ -106,6 +114,12 @@ impl Publisher {
             words.as_deref(),
         ))
     }
+}
+
+/// A server that is being stopped says so once to each connection that was kept open. One that has been started in its
+/// place, on the same port, is reached by a new connection.
+fn is_stopping(response: &PublishResponse) -> bool {
+    response.status == 503 && response.headers.get("Connection") == Some("close")
 }
 
 /// Without the secrets that URL, headers and credentials may hold.

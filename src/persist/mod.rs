@@ -24,13 +24,13 @@ use crate::broker::{Broker, BrokerOptions, FileStatistics, Store};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 
-/// Where and how events are kept in a file, so that the next start has them again: the seed's `FilePersistorInfo`.
+/// Where and how events are kept in a file, so that the next start has them again: the Go package's `FilePersistorInfo`.
 ///
 /// The file has one line of JSON for each event, as golongpoll's has, and golongpoll's own files are read too. Events
 /// are written in the background: a publish does not wait for the disk, and what has not been written when the process
 /// is killed is lost. Stopping the server or broker writes everything.
 ///
-/// The seed's `Use: false` is `None` in place of this.
+/// The Go package's `Use: false` is `None` in place of this.
 ///
 /// ```
 /// use std::time::Duration;
@@ -44,14 +44,14 @@ use crate::event::Event;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilePersistorInfo {
-    /// The file, made where it is missing, in a folder that exists: the seed's `FileName`. One broker at a time may
+    /// The file, made where it is missing, in a folder that exists: the Go package's `FileName`. One broker at a time may
     /// have it.
     pub file_name: PathBuf,
-    /// Events are written once this many bytes of them wait: the seed's `WriteBufferSize`. With 0, every event is
+    /// Events are written once this many bytes of them wait: the Go package's `WriteBufferSize`. With 0, every event is
     /// written at once; more than 16 MiB counts as 16 MiB. Defaults to 64 KiB.
     pub write_buffer_size: usize,
     /// Events are written at the latest this long after the first that waits, and tried again this often where the
-    /// disk fails: the seed's `WriteFlushPeriodSeconds`. Zero is an error. Defaults to 1 second.
+    /// disk fails: the Go package's `WriteFlushPeriodSeconds`. Zero is an error. Defaults to 1 second.
     pub write_flush_period: Duration,
 }
 

@@ -24,7 +24,7 @@ use crate::wire::{Answer, PUBLISHED, SubscriptionRequest, check_category};
 
 /// How much larger than its data the body of a publish may be: the category, escaped, and the members' names.
 const ENVELOPE: usize = 8 * 1024;
-/// How much earlier than asked for a poll times out, at most: the seed's client gives up at that very moment.
+/// How much earlier than asked for a poll times out, at most: the Go package's client gives up at that very moment.
 const EARLY: Duration = Duration::from_millis(200);
 
 /// A connection that would be closed so soon after the answer is not offered for another request.

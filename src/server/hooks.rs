@@ -186,7 +186,7 @@ impl Response {
 
 type Check = dyn Fn(&Request) -> Result<(), Response> + Send + Sync;
 
-/// What runs before a poll or a publish: it lets the request pass, or gives the answer to send instead. The seed's
+/// What runs before a poll or a publish: it lets the request pass, or gives the answer to send instead. The Go package's
 /// `HandlerToRunBeforeSubscription` and `HandlerToRunBeforePublish`.
 ///
 /// It runs on a thread of its own request, so it may take its time. Where it panics, that request is answered with 500,

@@ -8,7 +8,7 @@ use crate::broker::BrokerOptions;
 use crate::error::Error;
 use crate::position::Cursor;
 
-/// The settings of a server: the seed's `ServerInfo`, with golongpoll's options and limits.
+/// The settings of a server: the Go package's `ServerInfo`, with golongpoll's options and limits.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,20 +27,20 @@ pub struct ServerInfo {
     /// machine. Port 0 takes a free one; see [`Server::local_address`](crate::Server::local_address). Defaults to
     /// `"127.0.0.1:8080"`.
     pub address: String,
-    /// The longest poll that is granted; a client that asks for more gets this. The seed's `TimeoutSeconds`. Defaults
+    /// The longest poll that is granted; a client that asks for more gets this. The Go package's `TimeoutSeconds`. Defaults
     /// to 120 seconds.
     pub timeout: Duration,
-    /// The path of polls. The seed's `SubscriptionURI`. Defaults to `"/events"`.
+    /// The path of polls. The Go package's `SubscriptionURI`. Defaults to `"/events"`.
     pub subscription_uri: String,
     /// Runs before each poll. Defaults to `None`.
     pub handler_to_run_before_subscription: Option<Handler>,
-    /// The path of publishes. The seed's `PublishURI`. Defaults to `"/publish"`.
+    /// The path of publishes. The Go package's `PublishURI`. Defaults to `"/publish"`.
     pub publish_uri: String,
     /// Runs before each publish. Defaults to `None`: whoever reaches the server may publish.
     pub handler_to_run_before_publish: Option<Handler>,
     /// Answers every other path. Defaults to `None`: 404.
     pub fallback: Option<Fallback>,
-    /// How a poll is answered that timed out. Defaults to 204, the seed's way.
+    /// How a poll is answered that timed out. Defaults to 204, the Go package's way.
     pub timeout_answer: TimeoutAnswer,
     /// Where a poll without a cursor starts. Defaults to now.
     pub poll_without_cursor: PollWithoutCursor,
@@ -63,7 +63,7 @@ pub struct ServerInfo {
 /// How a poll is answered that timed out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TimeoutAnswer {
-    /// 204 without a body: the seed's way.
+    /// 204 without a body: the Go package's way.
     #[default]
     NoContent,
     /// 200 with `{"timeout":"no events before timeout","timestamp":…}`: golongpoll's way, for its clients, of which the

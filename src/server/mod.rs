@@ -35,7 +35,7 @@ use tender::Tender;
 pub use hooks::{Fallback, Handler, Request, Response};
 pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
 
-/// Told if serving ends for a reason other than [`Server::stop`]: the seed's `listenAndServeFailureFunc`.
+/// Told if serving ends for a reason other than [`Server::stop`]: the Go package's `listenAndServeFailureFunc`.
 pub type FailureCallback = Box<dyn FnOnce(Error) + Send>;
 
 /// A long-polling server.
@@ -158,7 +158,7 @@ impl Server {
     /// Stops the server: no more connections are taken, parked subscribers are answered at once as if they had timed
     /// out, requests in flight may finish until the timeout, then the file is flushed. When this returns, the port can
     /// be listened on again. Connections that clients keep open are told to close when they are used again, and end
-    /// after [`idle_timeout`](ServerInfo::idle_timeout) where they are not. Stopping twice is fine.
+    /// after [`idle_timeout`](field@ServerInfo::idle_timeout) where they are not. Stopping twice is fine.
     ///
     /// # Errors
     ///
