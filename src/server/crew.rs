@@ -209,12 +209,13 @@ impl Crew {
             remote: None,
         };
         while let Some(gate) = &turn.gate {
-            let next = gate.next(self.receivers, |error| self.work.accept_failed(error));
+            let next = gate.next(
+                self.receivers,
+                |request| self.unless_queued(request),
+                |error| self.work.accept_failed(error),
+            );
             let Some(request) = next else { return };
             turn.remote = request.remote_addr().copied();
-            let Some(request) = self.unless_queued(request) else {
-                continue;
-            };
             self.serve(request, &mut turn);
             if turn.gate.is_none() {
                 self.serve_queued(turn.remote, &mut turn);
