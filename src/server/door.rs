@@ -347,6 +347,13 @@ impl Door {
         let _ = SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both);
     }
 
+    /// Undoes [`open`](Door::open), where the server can't start for another reason.
+    pub(super) fn withdraw(&self) {
+        self.shut();
+        self.close();
+        self.wait_until_free(Instant::now() + Duration::from_secs(1));
+    }
+
     /// Ends all waiting for requests.
     pub(super) fn close(&self) {
         self.gates.lock().drain(..).for_each(|gate| gate.close());

@@ -145,7 +145,13 @@ impl Visit<'_> {
     /// The answer that refuses.
     fn outcome(&mut self) -> Result<Step, Reply> {
         let info = &self.server.info;
+        let remote = self.request.remote_addr().copied();
+        if self.server.spoiled.has(remote) {
+            self.framing =
+                Framing::Broken("an earlier request of this connection had no clear end");
+        }
         if let Framing::Broken(why) = self.framing {
+            remote.inspect(|remote| self.server.spoiled.add(*remote));
             return Err(Reply::error(400, why));
         }
         let max = self

@@ -107,6 +107,7 @@ impl Tender {
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP;
             self.inner.broker.sweep();
+            self.inner.spoiled.forget(self.inner.info.idle_timeout());
         }
     }
 
