@@ -38,37 +38,49 @@ impl ParkedPeers {
     }
 }
 
-/// Connections on which a request had no clear end. What comes after it may be the rest of its body, though tiny_http
-/// takes it for another request; none of it may be served (RFC 9112, section 11.2). tiny_http can't be told to close
-/// such a connection.
+/// Why a connection is of no more use. tiny_http can't be told to close it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spoilt {
+    /// A request had no clear end. What comes after it may be the rest of its body, though tiny_http takes it for another
+    /// request; none of it may be served (RFC 9112, section 11.2).
+    Unclear,
+    /// The client does not read, so that there is no use in answering it, which waits for the write timeout each time.
+    Deaf,
+}
+
+/// The connections that are of no more use.
 #[derive(Default)]
 pub(super) struct Spoiled {
     /// With the time of the last request.
-    connections: Mutex<HashMap<SocketAddr, Instant>>,
+    connections: Mutex<HashMap<SocketAddr, (Spoilt, Instant)>>,
     /// False where there is none, as nearly always.
     any: AtomicBool,
 }
 
 impl Spoiled {
-    pub(super) fn add(&self, remote: SocketAddr) {
-        self.connections.lock().insert(remote, Instant::now());
+    pub(super) fn add(&self, remote: Option<SocketAddr>, why: Spoilt) {
+        let Some(remote) = remote else { return };
+        self.connections
+            .lock()
+            .insert(remote, (why, Instant::now()));
         self.any.store(true, Relaxed);
     }
 
-    pub(super) fn has(&self, remote: Option<SocketAddr>) -> bool {
+    pub(super) fn get(&self, remote: Option<SocketAddr>) -> Option<Spoilt> {
         if !self.any.load(Relaxed) {
-            return false;
+            return None;
         }
         let mut connections = self.connections.lock();
-        let last = remote.and_then(|remote| connections.get_mut(&remote));
-        last.map(|last| *last = Instant::now()).is_some()
+        let (why, last) = connections.get_mut(&remote?)?;
+        *last = Instant::now();
+        Some(*why)
     }
 
     /// Forgets connections that have said nothing for so long that tiny_http has ended them.
     pub(super) fn forget(&self, idle_timeout: Duration) {
         if self.any.load(Relaxed) {
             let mut connections = self.connections.lock();
-            connections.retain(|_, last| last.elapsed() <= idle_timeout);
+            connections.retain(|_, (_, last)| last.elapsed() <= idle_timeout);
             self.any.store(!connections.is_empty(), Relaxed);
         }
     }
