@@ -284,7 +284,8 @@ fn a_poll_parked_for_longer_than_the_idle_timeout_has_one_thread_and_one_descrip
     let (threads, descriptors) = (process.threads(), process.descriptors());
     let mut connections = crowd(process.address, 500);
     for connection in &mut connections {
-        connection.ask("GET", &poll("c", 60, ""));
+        // With a cursor, so that one that parks late is answered, too.
+        connection.ask("GET", &poll("c", 60, "&since_time=1"));
     }
     until("all are parked", || {
         process.descriptors() >= descriptors + 500

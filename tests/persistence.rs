@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use long_polling::{BrokerOptions, Cursor, EventId, FilePersistorInfo, Server, ServerInfo};
+use long_polling::{Broker, BrokerOptions, Cursor, EventId, FilePersistorInfo, Server, ServerInfo};
 use serde_json::{Value, json};
 use support::{Answer, Connection, LIMIT, buffered, get, info, poll, publish, until, until_parked};
 use tempfile::TempDir;
@@ -169,9 +169,19 @@ fn a_golongpoll_file_is_read_completely_and_appended_to() {
     assert_eq!(before, text);
     let mut lines = after_it.lines();
     assert_eq!(lines.next(), Some(""));
-    let line: Value = serde_json::from_str(lines.next().unwrap()).unwrap();
+    let lines: Vec<Value> = lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let [started, line, ended] = &lines[..] else {
+        panic!("{lines:?}")
+    };
     assert_eq!((&line["id"], &line["data"]), (&json!(id), &json!("new")));
-    assert!(lines.next().is_none() && after_it.ends_with('\n'));
+    // Arrays, which golongpoll passes over.
+    assert_eq!(
+        (&started[0], ended),
+        (&json!("started"), &json!(["ended", id]))
+    );
+    assert!(after_it.ends_with('\n'));
 
     let server = start(&file);
     let mut expected = UUIDS.to_vec();
@@ -251,15 +261,17 @@ fn the_file_is_complete_after_the_stop_whatever_the_buffer() {
             server.publish("c", &number).unwrap();
         }
         if write_buffer_size == 0 {
-            until("written", || server.statistics().file.written == 1000);
+            until("written", || server.statistics().file.written == 1001);
         }
         server.stop(LIMIT).unwrap();
         let statistics = server.statistics().file;
-        assert_eq!((statistics.written, statistics.pending), (1000, 0));
+        // And two lines that say that the run began and ended.
+        assert_eq!((statistics.written, statistics.pending), (1002, 0));
         assert_eq!((statistics.lost, statistics.write_failures), (0, 0));
         let text = fs::read_to_string(&file).unwrap();
         let numbers: Vec<u64> = text
             .lines()
+            .filter(|line| line.starts_with('{'))
             .map(|line| {
                 serde_json::from_str::<Value>(line).unwrap()["data"]
                     .as_u64()
@@ -282,7 +294,8 @@ fn events_are_written_when_the_flush_period_is_over() {
     until("written", || {
         fs::read_to_string(&file).unwrap().contains(&id)
     });
-    until("counted", || server.statistics().file.written == 1);
+    // And the line that says that the run began.
+    until("counted", || server.statistics().file.written == 2);
 }
 
 #[test]
@@ -292,6 +305,96 @@ fn a_server_that_is_dropped_has_written_everything() {
     server.publish("c", "kept").unwrap();
     drop(server);
     assert_eq!(buffered(&start(&file), "c").data(), ["kept"]);
+}
+
+#[test]
+fn an_event_that_was_deleted_by_its_retrieval_does_not_come_back() {
+    let (_folder, file) = folder();
+    let options = || BrokerOptions {
+        delete_after_first_retrieval: true,
+        ..BrokerOptions::default()
+    };
+    let open = || Broker::open(options(), FilePersistorInfo::new(&file)).unwrap();
+    let broker = open();
+    let now = |broker: &Broker, names: &[&str]| {
+        let batch = broker
+            .subscribe(names, Cursor::Oldest, Duration::ZERO)
+            .unwrap();
+        batch
+            .events()
+            .iter()
+            .map(|event| event.text().into_owned())
+            .collect::<Vec<_>>()
+    };
+    for (category, data) in [("a", "1"), ("b", "2"), ("a", "3"), ("c", "kept")] {
+        broker.publish(category, data).unwrap();
+    }
+    assert_eq!(now(&broker, &["a", "b"]), ["1", "2", "3"]);
+    // One that goes to a parked subscriber, and so was never in a ring buffer.
+    let follower = broker.clone();
+    let parked = std::thread::spawn(move || follower.subscribe("d", Cursor::Now, LIMIT).unwrap());
+    until("parked", || broker.statistics().parked == 1);
+    let last = broker.publish("d", "4").unwrap();
+    assert_eq!(parked.join().unwrap().last_id(), last);
+    broker.stop(LIMIT).unwrap();
+
+    let broker = open();
+    assert_eq!(now(&broker, &["a", "b", "d"]), [""; 0]);
+    let rest = broker
+        .subscribe(["a", "b", "d"], Cursor::LastId(last), Duration::ZERO)
+        .unwrap();
+    assert!(!rest.gap());
+    assert_eq!(now(&broker, &["c"]), ["kept"]);
+}
+
+#[test]
+fn a_position_told_by_a_run_without_events_is_known_after_a_clean_restart() {
+    let (_folder, file) = folder();
+    let mut position = None;
+    for round in 0..3 {
+        let broker = Broker::open(BrokerOptions::default(), FilePersistorInfo::new(&file)).unwrap();
+        let cursor = position.map_or(Cursor::Now, Cursor::LastId);
+        let batch = broker.subscribe("c", cursor, Duration::ZERO).unwrap();
+        assert!(!batch.gap() && batch.events().is_empty(), "{round}");
+        position = Some(batch.last_id());
+        broker.stop(LIMIT).unwrap();
+    }
+}
+
+#[test]
+fn a_run_that_did_not_end_properly_is_told_as_a_gap() {
+    let (_folder, file) = folder();
+    let open =
+        |file: &Path| Broker::open(BrokerOptions::default(), FilePersistorInfo::new(file)).unwrap();
+    let broker = open(&file);
+    let first = broker.publish("c", "1").unwrap();
+    let last = broker.publish("c", "2").unwrap();
+    broker.stop(LIMIT).unwrap();
+    let gap = |broker: &Broker, id| {
+        broker
+            .subscribe("c", Cursor::LastId(id), Duration::ZERO)
+            .unwrap()
+            .gap()
+    };
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(!gap(&open(&file), last));
+    // As a kill leaves it: without the line that says how the run ended, and then without the last event, too.
+    let mut lines: Vec<&str> = text.lines().collect();
+    for _ in 0..2 {
+        lines.pop();
+        fs::write(&file, lines.join("\n")).unwrap();
+        let broker = open(&file);
+        assert!(gap(&broker, first) && gap(&broker, last));
+        let next = broker.publish("c", "3").unwrap();
+        assert!(next > last && !gap(&broker, next));
+    }
+    // A line in the middle that can't be read.
+    fs::write(&file, text.replace("\"data\":\"1\"", "\"data\":!")).unwrap();
+    let broker = open(&file);
+    assert_eq!(broker.statistics().file.unreadable, 1);
+    assert!(!gap(&broker, last));
+    let started: Vec<String> = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert!(gap(&broker, started[1].parse().unwrap()));
 }
 
 #[test]

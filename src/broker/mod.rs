@@ -11,6 +11,7 @@ mod poll;
 mod ring;
 mod sequencer;
 mod statistics;
+mod store;
 mod waiter;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind};
-use crate::event::{Draft, Event};
+use crate::event::Draft;
 use crate::position::{Cursor, EventId};
 use crate::wire::{Categories, check_category};
 use catalog::{Catalog, Category, State};
@@ -34,16 +35,8 @@ pub use batch::Batch;
 pub use options::BrokerOptions;
 pub(crate) use poll::{Look, Parked, Polled};
 pub use statistics::{FileStatistics, Statistics};
+pub(crate) use store::{Record, Store};
 pub(crate) use waiter::Waiter;
-
-/// Where a broker's events are kept besides memory.
-pub(crate) trait Store: Send + Sync {
-    /// Takes an event. Called in publish order, under a lock: it must not wait for a disk.
-    fn append(&self, event: &Event);
-    /// Puts everything taken so far where it belongs; nothing comes after this.
-    fn stop(&self, timeout: Duration) -> Result<(), Error>;
-    fn statistics(&self) -> FileStatistics;
-}
 
 /// Categories, ring buffers and parked subscribers: all of a long-polling server but HTTP. A server has one inside; a
 /// program can use one alone, between its own threads. Cloning gives another handle to the same broker.
@@ -91,11 +84,11 @@ impl Broker {
         Broker::restore(options, |_| Ok(None))
     }
 
-    /// A broker that starts with the events that `load` gives to its argument, oldest first, and then keeps new ones in
-    /// the store that it returns.
+    /// A broker that starts with the records that `load` gives to its first argument, oldest first, and then keeps new
+    /// ones in the store that it returns.
     pub(crate) fn restore(
         options: BrokerOptions,
-        load: impl FnOnce(&mut dyn FnMut(Event)) -> Result<Option<Box<dyn Store>>, Error>,
+        load: impl FnOnce(&mut dyn FnMut(Record)) -> Result<Option<Box<dyn Store>>, Error>,
     ) -> Result<Self, Error> {
         options.check()?;
         let mut shared = Shared {
@@ -109,7 +102,12 @@ impl Broker {
             options,
         };
         let mut restorer = Restorer::default();
-        let store = load(&mut |event| shared.keep(restorer.place(event)))?;
+        let store = load(&mut |record| match record {
+            Record::Started(id) => restorer.start(id),
+            Record::Published(event) => shared.keep(restorer.place(event)),
+            Record::Taken(category, ids) => shared.forget(&category, &ids),
+            Record::Ended(id) => restorer.end(id),
+        })?;
         shared
             .catalog
             .all()
@@ -118,6 +116,7 @@ impl Broker {
             .for_each(|mut state| state.ring.sort_by_time());
         shared.sequencer = restorer.finish();
         shared.store = store;
+        shared.record(|| Record::Started(shared.sequencer.newest().1));
         shared.sweep();
         Ok(Broker(Arc::new(shared)))
     }
@@ -203,7 +202,9 @@ impl Broker {
     /// [`StopTimeout`](ErrorKind::StopTimeout) where that took longer than `timeout`.
     pub fn stop(&self, timeout: Duration) -> Result<(), Error> {
         self.release();
-        self.0.sequencer.close();
+        if self.0.sequencer.close() {
+            self.0.record(|| Record::Ended(self.0.sequencer.newest().1));
+        }
         self.0
             .store
             .as_ref()
@@ -297,9 +298,7 @@ impl Shared {
     /// Stamps an event and puts it where subscribers find it, under the lock of its category.
     fn publish_to(&self, state: &mut State, draft: Draft) -> Result<Published, Error> {
         let entry = self.sequencer.stamp(draft, |event| {
-            if let Some(store) = &self.store {
-                store.append(event);
-            }
+            self.record(|| Record::Published(event.clone()))
         })?;
         self.counters.published.fetch_add(1, Relaxed);
         let id = entry.event.id();
@@ -314,6 +313,7 @@ impl Shared {
                 .filter(|waiter| waiter.offer(batch))
                 .count();
             if taken > 0 {
+                self.record(|| Record::Taken(entry.event.shared_category().clone(), vec![id]));
                 return Ok(Published {
                     id,
                     waiters: BTreeMap::new(),
@@ -341,6 +341,29 @@ impl Shared {
         self.catalog.with(&name, |_, state| self.push(state, entry));
         if self.occupied.load(Relaxed) > self.options.max_categories {
             self.evict();
+        }
+    }
+
+    /// Lets go of events that an earlier run has handed out for good.
+    fn forget(&self, category: &str, ids: &[EventId]) {
+        let Some(category) = self.catalog.get(category) else {
+            return;
+        };
+        let Some(mut state) = category.lock() else {
+            return;
+        };
+        let removed = self.remove(&mut state.ring, |ring| ring.remove(ids));
+        self.counters.removed(removed);
+        let unused = state.is_unused();
+        drop(state);
+        if unused {
+            self.catalog.remove_unused(&category);
+        }
+    }
+
+    fn record(&self, record: impl FnOnce() -> Record) {
+        if let Some(store) = &self.store {
+            store.append(record());
         }
     }
 

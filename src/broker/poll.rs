@@ -11,7 +11,7 @@ use super::catalog::{Category, State};
 use super::ring::{Entry, Lost, Place};
 use super::sequencer::Placed;
 use super::waiter::{Waiter, Woken, stopped};
-use super::{Broker, Shared};
+use super::{Broker, Record, Shared};
 use crate::error::Error;
 use crate::event::Event;
 use crate::position::{Cursor, EventId};
@@ -164,7 +164,8 @@ impl Shared {
     ) -> Result<Polled, Error> {
         let newest = self.sequencer.newest();
         let (place, unplaced) = self.resolve(cursor, &locked.states, newest.0);
-        let gap = unplaced || locked.lost_after(|_| place, place);
+        let gap =
+            unplaced || locked.lost_after(|_| place, place) || self.sequencer.lost().after(place);
         let entries = self.take(&mut locked.states, |_| place, look != Look::AndLeave);
         if !entries.is_empty() || look != Look::AndPark {
             return Ok(Polled::Ready(Arc::new(batch(entries, gap, newest.1))));
@@ -223,12 +224,18 @@ impl Shared {
         place: impl Fn(usize) -> Place,
         retrieval: bool,
     ) -> Vec<Entry> {
-        let mut entries = Vec::new();
+        let mut entries: Vec<Entry> = Vec::new();
         for (at, state) in states.iter_mut().enumerate() {
+            let before = entries.len();
             entries.extend(state.ring.after(place(at)).cloned());
             if retrieval && self.options.delete_after_first_retrieval {
                 let removed = self.remove(&mut state.ring, |ring| ring.take_after(place(at)));
                 self.counters.removed(removed);
+                let taken = &entries[before..];
+                if let Some(first) = taken.first() {
+                    let ids = taken.iter().map(|entry| entry.event.id()).collect();
+                    self.record(|| Record::Taken(first.event.shared_category().clone(), ids));
+                }
             }
         }
         if states.len() > 1 {

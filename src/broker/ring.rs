@@ -143,6 +143,20 @@ impl Ring {
         }
     }
 
+    /// Takes these events out: handed out, not lost.
+    pub(crate) fn remove(&mut self, ids: &[EventId]) -> Removed {
+        let mut removed = Removed::default();
+        self.entries.retain(|entry| {
+            let keep = !ids.contains(&entry.event.id());
+            if !keep {
+                removed.events += 1;
+                removed.bytes += entry.event.as_json().len();
+            }
+            keep
+        });
+        removed
+    }
+
     /// The sequence number of the event with this id, searched from the newest: a follower's is most often that.
     pub(crate) fn find(&self, id: EventId) -> Option<u64> {
         let found = self

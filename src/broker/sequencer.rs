@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use super::ring::{Entry, Place};
+use super::ring::{Entry, Lost, Place};
 use super::waiter::stopped;
 use crate::error::Error;
 use crate::event::{Draft, Event};
@@ -15,16 +15,16 @@ use crate::position::{EventId, Run};
 /// the store, so that ids, timestamps and the file's lines have one order.
 pub(crate) struct Sequencer {
     run: Run,
-    /// The runs whose events came out of the file, in their order.
+    /// The runs that the file tells of, in their order.
     earlier: Vec<Span>,
+    /// What the file should have but has not.
+    lost: Lost,
     stamps: Mutex<Stamps>,
 }
 
 struct Stamps {
     sequence: u64,
     timestamp: u64,
-    /// The id of the newest event; before the first of this run, where it is not of our layout, this run's.
-    last_id: EventId,
     closed: bool,
 }
 
@@ -48,57 +48,106 @@ pub(crate) enum Placed {
     Foreign,
 }
 
-/// Reads a file's events back, oldest first, before the first new one is stamped.
+/// Reads back what a file tells, oldest first, before the first new event is stamped.
+///
+/// Sequence numbers have no holes but where something is missing. A run that did not say how it ended may have lost its
+/// last events: a number is left out for them, which counts as a lost event.
 #[derive(Default)]
 pub(crate) struct Restorer {
     earlier: Vec<Span>,
+    /// The last of `earlier` has not ended.
+    open: bool,
     sequence: u64,
     timestamp: u64,
-    last_id: Option<EventId>,
+    lost: Lost,
 }
 
 impl Restorer {
+    /// A run begins after this position.
+    pub(crate) fn start(&mut self, id: EventId) {
+        if let Some((run, sequence)) = id.parts() {
+            self.close();
+            self.go_to(sequence);
+            self.open(run);
+        }
+    }
+
     /// The event's place in the order. Ids of this crate bring their own; all others are numbered as they come.
     pub(crate) fn place(&mut self, event: Event) -> Entry {
         self.timestamp = self.timestamp.max(event.timestamp());
-        // Another kind of id says nothing to a poll of another category; the position is then told in our own.
-        self.last_id = event.id().parts().map(|_| event.id());
-        let sequence = match event.id().parts() {
+        match event.id().parts() {
             Some((run, sequence)) if sequence > self.sequence => {
-                match self.earlier.last_mut() {
-                    Some(span) if span.run == run => span.last = sequence,
-                    _ => self.earlier.push(Span {
-                        run,
-                        first: sequence,
-                        last: sequence,
-                    }),
+                if !self.open || self.earlier.last().is_none_or(|span| span.run != run) {
+                    self.close();
+                    self.open(run);
                 }
-                sequence
+                self.go_to(sequence - 1);
             }
-            _ => self.sequence + 1,
-        };
-        self.sequence = sequence;
-        Entry { sequence, event }
+            _ => {}
+        }
+        self.sequence += 1;
+        if let (true, Some(span)) = (self.open, self.earlier.last_mut()) {
+            span.last = self.sequence;
+        }
+        Entry {
+            sequence: self.sequence,
+            event,
+        }
     }
 
-    pub(crate) fn finish(self) -> Sequencer {
+    /// The run has ended at this position.
+    pub(crate) fn end(&mut self, id: EventId) {
+        if let Some((_, sequence)) = id.parts() {
+            self.go_to(sequence);
+            self.open = false;
+            if let Some(span) = self.earlier.last_mut() {
+                span.last = span.last.max(sequence);
+            }
+        }
+    }
+
+    fn open(&mut self, run: Run) {
+        let span = Span {
+            run,
+            first: self.sequence + 1,
+            last: self.sequence,
+        };
+        self.earlier.push(span);
+        self.open = true;
+    }
+
+    /// What the run that has not ended published last is not known.
+    fn close(&mut self) {
+        if std::mem::take(&mut self.open) {
+            self.go_to(self.sequence + 1);
+        }
+    }
+
+    /// The numbers up to this one are missing.
+    fn go_to(&mut self, sequence: u64) {
+        if sequence > self.sequence {
+            self.sequence = sequence;
+            self.lost = Lost {
+                sequence,
+                timestamp: self.timestamp,
+            };
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> Sequencer {
+        self.close();
         let random = RandomState::new().hash_one(0);
-        let newest_run = self
-            .earlier
-            .iter()
-            .map(|span| span.run.started())
-            .max()
-            .unwrap_or(0);
-        let run = Run::new(now().max(newest_run + 1), random);
+        let newest_run = self.earlier.iter().map(|span| span.run.started()).max();
+        let run = Run::new(now().max(newest_run.unwrap_or(0) + 1), random);
         let stamps = Stamps {
             sequence: self.sequence,
             timestamp: self.timestamp,
-            last_id: self.last_id.unwrap_or(EventId::new(run, self.sequence)),
             closed: false,
         };
         Sequencer {
             run,
             earlier: self.earlier,
+            lost: self.lost,
             stamps: Mutex::new(stamps),
         }
     }
@@ -117,26 +166,30 @@ impl Sequencer {
         }
         stamps.sequence += 1;
         stamps.timestamp = stamps.timestamp.max(now());
-        stamps.last_id = EventId::new(self.run, stamps.sequence);
         let entry = Entry {
             sequence: stamps.sequence,
-            event: draft.stamp(stamps.timestamp, stamps.last_id),
+            event: draft.stamp(stamps.timestamp, EventId::new(self.run, stamps.sequence)),
         };
         store(&entry.event);
         Ok(entry)
     }
 
-    /// After this no event is stamped, so the store has seen all.
-    pub(crate) fn close(&self) {
-        self.stamps.lock().closed = true;
+    /// After this no event is stamped, so the store has seen all. True the first time.
+    pub(crate) fn close(&self) -> bool {
+        !std::mem::replace(&mut self.stamps.lock().closed, true)
     }
 
-    /// The sequence number and the id of the newest event.
+    /// What the file should have had but had not.
+    pub(crate) fn lost(&self) -> Lost {
+        self.lost
+    }
+
+    /// The sequence number of the newest event, and the position after it.
     ///
     /// With the lock of a category held, all events of that category up to here are in its ring.
     pub(crate) fn newest(&self) -> (u64, EventId) {
         let stamps = self.stamps.lock();
-        (stamps.sequence, stamps.last_id)
+        (stamps.sequence, EventId::new(self.run, stamps.sequence))
     }
 
     /// The time, in Unix milliseconds, that an event would be stamped with now.
@@ -183,12 +236,24 @@ mod tests {
         sequencer.stamp(draft(), |_| ()).unwrap()
     }
 
+    /// What a file tells that ends with its last event, and so does not say how the run ended.
     fn restored(events: impl IntoIterator<Item = Event>) -> Sequencer {
         let mut restorer = Restorer::default();
         events
             .into_iter()
             .for_each(|event| drop(restorer.place(event)));
         restorer.finish()
+    }
+
+    /// A file of a run that published so many events and ended.
+    fn ended(run: Run, events: u64) -> Restorer {
+        let mut restorer = Restorer::default();
+        restorer.start(EventId::new(run, 0));
+        for number in 1..=events {
+            restorer.place(draft().stamp(number, EventId::new(run, number)));
+        }
+        restorer.end(EventId::new(run, events));
+        restorer
     }
 
     #[test]
@@ -207,14 +272,16 @@ mod tests {
         let id = EventId::new(Run::new(future, 5), 41);
         let sequencer = restored([draft().stamp(future, id)]);
         let next = stamped(&sequencer);
-        assert_eq!((next.sequence, next.event.timestamp()), (42, future));
+        // One number is left out for what the run may have lost.
+        assert_eq!((next.sequence, next.event.timestamp()), (43, future));
         assert!(next.event.id() > id);
     }
 
     #[test]
     fn positions_of_earlier_runs_are_known_as_far_as_the_file_goes() {
         let run = Run::new(1_700_000_000_000, 9);
-        let sequencer = restored((1..=3).map(|n| draft().stamp(n, EventId::new(run, n))));
+        let sequencer = ended(run, 3).finish();
+        assert_eq!(sequencer.lost(), Lost::default());
         let at = |sequence| Placed::At(Place::Sequence(sequence));
         assert_eq!(sequencer.locate(EventId::new(run, 2)), at(2));
         assert_eq!(sequencer.locate(EventId::new(run, 3)), at(3));
@@ -222,12 +289,81 @@ mod tests {
             sequencer.locate(EventId::new(run, 4)),
             Placed::Beyond(Place::Sequence(3))
         );
-        assert_eq!(sequencer.newest(), (3, EventId::new(run, 3)));
+        assert_eq!(sequencer.newest().0, 3);
         let next = stamped(&sequencer);
         assert_eq!(sequencer.locate(next.event.id()), at(4));
         let unknown = EventId::new(Run::new(1_700_000_000_000, 10), 1);
         assert_eq!(sequencer.locate(unknown), Placed::UnknownRun);
         assert_eq!(sequencer.locate(EventId::from(7)), Placed::Foreign);
+    }
+
+    #[test]
+    fn a_run_without_events_is_known_where_it_ended() {
+        let (first, second) = (
+            Run::new(1_700_000_000_000, 9),
+            Run::new(1_700_000_000_001, 9),
+        );
+        let mut restorer = ended(first, 3);
+        restorer.start(EventId::new(second, 3));
+        restorer.end(EventId::new(second, 3));
+        let sequencer = restorer.finish();
+        assert_eq!(
+            sequencer.locate(EventId::new(second, 3)),
+            Placed::At(Place::Sequence(3))
+        );
+        assert_eq!(
+            (sequencer.lost(), sequencer.newest().0),
+            (Lost::default(), 3)
+        );
+    }
+
+    #[test]
+    fn a_run_that_did_not_end_may_have_lost_what_it_published_last() {
+        let (first, second) = (
+            Run::new(1_700_000_000_000, 9),
+            Run::new(1_700_000_000_001, 9),
+        );
+        let mut restorer = ended(first, 3);
+        restorer.start(EventId::new(second, 3));
+        restorer.place(draft().stamp(9, EventId::new(second, 4)));
+        let sequencer = restorer.finish();
+        // Whoever has seen all that is left may yet have missed something, and whoever saw more has gone beyond it.
+        assert_eq!(
+            sequencer.lost(),
+            Lost {
+                sequence: 5,
+                timestamp: 9
+            }
+        );
+        assert!(sequencer.lost().after(Place::Sequence(4)));
+        assert_eq!(
+            sequencer.locate(EventId::new(second, 6)),
+            Placed::Beyond(Place::Sequence(4))
+        );
+        assert_eq!(stamped(&sequencer).sequence, 6);
+        assert!(!sequencer.lost().after(Place::Sequence(6)));
+    }
+
+    #[test]
+    fn a_number_that_is_missing_in_the_file_is_a_lost_event() {
+        let run = Run::new(1_700_000_000_000, 9);
+        let mut restorer = Restorer::default();
+        restorer.start(EventId::new(run, 0));
+        for number in [1, 2, 4] {
+            restorer.place(draft().stamp(number, EventId::new(run, number)));
+        }
+        restorer.end(EventId::new(run, 4));
+        assert_eq!(
+            restorer.finish().lost(),
+            Lost {
+                sequence: 3,
+                timestamp: 4
+            }
+        );
+        // Also the last ones.
+        let mut restorer = ended(run, 3);
+        restorer.end(EventId::new(run, 5));
+        assert_eq!(restorer.finish().lost().sequence, 5);
     }
 
     #[test]

@@ -44,13 +44,13 @@ pub struct FileStatistics {
     pub loaded: u64,
     /// Lines of the file that could not be read at the start.
     pub unreadable: u64,
-    /// Events written to the file.
+    /// Lines written to the file: one for each event, and one for each start, stop and retrieval that deletes.
     pub written: u64,
-    /// Events not yet written to the file.
+    /// Lines not yet written to the file.
     pub pending: u64,
     /// Writes that failed. What they did not write is kept and written again.
     pub write_failures: u64,
-    /// Events that are not in the file and will not be: writing failed for too long.
+    /// Lines that are not in the file and will not be: writing failed for too long.
     pub lost: u64,
 }
 

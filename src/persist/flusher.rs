@@ -5,14 +5,14 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
 
 use super::format::{count_lines, push_line};
-use crate::event::Event;
+use crate::broker::Record;
 
 /// Events that wait are written in pieces of about this size at least, once there is a reason to write.
 const BATCH_BYTES: usize = 64 << 10;
@@ -49,6 +49,8 @@ pub(super) struct Progress {
     pub(super) pending: AtomicI64,
     /// Bytes of the lines of all events that are pending; only the flusher makes it less.
     pub(super) pending_bytes: AtomicI64,
+    /// Somebody waits for all that is pending.
+    pub(super) urgent: AtomicBool,
     /// Why the last attempt to write or sync failed; `None` where it worked.
     pub(super) failure: Mutex<Option<String>>,
 }
@@ -68,7 +70,7 @@ pub(super) struct Flusher<L> {
     pub(super) write_flush_period: Duration,
     pub(super) progress: Arc<Progress>,
     /// Disconnected when the persistor has been stopped, and then received to its end.
-    pub(super) events: Receiver<Event>,
+    pub(super) records: Receiver<Record>,
     /// A message when `write_buffer_size` has been reached, rather than for every event: a publisher who wakes this
     /// thread pays for it, with the broker's lock held. Disconnected when the persistor has been stopped.
     pub(super) wake: Receiver<()>,
@@ -96,9 +98,9 @@ enum Wait {
 impl<L: LogFile> Flusher<L> {
     /// Writes until the persistor is stopped and everything is in the file and synced, or can't be.
     pub(super) fn run(mut self) {
-        while let Ok(event) = self.events.recv() {
+        while let Ok(record) = self.records.recv() {
             self.wait(Instant::now(), |flusher| flusher.has_enough());
-            push_line(&mut self.writing.unwritten, &event);
+            push_line(&mut self.writing.unwritten, &record);
             self.fill();
             if !self.write_all() {
                 return;
@@ -111,7 +113,8 @@ impl<L: LogFile> Flusher<L> {
     }
 
     fn has_enough(&self) -> bool {
-        self.progress.pending_bytes.load(Acquire) >= self.write_buffer_size as i64
+        self.progress.urgent.load(Acquire)
+            || self.progress.pending_bytes.load(Acquire) >= self.write_buffer_size as i64
     }
 
     /// Waits until the period since `start` is over, `done` holds after a wake-up, or the persistor is stopped.
@@ -135,9 +138,9 @@ impl<L: LogFile> Flusher<L> {
             unwritten.shrink_to(enough);
         }
         while unwritten.len() < enough
-            && let Ok(event) = self.events.try_recv()
+            && let Ok(record) = self.records.try_recv()
         {
-            push_line(unwritten, &event);
+            push_line(unwritten, &record);
         }
     }
 

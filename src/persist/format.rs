@@ -1,6 +1,13 @@
-//! One line of the file for one event: golongpoll's JSON object, so that each program reads the other's file.
+//! One line of the file for one record: an event as golongpoll's JSON object, so that each program reads the other's
+//! file, and what else is to be known as a JSON array, which golongpoll passes over.
 
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use crate::broker::Record;
 use crate::event::Event;
+use crate::position::EventId;
 
 /// The longest line that is read or written, in bytes.
 ///
@@ -11,18 +18,48 @@ pub(super) const MAX_LINE_BYTES: usize = 64 << 20;
 /// Why a line is no event, in words for the log.
 const MAX_REASON_CHARS: usize = 200;
 
-/// Adds the event as a line to `buffer`.
-pub(super) fn push_line(buffer: &mut Vec<u8>, event: &Event) {
-    buffer.extend_from_slice(event.as_json().as_bytes());
+const STARTED: &str = "started";
+const TAKEN: &str = "taken";
+const ENDED: &str = "ended";
+
+/// Adds the record as a line to `buffer`.
+pub(super) fn push_line(buffer: &mut Vec<u8>, record: &Record) {
+    match record {
+        Record::Published(event) => buffer.extend_from_slice(event.as_json().as_bytes()),
+        Record::Started(id) => push_array(buffer, STARTED, None, &[*id]),
+        Record::Taken(category, ids) => push_array(buffer, TAKEN, Some(category), ids),
+        Record::Ended(id) => push_array(buffer, ENDED, None, &[*id]),
+    }
     buffer.push(b'\n');
 }
 
-/// The bytes that [`push_line`] adds.
-pub(super) fn line_len(event: &Event) -> usize {
-    event.as_json().len() + 1
+/// `["taken","category","id","id"]`: a text for each.
+fn push_array(buffer: &mut Vec<u8>, what: &str, category: Option<&str>, ids: &[EventId]) {
+    let category = category.map(|category| serde_json::Value::from(category).to_string());
+    buffer.extend_from_slice(format!("[\"{what}\"").as_bytes());
+    for text in category
+        .into_iter()
+        .chain(ids.iter().map(|id| format!("\"{id}\"")))
+    {
+        buffer.push(b',');
+        buffer.extend_from_slice(text.as_bytes());
+    }
+    buffer.push(b']');
 }
 
-/// How many lines end within `bytes`, and so how many events: [`Event::as_json`] holds no line break.
+/// The bytes that [`push_line`] adds.
+pub(super) fn line_len(record: &Record) -> usize {
+    match record {
+        Record::Published(event) => event.as_json().len() + 1,
+        mark => {
+            let mut line = Vec::new();
+            push_line(&mut line, mark);
+            line.len()
+        }
+    }
+}
+
+/// How many lines end within `bytes`, and so how many records: none holds a line break.
 pub(super) fn count_lines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|byte| **byte == b'\n').count() as u64
 }
@@ -31,16 +68,40 @@ pub(super) fn count_lines(bytes: &[u8]) -> u64 {
 ///
 /// # Errors
 ///
-/// Why the line is not an event, in a few words.
-pub(super) fn parse_line(line: &[u8]) -> Result<Option<Event>, String> {
+/// Why the line is not a record, in a few words.
+pub(super) fn parse_line(line: &[u8]) -> Result<Option<Record>, String> {
     let line = line.trim_ascii();
-    if line.is_empty() {
-        return Ok(None);
-    }
+    let parsed = match line.first() {
+        None => return Ok(None),
+        Some(b'[') => parse_mark(line),
+        Some(_) => serde_json::from_slice::<Event>(line)
+            .map(Record::Published)
+            .map_err(|error| error.to_string()),
+    };
     // serde's messages quote the value that is wrong, however long it is.
-    serde_json::from_slice(line)
+    parsed
         .map(Some)
-        .map_err(|error| error.to_string().chars().take(MAX_REASON_CHARS).collect())
+        .map_err(|why| why.chars().take(MAX_REASON_CHARS).collect())
+}
+
+fn parse_mark(line: &[u8]) -> Result<Record, String> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    let texts: Vec<Text<'_>> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let texts: Vec<&str> = texts.iter().map(|Text(text)| &**text).collect();
+    let id = |text: &str| {
+        text.parse()
+            .map_err(|error: crate::Error| error.to_string())
+    };
+    match texts[..] {
+        [STARTED, position] => Ok(Record::Started(id(position)?)),
+        [TAKEN, category, ref ids @ ..] => {
+            let ids = ids.iter().map(|text| id(text)).collect::<Result<_, _>>()?;
+            Ok(Record::Taken(category.into(), ids))
+        }
+        [ENDED, position] => Ok(Record::Ended(id(position)?)),
+        _ => Err("an array of no known kind".into()),
+    }
 }
 
 #[cfg(test)]
@@ -51,20 +112,32 @@ mod tests {
     #[test]
     fn a_line_is_read_as_it_was_written() {
         let event = event(7, "line\nbreak \u{2028} é");
-        let mut line = Vec::new();
-        push_line(&mut line, &event);
-        assert_eq!(line.len(), line_len(&event));
-        assert_eq!(count_lines(&line), 1);
-        assert!(line.ends_with(b"}\n"));
-        assert_eq!(parse_line(&line), Ok(Some(event.clone())));
-        line.truncate(line.len() - 1);
-        assert_eq!(parse_line(&line), Ok(Some(event)));
+        let id = event.id();
+        for record in [
+            Record::Started(id),
+            Record::Published(event),
+            Record::Taken(
+                "c\"\n\u{1}é".into(),
+                vec![id, EventId::from(0), EventId::from(u128::MAX)],
+            ),
+            Record::Ended(id),
+        ] {
+            let mut line = Vec::new();
+            push_line(&mut line, &record);
+            assert_eq!(line.len(), line_len(&record));
+            assert_eq!(count_lines(&line), 1);
+            assert_eq!(parse_line(&line), Ok(Some(record.clone())));
+            line.truncate(line.len() - 1);
+            assert_eq!(parse_line(&line), Ok(Some(record)));
+        }
     }
 
     #[test]
     fn members_may_stand_in_any_order_and_others_among_them() {
         let line = br#" {"id":"d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60","x":[{}],"data":null,"category":"c","timestamp":3} "#;
-        let event = parse_line(line).unwrap().unwrap();
+        let Ok(Some(Record::Published(event))) = parse_line(line) else {
+            panic!("no event");
+        };
         assert_eq!(
             (event.timestamp(), event.category(), event.data()),
             (3, "c", "null")
@@ -85,6 +158,11 @@ mod tests {
         for line in [
             &b"{"[..],
             b"null",
+            b"[]",
+            b"[1]",
+            br#"["unknown","d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60"]"#,
+            br#"["ended"]"#,
+            br#"["ended","7"]"#,
             b"{}",
             b"\0\0\0\0",
             b"\xff\xfe",

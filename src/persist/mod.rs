@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::Mutex;
@@ -20,9 +20,8 @@ use parking_lot::Mutex;
 use self::flusher::{Flusher, LogFile, Progress, Writing};
 use self::format::{MAX_LINE_BYTES, line_len};
 pub(crate) use self::recovery::Loaded;
-use crate::broker::{Broker, BrokerOptions, FileStatistics, Store};
+use crate::broker::{Broker, BrokerOptions, FileStatistics, Record, Store};
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
 
 /// Where and how events are kept in a file, so that the next start has them again: the Go package's `FilePersistorInfo`.
 ///
@@ -90,6 +89,8 @@ impl FilePersistorInfo {
 const MAX_PENDING_BYTES: i64 = MAX_LINE_BYTES as i64;
 /// Small beside [`MAX_PENDING_BYTES`], which counts what the buffer holds too.
 const MAX_WRITE_BUFFER_BYTES: usize = 16 << 20;
+/// How long a start waits for the disk to take that a run began.
+const START_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a persistor that is dropped without a stop may take to write what it holds.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -108,7 +109,7 @@ pub(crate) struct FilePersistor {
 }
 
 struct Queue {
-    events: Sender<Event>,
+    records: Sender<Record>,
     wake: Sender<()>,
 }
 
@@ -122,7 +123,7 @@ impl FilePersistor {
     /// `InvalidSetting` for a setting that can't be used; `File` where the file can't be opened or read.
     pub(crate) fn open(
         info: &FilePersistorInfo,
-        each: impl FnMut(Event),
+        each: impl FnMut(Record),
     ) -> Result<(FilePersistor, Loaded), Error> {
         info.check()?;
         let file = open_file(&info.file_name)?;
@@ -142,7 +143,7 @@ impl FilePersistor {
     ) -> Result<Self, Error> {
         let write_buffer_size = info.write_buffer_size.min(MAX_WRITE_BUFFER_BYTES);
         let progress = Arc::new(Progress::default());
-        let (events, flusher_events) = crossbeam_channel::unbounded();
+        let (records, flusher_records) = crossbeam_channel::unbounded();
         let (wake, flusher_wake) = crossbeam_channel::bounded(1);
         let (end, ended) = crossbeam_channel::bounded(0);
         let flusher = Flusher {
@@ -152,7 +153,7 @@ impl FilePersistor {
             write_buffer_size,
             write_flush_period: info.write_flush_period,
             progress: progress.clone(),
-            events: flusher_events,
+            records: flusher_records,
             wake: flusher_wake,
             writing: Writing::default(),
         };
@@ -173,25 +174,34 @@ impl FilePersistor {
             max_pending_bytes,
             loaded,
             progress,
-            queue: Mutex::new(Some(Queue { events, wake })),
+            queue: Mutex::new(Some(Queue { records, wake })),
             ended,
             thread: Mutex::new(Some(thread)),
         })
     }
+
+    /// Waits for the flusher, but not for long where the disk fails: that is told elsewhere.
+    fn wait_until_written(&self) {
+        let end = Instant::now() + START_TIMEOUT;
+        while self.progress.pending() > 0 && Instant::now() < end {
+            thread::park_timeout(Duration::from_millis(1));
+        }
+        self.progress.urgent.store(false, Release);
+    }
 }
 
 impl Store for FilePersistor {
-    /// Hands an event to the flusher, and never waits for the disk. The file has events in the order of these calls.
-    fn append(&self, event: &Event) {
+    /// Hands a record to the flusher, and never waits for the disk, but for the first: that a run began is in the file
+    /// before anybody can see an event of it. The file has records in the order of these calls.
+    fn append(&self, record: Record) {
         let progress = &*self.progress;
-        let bytes = line_len(event) as i64;
-        let queue = self.queue.lock();
-        let Some(queue) = &*queue else {
+        let bytes = line_len(&record) as i64;
+        let guard = self.queue.lock();
+        let Some(queue) = &*guard else {
             progress.lost.fetch_add(1, Relaxed);
             log::error!(
-                "{}: event {} came after the stop and is not in the file",
-                self.file_name.display(),
-                event.id()
+                "{}: {record:?} came after the stop and is not in the file",
+                self.file_name.display()
             );
             return;
         };
@@ -201,12 +211,21 @@ impl Store for FilePersistor {
             return;
         }
         // Fails only where the flusher gave up, and then the event stays pending, which `stop` tells.
-        let _ = queue.events.send(event.clone());
+        let urgent = matches!(record, Record::Started(_));
+        let _ = queue.records.send(record);
         // Counted after it was sent, so that the flusher finds all that is counted.
         progress.pending.fetch_add(1, Relaxed);
         let before = progress.pending_bytes.fetch_add(bytes, Release);
         if before < self.write_buffer_size && before + bytes >= self.write_buffer_size {
             let _ = queue.wake.try_send(());
+        }
+        if urgent {
+            progress.urgent.store(true, Release);
+            let _ = queue.wake.try_send(());
+        }
+        drop(guard);
+        if urgent {
+            self.wait_until_written();
         }
     }
 

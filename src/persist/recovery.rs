@@ -1,10 +1,10 @@
-//! Reading a file back when it is opened: every readable event in the file's order, whatever else stands between them.
+//! Reading a file back when it is opened: every readable record in the file's order, whatever else stands between them.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use super::format::{MAX_LINE_BYTES, parse_line};
-use crate::event::Event;
+use crate::broker::Record;
 
 /// How many unreadable lines are logged one by one, before their sum.
 const LINES_LOGGED: u64 = 5;
@@ -33,7 +33,7 @@ pub(crate) struct Loaded {
 pub(super) fn read_back(
     file: impl Read,
     file_name: &Path,
-    each: impl FnMut(Event),
+    each: impl FnMut(Record),
 ) -> io::Result<Loaded> {
     read_lines(file, file_name, MAX_LINE_BYTES, each)
 }
@@ -42,7 +42,7 @@ fn read_lines(
     file: impl Read,
     file_name: &Path,
     max_line_bytes: usize,
-    mut each: impl FnMut(Event),
+    mut each: impl FnMut(Record),
 ) -> io::Result<Loaded> {
     let mut reader = BufReader::with_capacity(READ_BYTES, file);
     let mut loaded = Loaded {
@@ -72,9 +72,9 @@ fn read_lines(
         within_long_line = !loaded.ends_with_newline;
         match parsed {
             Ok(None) => {}
-            Ok(Some(event)) => {
-                loaded.events += 1;
-                each(event);
+            Ok(Some(record)) => {
+                loaded.events += u64::from(matches!(record, Record::Published(_)));
+                each(record);
             }
             Err(reason) => {
                 loaded.unreadable += 1;
@@ -106,8 +106,9 @@ mod tests {
     fn read(file: impl AsRef<[u8]>, max_line_bytes: usize) -> (Vec<u64>, Loaded) {
         let mut timestamps = Vec::new();
         let name = Path::new("events.log");
-        let loaded = read_lines(file.as_ref(), name, max_line_bytes, |event| {
-            timestamps.push(event.timestamp())
+        let loaded = read_lines(file.as_ref(), name, max_line_bytes, |record| match record {
+            Record::Published(event) => timestamps.push(event.timestamp()),
+            mark => panic!("{mark:?}"),
         });
         (timestamps, loaded.unwrap())
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use super::*;
-use crate::event::Draft;
+use crate::event::{Draft, Event};
 use crate::position::{EventId, Run};
 
 /// An event whose sequence number is its timestamp.
@@ -34,13 +34,19 @@ fn folder() -> (TempDir, FilePersistorInfo) {
 
 fn open(info: &FilePersistorInfo) -> (FilePersistor, Vec<Event>, Loaded) {
     let mut events = Vec::new();
-    let (persistor, loaded) = FilePersistor::open(info, |event| events.push(event)).unwrap();
+    let (persistor, loaded) = FilePersistor::open(info, |record| match record {
+        Record::Published(event) => events.push(event),
+        mark => panic!("{mark:?}"),
+    })
+    .unwrap();
     assert_eq!(loaded.events, events.len() as u64);
     (persistor, events, loaded)
 }
 
 fn append(persistor: &FilePersistor, events: &[Event]) {
-    events.iter().for_each(|event| persistor.append(event));
+    events
+        .iter()
+        .for_each(|event| persistor.append(Record::Published(event.clone())));
 }
 
 #[test]
@@ -70,7 +76,7 @@ fn several_threads_may_append_and_no_line_is_mangled() {
             let persistor = &persistor;
             scope.spawn(move || {
                 for number in 0..1000 {
-                    persistor.append(&event(first * 1000 + number, "x"));
+                    persistor.append(Record::Published(event(first * 1000 + number, "x")));
                 }
             });
         }

@@ -86,7 +86,7 @@ fn append(persistor: &FilePersistor, timestamps: std::ops::Range<u64>) -> String
     let mut lines = String::new();
     for timestamp in timestamps {
         let event = event(timestamp, "some data");
-        persistor.append(&event);
+        persistor.append(Record::Published(event.clone()));
         lines += &format!("{event}\n");
     }
     lines
@@ -95,7 +95,7 @@ fn append(persistor: &FilePersistor, timestamps: std::ops::Range<u64>) -> String
 #[test]
 fn nothing_is_written_before_the_buffer_is_full() {
     let file = FakeFile::default();
-    let size = 4 * line_len(&event(1, "some data"));
+    let size = 4 * line_len(&Record::Published(event(1, "some data")));
     let persistor = file.start(size, NEVER, 1 << 20);
     let lines = append(&persistor, 1..5);
     wait_until(|| persistor.statistics().written == 4);
@@ -185,7 +185,7 @@ fn append_does_not_wait_for_a_stalled_disk() {
 fn beyond_the_bound_the_newest_events_are_lost_and_counted() {
     let file = FakeFile::default();
     *file.broken.lock() = true;
-    let max = 10 * line_len(&event(10, "some data")) as i64;
+    let max = 10 * line_len(&Record::Published(event(10, "some data"))) as i64;
     let persistor = file.start(0, SOON, max);
     let mut lines = append(&persistor, 10..20);
     append(&persistor, 20..25);
@@ -203,7 +203,7 @@ fn beyond_the_bound_the_newest_events_are_lost_and_counted() {
 
 #[test]
 fn stop_says_how_many_events_a_failing_disk_did_not_take() {
-    let line = line_len(&event(1, "some data"));
+    let line = line_len(&Record::Published(event(1, "some data")));
     let full = || Step::Fail(io::ErrorKind::StorageFull);
     let file = FakeFile::with([Step::Take(line + 50), full(), full()]);
     let persistor = file.start(1 << 20, NEVER, 1 << 20);
