@@ -317,7 +317,9 @@ fn nginx_hands_on_pipelined_requests_one_after_the_other_and_not_without_end() {
 
     // And not more than so many reach it on one connection.
     let before = server.statistics().published;
-    let most = number("keepalive_requests", "");
+    let most = 1000;
+    let fewer = [("keepalive_requests 10000", "keepalive_requests 1000")];
+    let nginx = Nginx::changed(server.local_address(), &fewer);
     let mut connection = nginx.connect();
     let mut other_half = Connection::over(connection.stream().try_clone().unwrap());
     let sender =
@@ -473,7 +475,9 @@ fn streams_through_nginx_lose_and_repeat_nothing() {
         },
         ..info()
     });
-    let nginx = Nginx::before(server.local_address());
+    // So that nginx ends many connections on the way.
+    let fewer = [("keepalive_requests 10000", "keepalive_requests 50")];
+    let nginx = Nginx::changed(server.local_address(), &fewer);
     let (events, publishes) = (nginx.url("/events"), nginx.url("/publish"));
     thread::scope(|scope| {
         for pair in 0..PAIRS {

@@ -64,9 +64,9 @@ pub struct ServerInfo {
     pub restore_timeout: Duration,
     /// The proxies before the server, whose word about where a request came from is taken: where a connection comes from
     /// one of these addresses, [`Request::remote_address`](crate::server::Request::remote_address) is what
-    /// `X-Forwarded-For` tells. Whoever connects from one of them can claim any address; so name only machines on which
-    /// nobody else runs programs, and let the proxy set the field (README, "Deploying"). Defaults to none: the field is
-    /// ignored, since anybody can send it.
+    /// `X-Forwarded-For` tells. Every program that can connect from one of them can claim any address, and so can every
+    /// client of a proxy that hands the field on as it came: it must set it, or append to it (README, "Deploying").
+    /// Defaults to none: the field is ignored, since anybody can send it.
     pub trusted_proxies: Vec<IpAddr>,
 }
 
