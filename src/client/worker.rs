@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, select};
+use crossbeam_channel::{Receiver, Sender, select_biased};
 
 use super::endpoint::{Endpoint, GRACE};
 use super::response::SubscriptionResponse;
@@ -74,7 +74,8 @@ impl Worker {
         if !matches!(sent, Some(Ok(()))) {
             return Some(gone());
         }
-        select! {
+        // In this order: a poll that failed because of the stop is no error.
+        select_biased! {
             recv(self.stopped) -> _ => None,
             recv(self.replies) -> reply => Some(reply.unwrap_or_else(|_| gone())),
         }

@@ -6,6 +6,7 @@
 //! receive; and the threads that receive are few and warm: with thousands of threads waiting for requests, publishes
 //! fall to a quarter, since each is then received by the thread that has slept longest.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -38,8 +39,8 @@ pub(super) struct Crew {
     idle: Mutex<Idle>,
     /// Told when no request is being served any more.
     done: Condvar,
-    /// Connections of which a request is being served by a thread that has passed its turn, each with the requests that
-    /// came after it. A connection's answers leave in order, so whoever served one of these would wait.
+    /// Connections of which a request is being served, each with the requests that came after it. A connection's answers
+    /// leave in order, so whoever served one of these at the same time would wait for the first.
     queues: Mutex<HashMap<SocketAddr, VecDeque<tiny_http::Request>>>,
 }
 
@@ -99,6 +100,8 @@ pub(super) struct Turn {
     gate: Option<Arc<Gate>>,
     /// The connection of the request being served.
     remote: Option<SocketAddr>,
+    /// Another thread finishes the request, and serves those that came after it on its connection.
+    handed_over: bool,
 }
 
 impl Turn {
@@ -108,13 +111,13 @@ impl Turn {
     ///
     /// Where no thread can be had: then this one has to go on receiving, and may not wait.
     pub(super) fn pass(&mut self) -> io::Result<()> {
-        if let Some(gate) = self.gate.take() {
-            if let Err((error, _)) = self.crew.call(Call::Turn(gate.clone())) {
-                self.gate = Some(gate);
-                return Err(error);
-            }
-            self.crew.begin_queue(self.remote);
-        }
+        let Some(gate) = &self.gate else {
+            return Ok(());
+        };
+        self.crew
+            .call(Call::Turn(gate.clone()))
+            .map_err(|(error, _)| error)?;
+        self.gate = None;
         Ok(())
     }
 
@@ -125,16 +128,15 @@ impl Turn {
         if self.gate.is_none() {
             return finish(true);
         }
-        self.crew.begin_queue(self.remote);
         self.crew.idle.lock().serving += 1;
         if let Err((_, Call::Finish(finish, _))) =
             self.crew.call(Call::Finish(Box::new(finish), self.remote))
         {
             // No thread can be had.
             finish(false);
-            let crew = self.crew.clone();
-            crew.served();
-            crew.serve_queued(self.remote, self);
+            self.crew.served();
+        } else {
+            self.handed_over = true;
         }
     }
 }
@@ -207,18 +209,17 @@ impl Crew {
             crew: self.clone(),
             gate: Some(gate),
             remote: None,
+            handed_over: false,
         };
         while let Some(gate) = &turn.gate {
-            let next = gate.next(self.receivers, |error| self.work.accept_failed(error));
+            let next = gate.next(
+                self.receivers,
+                |request| self.unless_queued(request),
+                |error| self.work.accept_failed(error),
+            );
             let Some(request) = next else { return };
             turn.remote = request.remote_addr().copied();
-            let Some(request) = self.unless_queued(request) else {
-                continue;
-            };
-            self.serve(request, &mut turn);
-            if turn.gate.is_none() {
-                self.serve_queued(turn.remote, &mut turn);
-            }
+            self.serve_connection(request, &mut turn);
         }
     }
 
@@ -229,14 +230,29 @@ impl Crew {
             log::error!("finishing a request panicked");
         }
         self.served();
-        self.serve_queued(
-            remote,
-            &mut Turn {
-                crew: self.clone(),
-                gate: None,
-                remote,
-            },
-        );
+        if let Some(next) = self.next_queued(remote) {
+            self.serve_connection(
+                next,
+                &mut Turn {
+                    crew: self.clone(),
+                    gate: None,
+                    remote,
+                    handed_over: false,
+                },
+            );
+        }
+    }
+
+    /// Serves a request, and then those that its connection has sent meanwhile.
+    fn serve_connection(&self, request: tiny_http::Request, turn: &mut Turn) {
+        let mut next = Some(request);
+        while let Some(request) = next {
+            self.serve(request, turn);
+            if std::mem::take(&mut turn.handed_over) {
+                return;
+            }
+            next = self.next_queued(turn.remote);
+        }
     }
 
     fn serve(&self, request: tiny_http::Request, turn: &mut Turn) {
@@ -256,38 +272,26 @@ impl Crew {
         }
     }
 
-    /// Serves the requests that a connection has sent meanwhile.
-    fn serve_queued(&self, remote: Option<SocketAddr>, turn: &mut Turn) {
-        while let Some(request) = remote.and_then(|remote| self.next_queued(remote)) {
-            self.serve(request, turn);
-        }
-    }
-
-    /// From now on, requests of this connection wait until the present one is done.
-    fn begin_queue(&self, remote: Option<SocketAddr>) {
-        if let Some(remote) = remote {
-            self.queues.lock().entry(remote).or_default();
-        }
-    }
-
     /// Gives the request back unless an earlier one of its connection is still being served: then it has to wait.
     fn unless_queued(&self, request: tiny_http::Request) -> Option<tiny_http::Request> {
-        let mut queues = self.queues.lock();
-        let queue = request
-            .remote_addr()
-            .and_then(|remote| queues.get_mut(remote));
-        match queue {
-            Some(queue) => queue.push_back(request),
-            None => return Some(request),
+        let Some(remote) = request.remote_addr() else {
+            return Some(request);
+        };
+        match self.queues.lock().entry(*remote) {
+            Entry::Occupied(mut queue) => queue.get_mut().push_back(request),
+            Entry::Vacant(queue) => {
+                queue.insert(VecDeque::new());
+                return Some(request);
+            }
         }
         None
     }
 
-    fn next_queued(&self, remote: SocketAddr) -> Option<tiny_http::Request> {
+    fn next_queued(&self, remote: Option<SocketAddr>) -> Option<tiny_http::Request> {
         let mut queues = self.queues.lock();
-        let next = queues.get_mut(&remote).and_then(VecDeque::pop_front);
+        let next = queues.get_mut(&remote?)?.pop_front();
         if next.is_none() {
-            queues.remove(&remote);
+            queues.remove(&remote?);
         }
         next
     }
@@ -338,12 +342,15 @@ impl Crew {
         idle.serving == 0
     }
 
+    /// Ends the idle threads.
+    pub(super) fn dismiss_idle(&self) {
+        let seats = std::mem::take(&mut self.idle.lock().seats);
+        seats.iter().for_each(|seat| seat.call(Call::Leave));
+    }
+
     /// Ends the idle threads, and the others when they are done.
     pub(super) fn close(&self) {
-        let mut idle = self.idle.lock();
-        idle.closed = true;
-        let seats = std::mem::take(&mut idle.seats);
-        drop(idle);
-        seats.iter().for_each(|seat| seat.call(Call::Leave));
+        self.idle.lock().closed = true;
+        self.dismiss_idle();
     }
 }

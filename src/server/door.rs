@@ -30,8 +30,10 @@ const BUSY_ROUND: Duration = Duration::from_millis(100);
 const QUIET_ROUND: Duration = Duration::from_millis(500);
 /// A knock that does not come out for so long, while no other connection does, tells that nobody accepts.
 const UNANSWERED: Duration = Duration::from_millis(300);
-/// A gate that fails is not replaced sooner after the last replacement.
-const REOPEN_PAUSE: Duration = Duration::from_millis(400);
+/// How long to wait for a new gate to prove itself before yet another is opened: twice as long each time, up to the
+/// longest, which grows once serving counts as failed.
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_REOPEN_PAUSE: Duration = Duration::from_millis(400);
 /// A gate out of which no knock has come for so long, while others do well, has ended.
 const LIFELESS: Duration = Duration::from_secs(60);
 
@@ -55,11 +57,55 @@ struct Rounds {
     newcomers: usize,
     /// The knock that has not come out yet.
     knock: Option<Knock>,
-    /// Why nobody accepts connections, as far as is known.
-    broken: Option<io::Error>,
-    /// When a new gate was last opened, or could not be.
-    reopened: Option<Instant>,
+    /// Nobody accepts, as far as is known.
+    failing: Option<Failing>,
     closing: bool,
+}
+
+/// Since when and why nobody accepts.
+struct Failing {
+    since: Instant,
+    why: String,
+    /// Another gate is wanted: the last one has ended.
+    ended: bool,
+    reopen_at: Instant,
+    pause: Duration,
+}
+
+impl Rounds {
+    /// The accept loop has ended.
+    fn fail(&mut self, why: &io::Error) {
+        let now = Instant::now();
+        let why = why.to_string();
+        let failing = self.failing.get_or_insert_with(|| {
+            log::warn!("accepting connections failed: {why}");
+            Failing {
+                since: now,
+                why: String::new(),
+                ended: true,
+                reopen_at: now,
+                pause: REOPEN_PAUSE,
+            }
+        });
+        (failing.why, failing.ended) = (why, true);
+    }
+
+    fn may_reopen(&self) -> bool {
+        self.failing
+            .as_ref()
+            .is_some_and(|failing| failing.ended && Instant::now() >= failing.reopen_at)
+    }
+
+    /// Somebody was accepted.
+    fn recover(&mut self) {
+        self.knock = None;
+        if let Some(failing) = self.failing.take() {
+            log::warn!(
+                "connections are accepted again after {:?}",
+                failing.since.elapsed()
+            );
+        }
+    }
 }
 
 /// A knock on its way.
@@ -71,23 +117,14 @@ struct Knock {
     proofs: u64,
 }
 
-impl Rounds {
-    /// Nobody accepts, and it is time to open another gate.
-    fn may_reopen(&self) -> bool {
-        self.broken.is_some() && self.reopened.is_none_or(|at| at.elapsed() >= REOPEN_PAUSE)
-    }
-}
-
 /// What a round at the door has come to.
 pub(super) enum Round {
     /// Connections are accepted, as far as is known.
     Well,
-    /// They are not, and it is not yet time for another gate.
-    Broken,
+    /// They are not, since then and for that reason.
+    Failing(Instant, String),
     /// A new gate, for which receivers are wanted.
     Opened(Arc<Gate>),
-    /// No gate could be opened for this reason.
-    Failed(io::Error),
     Closing,
 }
 
@@ -151,11 +188,10 @@ impl Door {
     }
 
     /// Told of the error that ended an accept loop.
-    pub(super) fn accept_failed(&self, error: io::Error) {
+    pub(super) fn accept_failed(&self, error: &io::Error) {
         let mut rounds = self.rounds.lock();
         if !rounds.closing {
-            log::warn!("accepting connections failed: {error}");
-            rounds.broken = Some(error);
+            rounds.fail(error);
             self.called.notify_one();
         }
     }
@@ -164,7 +200,7 @@ impl Door {
     pub(super) fn tend(&self, busy: bool) -> Round {
         let mut rounds = self.rounds.lock();
         if rounds.newcomers == 0 && !rounds.may_reopen() && !rounds.closing {
-            let busy = busy || rounds.broken.is_some();
+            let busy = busy || rounds.failing.is_some();
             let round = if busy {
                 BUSY_ROUND.min(self.quiet_round)
             } else {
@@ -176,14 +212,14 @@ impl Door {
             return Round::Closing;
         }
         let newcomers = std::mem::take(&mut rounds.newcomers);
-        if newcomers > 0 {
-            // Somebody was accepted, so somebody accepts.
+        if newcomers > 0 && rounds.failing.is_none() {
+            // Somebody was accepted, so somebody accepts. While failing, it may have been one from before.
             rounds.knock = None;
         }
         drop(rounds);
         (0..newcomers).for_each(|_| self.knock());
         self.prove();
-        self.reopen_if_broken()
+        self.reopen()
     }
 
     /// Connects and hangs up at once. With SO_LINGER 0 that leaves no connection in TIME_WAIT.
@@ -198,28 +234,37 @@ impl Door {
         let proofs = self.gates.lock().iter().map(|gate| gate.proofs()).sum();
         let mut rounds = self.rounds.lock();
         match &rounds.knock {
-            Some(knock) if knock.proofs != proofs => (rounds.knock, rounds.broken) = (None, None),
+            Some(knock) if knock.proofs != proofs => rounds.recover(),
             Some(knock) if knock.sent.elapsed() < UNANSWERED => return,
             Some(_) => {
                 rounds.knock = None;
-                rounds.broken.get_or_insert_with(|| {
-                    io::Error::other("a knock at the own door is not answered")
-                });
+                rounds.fail(&io::Error::other(
+                    "a knock at the own door was not answered",
+                ));
             }
             None => {}
         }
         drop(rounds);
-        // Short of descriptors, most likely: then nobody can be accepted, either, and a later round tries again.
-        let Ok(mut stream) = self.connect() else {
-            return;
-        };
-        if stream.write_all(self.secret.request().as_bytes()).is_ok() {
-            let knock = Knock {
+        let knock = self.connect().and_then(|mut stream| {
+            stream.write_all(self.secret.request().as_bytes())?;
+            Ok(Knock {
                 _stream: stream,
                 sent: Instant::now(),
                 proofs,
-            };
-            self.rounds.lock().knock = Some(knock);
+            })
+        });
+        match knock {
+            Ok(knock) => self.rounds.lock().knock = Some(knock),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut
+                ) =>
+            {
+                self.rounds.lock().fail(&error);
+            }
+            // For want of descriptors, most likely, and that tells nothing of the accept loop.
+            Err(error) => log::debug!("the door can't knock at itself: {error}"),
         }
     }
 
@@ -237,24 +282,36 @@ impl Door {
         (ip, self.address.port()).into()
     }
 
-    fn reopen_if_broken(&self) -> Round {
+    /// Opens another gate where one is wanted.
+    fn reopen(&self) -> Round {
         let mut rounds = self.rounds.lock();
-        if rounds.broken.is_none() {
+        let may_reopen = rounds.may_reopen();
+        let Some(failing) = &mut rounds.failing else {
             return Round::Well;
+        };
+        let (since, why) = (failing.since, failing.why.clone());
+        if !may_reopen {
+            return Round::Failing(since, why);
         }
-        if !rounds.may_reopen() {
-            return Round::Broken;
-        }
-        rounds.reopened = Some(Instant::now());
+        let pause = failing.pause;
+        failing.reopen_at = Instant::now() + pause;
         drop(rounds);
         match Gate::open(&self.listener, &self.secret) {
             Ok(gate) => {
                 self.gates.lock().push(gate.clone());
-                // It has to prove itself.
-                self.rounds.lock().broken = None;
+                // Until it has proved itself, or failed like the last one.
+                let mut rounds = self.rounds.lock();
+                rounds.knock = None;
+                if let Some(failing) = &mut rounds.failing {
+                    failing.ended = false;
+                    failing.pause = (2 * pause).min(LONGEST_REOPEN_PAUSE.max(since.elapsed() / 10));
+                }
                 Round::Opened(gate)
             }
-            Err(error) => Round::Failed(error),
+            Err(error) => {
+                self.rounds.lock().fail(&error);
+                Round::Failing(since, error.to_string())
+            }
         }
     }
 
@@ -282,6 +339,19 @@ impl Door {
         SockRef::from(&self.listener)
             .shutdown(std::net::Shutdown::Both)
             .is_ok()
+    }
+
+    /// As if the system had taken the listening socket away.
+    #[cfg(test)]
+    pub(super) fn break_down(&self) {
+        let _ = SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Undoes [`open`](Door::open), where the server can't start for another reason.
+    pub(super) fn withdraw(&self) {
+        self.shut();
+        self.close();
+        self.wait_until_free(Instant::now() + Duration::from_secs(1));
     }
 
     /// Ends all waiting for requests.

@@ -1,7 +1,7 @@
 //! The endpoints: what a request asks for, whether it may, and the answer.
 
 use std::hint::black_box;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,6 +12,7 @@ use tiny_http::Method;
 
 use super::Inner;
 use super::body::{self, Framing};
+use super::connections::Spoilt;
 use super::crew::Turn;
 use super::hooks::{Handler, Request, client_address};
 use super::info::TimeoutAnswer;
@@ -29,6 +30,9 @@ const EARLY: Duration = Duration::from_millis(200);
 
 /// A connection that would be closed so soon after the answer is not offered for another request.
 const LAST_MOMENT: Duration = Duration::from_secs(5);
+
+/// An answer of so many bytes fits into the system's buffer, unless the client has left others unread there.
+const UNBLOCKED: usize = 8 * 1024;
 
 /// One request on its way to its answer.
 struct Visit<'a> {
@@ -94,6 +98,9 @@ pub(super) fn answer(server: &Arc<Inner>, request: tiny_http::Request, turn: &mu
     {
         return visit.send_unread(out_of_threads());
     }
+    if server.spoiled.get(visit.request.remote_addr().copied()) == Some(Spoilt::Deaf) {
+        return drop(visit.request.into_writer());
+    }
     match visit.outcome() {
         Ok(Step::Done(outcome)) => visit.send(outcome),
         Ok(Step::Park(parked, asked)) => visit.park(parked, asked),
@@ -145,7 +152,13 @@ impl Visit<'_> {
     /// The answer that refuses.
     fn outcome(&mut self) -> Result<Step, Reply> {
         let info = &self.server.info;
+        let remote = self.request.remote_addr().copied();
+        if self.server.spoiled.get(remote).is_some() {
+            self.framing =
+                Framing::Broken("an earlier request of this connection had no clear end");
+        }
         if let Framing::Broken(why) = self.framing {
+            self.server.spoiled.add(remote, Spoilt::Unclear);
             return Err(Reply::error(400, why));
         }
         let max = self
@@ -298,8 +311,14 @@ impl Visit<'_> {
             Outcome::Reply(reply) if self.has_unread_body() => self.send_unread(reply),
             outcome => {
                 let answer = self.server.render(outcome, &Connection::of(&self));
-                let remote = self.request.remote_addr().copied();
-                send(self.request.into_writer(), remote, &answer);
+                let (server, remote) = (self.server.clone(), self.request.remote_addr().copied());
+                let writer = self.request.into_writer();
+                if answer.len() <= UNBLOCKED {
+                    return server.send(writer, remote, &answer);
+                }
+                // It may wait for the client.
+                self.turn
+                    .finish_elsewhere(move |_| server.send(writer, remote, &answer));
             }
         }
     }
@@ -319,7 +338,7 @@ impl Visit<'_> {
         let writer = request.into_writer();
         turn.finish_elsewhere(move |may_wait| {
             let outcome = server.wait(parked, &asked, remote, may_wait);
-            send(writer, remote, &server.render(outcome, &connection));
+            server.send(writer, remote, &server.render(outcome, &connection));
         });
     }
 
@@ -424,6 +443,18 @@ impl Inner {
                 .render(persistence, head_only)
                 .into(),
             Outcome::Reply(reply) => self.with_cors(reply).render(persistence, head_only).into(),
+        }
+    }
+
+    fn send(&self, writer: Box<dyn Write + Send>, remote: Option<SocketAddr>, answer: &[u8]) {
+        if let Err(error) = send(writer, answer) {
+            log::debug!("an answer did not reach {remote:?}: {error}");
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+            ) {
+                self.spoiled.add(remote, Spoilt::Deaf);
+            }
         }
     }
 

@@ -41,6 +41,10 @@ impl Secret {
 
 pub(super) struct Gate {
     server: tiny_http::Server,
+    /// Held from taking a request to knowing whether an earlier one of its connection is still being served: two
+    /// threads that took two requests of one connection could else queue them in the wrong order, and the one that
+    /// serves them would wait for itself.
+    order: Mutex<()>,
     secret: Arc<Secret>,
     /// Threads that wait for a request here.
     waiting: AtomicUsize,
@@ -77,6 +81,7 @@ impl Gate {
             .map_err(io::Error::other)?;
         Ok(Arc::new(Gate {
             server,
+            order: Mutex::new(()),
             secret: secret.clone(),
             waiting: AtomicUsize::new(0),
             given: AtomicU64::new(0),
@@ -91,6 +96,7 @@ impl Gate {
     pub(super) fn next(
         &self,
         most: usize,
+        unless_queued: impl Fn(tiny_http::Request) -> Option<tiny_http::Request>,
         accept_failed: impl Fn(io::Error),
     ) -> Option<tiny_http::Request> {
         if self.waiting.fetch_add(1, SeqCst) >= most {
@@ -101,6 +107,7 @@ impl Gate {
             if self.closed.load(SeqCst) {
                 break None;
             }
+            let order = self.order.lock();
             match self.server.recv() {
                 Ok(request) if request.url() == self.secret.0 => {
                     // Not dropped, which would answer it; the knocker has no use for an answer.
@@ -108,7 +115,14 @@ impl Gate {
                     *self.proved.lock() = Instant::now();
                     self.proofs.fetch_add(1, SeqCst);
                 }
-                Ok(request) => break Some(request),
+                Ok(request) => {
+                    let request = unless_queued(request);
+                    drop(order);
+                    if request.is_some() {
+                        break request;
+                    }
+                    self.given.fetch_add(1, SeqCst);
+                }
                 // The wake-up call of `close`.
                 Err(_) if self.closed.load(SeqCst) => break None,
                 Err(error) => {

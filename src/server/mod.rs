@@ -4,6 +4,7 @@
 //! answered, `body` and `reply` read the one and render the other; `tender` looks after all of them.
 
 mod body;
+mod connections;
 mod crew;
 mod door;
 mod endpoints;
@@ -14,7 +15,6 @@ mod peers;
 mod reply;
 mod tender;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -23,11 +23,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::broker::{Batch, Broker, Statistics, Waiter};
+use crate::broker::{Batch, Broker, Statistics};
 use crate::error::{Error, ErrorKind};
 use crate::persist::FilePersistorInfo;
 use crate::position::{Cursor, EventId};
 use crate::wire::Categories;
+use connections::{ParkedPeers, Spoiled};
 use crew::{Crew, Turn, Work};
 use door::Door;
 use tender::Tender;
@@ -71,6 +72,7 @@ struct Inner {
     door: Door,
     stopping: AtomicBool,
     parked: ParkedPeers,
+    spoiled: Spoiled,
 }
 
 impl Server {
@@ -94,14 +96,16 @@ impl Server {
             Some(file) => Broker::open(info.broker.clone(), file),
         };
         let inner = Arc::new(Inner {
-            broker: broker?,
+            broker: broker.inspect_err(|_| door.withdraw())?,
             info,
             door,
             stopping: AtomicBool::new(false),
             parked: ParkedPeers::default(),
+            spoiled: Spoiled::default(),
         });
         let crew = Crew::new(Arc::new(inner.clone()));
         let no_thread = |error: std::io::Error| {
+            inner.door.withdraw();
             Error::new(ErrorKind::Listen, "no thread can be had").because(error)
         };
         crew.receive_at(&gate).map_err(no_thread)?;
@@ -225,34 +229,36 @@ impl Work for Arc<Inner> {
     }
 
     fn accept_failed(&self, error: std::io::Error) {
-        self.door.accept_failed(error);
+        self.door.accept_failed(&error);
     }
 }
 
-/// The parked polls by the address of their clients, so that those of clients that are gone can be found.
-#[derive(Default)]
-struct ParkedPeers(Mutex<HashMap<SocketAddr, Arc<Waiter>>>);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::{RecvTimeoutError, bounded};
 
-impl ParkedPeers {
-    /// Does `wait` with the poll on the list.
-    fn during<T>(
-        &self,
-        remote: Option<SocketAddr>,
-        waiter: &Arc<Waiter>,
-        wait: impl FnOnce() -> T,
-    ) -> T {
-        let Some(remote) = remote else { return wait() };
-        self.0.lock().insert(remote, waiter.clone());
-        let done = wait();
-        self.0.lock().remove(&remote);
-        done
-    }
-
-    fn snapshot(&self) -> Vec<(SocketAddr, Arc<Waiter>)> {
-        self.0
-            .lock()
-            .iter()
-            .map(|(remote, waiter)| (*remote, waiter.clone()))
-            .collect()
+    #[test]
+    fn the_failure_callback_is_told_when_serving_can_not_be_restored_and_not_before() {
+        let restore_timeout = Duration::from_millis(1500);
+        let address = "127.0.0.1:0".into();
+        let (tell, told) = bounded(1);
+        let failed = Box::new(move |error: Error| tell.send(error).unwrap_or_default());
+        let info = ServerInfo {
+            address,
+            restore_timeout,
+            ..ServerInfo::default()
+        };
+        let server = Server::start(info, None, Some(failed)).unwrap();
+        let broken = Instant::now();
+        server.inner.door.break_down();
+        let early = told.recv_timeout(restore_timeout - Duration::from_millis(200));
+        assert_eq!(early.map(drop), Err(RecvTimeoutError::Timeout));
+        let error = told.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(broken.elapsed() >= restore_timeout);
+        assert_eq!(error.kind(), ErrorKind::ServingFailed);
+        // What is in process goes on.
+        server.publish("a", "x").unwrap();
+        server.stop(Duration::from_secs(5)).unwrap();
     }
 }

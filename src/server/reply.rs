@@ -4,7 +4,6 @@
 //! delayed acknowledgement, and drops a `Connection` field; so answers are rendered here, whole.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use crate::headers::Headers;
@@ -145,10 +144,9 @@ impl From<super::hooks::Response> for Reply {
 
 /// Sends a whole answer in one write, and so in as few packets as it fits into. tiny_http's writer is buffered, so a
 /// short answer leaves with the flush.
-pub(super) fn send(mut writer: Box<dyn Write + Send>, remote: Option<SocketAddr>, answer: &[u8]) {
-    if let Err(error) = writer.write_all(answer).and_then(|()| writer.flush()) {
-        tell(remote, &error);
-    }
+pub(super) fn send(mut writer: Box<dyn Write + Send>, answer: &[u8]) -> io::Result<()> {
+    writer.write_all(answer)?;
+    writer.flush()
 }
 
 /// Sends an answer whose request has a body that was not read: first the answer, then the rest of the body is taken off
@@ -156,7 +154,7 @@ pub(super) fn send(mut writer: Box<dyn Write + Send>, remote: Option<SocketAddr>
 pub(super) fn send_before_body(request: tiny_http::Request, reply: &Reply) {
     let remote = request.remote_addr().copied();
     if let Err(error) = request.respond(foreign(reply)) {
-        tell(remote, &error);
+        log::debug!("an answer did not reach {remote:?}: {error}");
     }
 }
 
@@ -170,10 +168,6 @@ fn foreign(reply: &Reply) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
         }
     }
     response
-}
-
-fn tell(remote: Option<SocketAddr>, error: &io::Error) {
-    log::debug!("an answer did not reach {remote:?}: {error}");
 }
 
 /// RFC 9110, section 5.6.2.

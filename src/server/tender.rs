@@ -26,7 +26,6 @@ pub(super) struct Tender {
     crew: Arc<Crew>,
     gates: Vec<Watched>,
     on_failure: Option<FailureCallback>,
-    failing_since: Option<Instant>,
     next_look: Instant,
     next_hang_ups: Instant,
     next_sweep: Instant,
@@ -51,7 +50,6 @@ impl Tender {
             crew,
             gates: Vec::new(),
             on_failure,
-            failing_since: None,
             next_look: now,
             next_hang_ups: now,
             next_sweep: now,
@@ -69,29 +67,29 @@ impl Tender {
                 .any(|watched| watched.since.elapsed() < Duration::from_secs(1));
             match inner.door.tend(busy) {
                 Round::Closing => break,
-                Round::Well => self.failing_since = None,
-                Round::Broken => {}
+                Round::Well => {}
+                Round::Failing(since, why) => self.failing(since, &why),
                 Round::Opened(gate) => {
-                    self.failing_since.get_or_insert_with(Instant::now);
                     if let Err(error) = self.crew.receive_at(&gate) {
                         log::warn!("no thread can be had to receive requests: {error}");
                     }
                 }
-                Round::Failed(error) => self.failed(&error),
             }
             self.look_after();
         }
         self.see_off();
     }
 
-    fn failed(&mut self, error: &io::Error) {
-        let since = *self.failing_since.get_or_insert_with(Instant::now);
+    /// Gives back what others may need to go on, and tells who asked to be told.
+    fn failing(&mut self, since: Instant, why: &str) {
+        self.dismiss_hung_up();
+        self.crew.dismiss_idle();
         if since.elapsed() < self.inner.info.restore_timeout {
             return;
         }
         if let Some(on_failure) = self.on_failure.take() {
             let message = format!("no connection could be accepted for {:?}", since.elapsed());
-            on_failure(Error::new(ErrorKind::ServingFailed, message).because(error.to_string()));
+            on_failure(Error::new(ErrorKind::ServingFailed, message).because(why));
         }
     }
 
@@ -109,6 +107,7 @@ impl Tender {
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP;
             self.inner.broker.sweep();
+            self.inner.spoiled.forget(self.inner.info.idle_timeout());
         }
     }
 

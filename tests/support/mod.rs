@@ -89,6 +89,10 @@ impl Connection {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(LIMIT)).unwrap();
+        Connection::on(stream)
+    }
+
+    pub(crate) fn on(stream: TcpStream) -> Self {
         Connection(BufReader::new(stream))
     }
 
