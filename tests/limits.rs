@@ -33,7 +33,7 @@ fn serves_others(server: &Server) {
 #[test]
 fn a_request_line_of_http_2_holds_its_connection_for_ever_and_nobody_elses() {
     let server = impatient_server();
-    let held: Vec<Connection> = (0..50)
+    let held: Vec<Connection> = (0..20)
         .map(|_| {
             let mut connection = Connection::to(&server);
             connection.send("GET /events?category=c&timeout=0 HTTP/2.0\r\nHost: t\r\n\r\n");
