@@ -35,6 +35,7 @@ A long-polling server.
     --max-parked N                    subscribers parked at once (10000)
     --idle-timeout SECONDS            close connections that say nothing for this long (timeout and 10)
     --write-timeout SECONDS           close connections that don't read an answer for this long (10)
+    --trusted-proxy IP                believe X-Forwarded-For of this proxy; may be given more than once
 ";
 
 /// What the flags say.
@@ -82,6 +83,7 @@ impl Flags {
                 Long("max-parked") => info.broker.max_parked = arguments.value()?.parse()?,
                 Long("idle-timeout") => info.idle_timeout = Some(seconds(&mut arguments)?),
                 Long("write-timeout") => info.write_timeout = seconds(&mut arguments)?,
+                Long("trusted-proxy") => info.trusted_proxies.push(arguments.value()?.parse()?),
                 Short('h') | Long("help") => return Ok(None),
                 _ => return Err(argument.unexpected()),
             }

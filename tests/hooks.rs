@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -351,5 +352,120 @@ fn cors_is_answered_where_an_origin_is_set_and_nowhere_else() {
     let answers = [preflight(&plain, "/events"), publish(&plain, BODY)];
     for (name, _) in answers.iter().flat_map(|answer| &answer.headers) {
         assert!(!name.starts_with("Access-Control"), "{name}");
+    }
+}
+
+/// Where requests with these fields seem to come from, to a server that trusts these proxies; and their real address.
+fn seen_from(trusted_proxies: &[&str], fields: &[&str]) -> (SocketAddr, SocketAddr) {
+    let (handler, seen) = watching();
+    let parse = |proxy: &&str| proxy.parse().unwrap();
+    let server = start(ServerInfo {
+        handler_to_run_before_subscription: Some(handler),
+        trusted_proxies: trusted_proxies.iter().map(parse).collect(),
+        ..info()
+    });
+    let mut connection = Connection::to(&server);
+    let own = connection.stream().local_addr().unwrap();
+    let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+    let target = poll("c", 0, "");
+    connection.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n{lines}\r\n"));
+    assert_eq!(connection.receive().status, 204);
+    let seen = seen.lock().unwrap();
+    (seen[0].remote_address().unwrap(), own)
+}
+
+#[test]
+fn forwarded_addresses_of_strangers_are_ignored() {
+    let field = "X-Forwarded-For: 192.0.2.1";
+    for trusted in [&[][..], &["127.0.0.2", "::1", "192.0.2.1"][..]] {
+        let (seen, own) = seen_from(trusted, &[field]);
+        assert_eq!(seen, own, "{trusted:?}");
+    }
+}
+
+#[test]
+fn a_trusted_proxy_tells_where_a_request_came_from() {
+    for (entry, expected) in [
+        ("192.0.2.1", "192.0.2.1:0"),
+        ("192.0.2.1:4711", "192.0.2.1:4711"),
+        ("2001:db8::1", "[2001:db8::1]:0"),
+        ("[2001:db8::1]", "[2001:db8::1]:0"),
+        ("[2001:db8::1]:4711", "[2001:db8::1]:4711"),
+        ("::ffff:192.0.2.1", "192.0.2.1:0"),
+        ("[::ffff:192.0.2.1]:4711", "192.0.2.1:4711"),
+        ("\t 192.0.2.1 ", "192.0.2.1:0"),
+    ] {
+        for trusted in ["127.0.0.1", "::ffff:127.0.0.1"] {
+            let (seen, _) = seen_from(&[trusted], &[&format!("x-forwarded-for:{entry}")]);
+            assert_eq!(seen.to_string(), expected, "{entry:?}");
+        }
+    }
+}
+
+#[test]
+fn what_stands_before_the_first_stranger_is_not_believed() {
+    let trusted = ["127.0.0.1", "10.0.0.1", "2001:db8::2"];
+    for (fields, expected) in [
+        (&["198.51.100.1, 192.0.2.1"][..], "192.0.2.1:0"),
+        (&["198.51.100.1", "192.0.2.1"], "192.0.2.1:0"),
+        (&["198.51.100.1, 192.0.2.1, 10.0.0.1"], "192.0.2.1:0"),
+        (
+            &["198.51.100.1,192.0.2.1:7,[2001:db8::2]:9,10.0.0.1:5"],
+            "192.0.2.1:7",
+        ),
+        (
+            &["198.51.100.1", "192.0.2.1, 2001:db8::2", "10.0.0.1"],
+            "192.0.2.1:0",
+        ),
+        // A claim to be a proxy, made by a stranger.
+        (&["10.0.0.1, 192.0.2.1"], "192.0.2.1:0"),
+        // Nobody but proxies: the farthest.
+        (&["2001:db8::2, 10.0.0.1"], "[2001:db8::2]:0"),
+    ] {
+        let lines: Vec<String> = fields
+            .iter()
+            .map(|field| format!("X-Forwarded-For: {field}"))
+            .collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        assert_eq!(
+            seen_from(&trusted, &lines).0.to_string(),
+            expected,
+            "{fields:?}"
+        );
+    }
+}
+
+#[test]
+fn an_entry_that_is_no_address_ends_the_way_back() {
+    let trusted = ["127.0.0.1", "10.0.0.1"];
+    for nonsense in [
+        "",
+        "unknown",
+        "_hidden",
+        "unix:",
+        "192.0.2",
+        "192.0.2.1:",
+        "192.0.2.1:65536",
+        "[192.0.2.1]",
+        "[2001:db8::1",
+        "2001:db8::1]",
+        "\"192.0.2.1\"",
+        "fe80::1%eth0",
+        "192.0.2.1;192.0.2.2",
+    ] {
+        let field = format!("X-Forwarded-For: 192.0.2.1, {nonsense}");
+        let (seen, own) = seen_from(&trusted, &[&field]);
+        assert_eq!(seen, own, "{nonsense:?}");
+        let field = format!("X-Forwarded-For: 192.0.2.1, {nonsense}, 10.0.0.1");
+        let (seen, _) = seen_from(&trusted, &[&field]);
+        assert_eq!(seen.to_string(), "10.0.0.1:0", "{nonsense:?}");
+    }
+    // Neither the field of another name, nor none.
+    for fields in [
+        &[][..],
+        &["Forwarded: for=192.0.2.1", "X-Real-IP: 192.0.2.1"],
+    ] {
+        let (seen, own) = seen_from(&trusted, fields);
+        assert_eq!(seen, own);
     }
 }

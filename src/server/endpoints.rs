@@ -14,7 +14,7 @@ use super::Inner;
 use super::body::{self, Framing};
 use super::connections::Spoilt;
 use super::crew::Turn;
-use super::hooks::{Handler, Request};
+use super::hooks::{Handler, Request, client_address};
 use super::info::TimeoutAnswer;
 use super::reply::{Persistence, Reply, send, send_before_body};
 use crate::broker::{Batch, Look, Parked, Polled};
@@ -288,17 +288,19 @@ impl Visit<'_> {
     /// The request as the embedding program sees it.
     fn seen(&self) -> Request {
         let fields = self.request.headers().iter();
+        let headers: Headers = fields
+            .map(|field| (field.field.as_str().as_str(), field.value.as_str()))
+            .collect();
+        let proxies = &self.server.info.trusted_proxies;
         Request {
             method: self.request.method().to_string(),
             path: self.path.clone(),
             query: self.query.clone(),
-            headers: fields
-                .map(|field| (field.field.as_str().as_str(), field.value.as_str()))
-                .collect::<Headers>(),
             remote_address: self
                 .request
                 .remote_addr()
-                .map(|remote| (remote.ip().to_canonical(), remote.port()).into()),
+                .map(|remote| client_address(*remote, &headers, proxies)),
+            headers,
             ..Request::default()
         }
     }

@@ -1,7 +1,7 @@
 //! What an embedding program adds to the server: [`Handler`]s that run before a poll or a publish, and the
 //! [`Fallback`] for every other path; with the [`Request`] that they see and the [`Response`] that they give.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -87,7 +87,10 @@ impl Request {
         self.headers.get(name)
     }
 
-    /// The address that the connection came from: behind a proxy, the proxy's.
+    /// The address that the connection came from. Where that is one of the
+    /// [`trusted_proxies`](crate::ServerInfo::trusted_proxies), it is the last address in `X-Forwarded-For` that is not
+    /// one of them, with port 0 where the proxy told none. An entry that is no address ends the search; then, and where
+    /// the field is missing, it is the address of the farthest proxy that is known.
     pub fn remote_address(&self) -> Option<SocketAddr> {
         self.remote_address
     }
@@ -112,6 +115,41 @@ impl Request {
     pub fn body(&self) -> &[u8] {
         &self.body
     }
+}
+
+/// Where a request came from. Each trusted proxy has appended to `X-Forwarded-For` whom it had the request from, so the
+/// way back begins at the end; what stands before the word of the first stranger is that stranger's, and worth nothing.
+pub(super) fn client_address(
+    peer: SocketAddr,
+    headers: &Headers,
+    trusted_proxies: &[IpAddr],
+) -> SocketAddr {
+    let canonical = |address: SocketAddr| (address.ip().to_canonical(), address.port()).into();
+    let is_trusted = |client: SocketAddr| {
+        let mut proxies = trusted_proxies.iter().map(IpAddr::to_canonical);
+        proxies.any(|proxy| proxy == client.ip())
+    };
+    let mut client: SocketAddr = canonical(peer);
+    // Several fields of one name are one list (RFC 9110, section 5.3).
+    let fields: Vec<&str> = headers.get_all("X-Forwarded-For").collect();
+    for entry in fields.iter().rev().flat_map(|field| field.rsplit(',')) {
+        match forwarded(entry.trim()) {
+            Some(before) if is_trusted(client) => client = canonical(before),
+            _ => break,
+        }
+    }
+    client
+}
+
+/// An entry of `X-Forwarded-For`: IPv4 or IPv6, the latter with or without brackets, and perhaps a port.
+fn forwarded(entry: &str) -> Option<SocketAddr> {
+    let unbracketed = || {
+        let bare = entry.strip_prefix('[')?.strip_suffix(']')?;
+        bare.parse::<Ipv6Addr>().ok().map(IpAddr::from)
+    };
+    let without_port = || entry.parse().ok().or_else(unbracketed);
+    let parsed = entry.parse().ok();
+    parsed.or_else(|| Some((without_port()?, 0).into()))
 }
 
 /// An answer that a handler or the fallback gives.

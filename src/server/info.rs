@@ -10,6 +10,10 @@ use crate::position::Cursor;
 
 /// The settings of a server: the Go package's `ServerInfo`, with golongpoll's options and limits.
 ///
+/// No setting keeps the server from a request line with `HTTP/2.0`, from header lines or pipelined requests without end,
+/// or from a client that sends byte by byte: the HTTP library under it reads those before it tells of them. Only a proxy
+/// stops them; README, "Deploying", has a configuration of nginx that is tested to.
+///
 /// ```
 /// use std::time::Duration;
 /// use long_polling::server::{Handler, ServerInfo};
@@ -58,6 +62,12 @@ pub struct ServerInfo {
     /// For how long accepting connections may fail (for want of descriptors, say) before the failure callback is told.
     /// Restoring it is tried again and again, before and after. Defaults to 30 seconds.
     pub restore_timeout: Duration,
+    /// The proxies before the server, whose word about where a request came from is taken: where a connection comes from
+    /// one of these addresses, [`Request::remote_address`](crate::server::Request::remote_address) is what
+    /// `X-Forwarded-For` tells. Every program that can connect from one of them can claim any address, and so can every
+    /// client of a proxy that hands the field on as it came: it must set it, or append to it (README, "Deploying").
+    /// Defaults to none: the field is ignored, since anybody can send it.
+    pub trusted_proxies: Vec<IpAddr>,
 }
 
 /// How a poll is answered that timed out.
@@ -107,6 +117,7 @@ impl Default for ServerInfo {
             idle_timeout: None,
             write_timeout: Duration::from_secs(10),
             restore_timeout: Duration::from_secs(30),
+            trusted_proxies: Vec::new(),
         }
     }
 }

@@ -82,7 +82,10 @@ impl Connection {
     }
 
     pub(crate) fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("a connection");
+        Connection::over(TcpStream::connect(address).expect("a connection"))
+    }
+
+    pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(LIMIT)).unwrap();
@@ -104,6 +107,23 @@ impl Connection {
 
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.0.get_mut().write_all(bytes.as_ref())
+    }
+
+    /// Sends byte after byte, a tenth of a second apart, until the other side answers or hangs up; false where it did.
+    pub(crate) fn trickle(&mut self, bytes: impl IntoIterator<Item = u8>) -> bool {
+        let pace = Duration::from_millis(100);
+        self.stream().set_read_timeout(Some(pace)).unwrap();
+        let end = Instant::now() + LIMIT;
+        let all = bytes.into_iter().all(|byte| {
+            assert!(Instant::now() < end, "nobody stops it");
+            self.try_send([byte]).is_ok()
+                && self
+                    .stream()
+                    .peek(&mut [0])
+                    .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        });
+        self.stream().set_read_timeout(Some(LIMIT)).unwrap();
+        all
     }
 
     /// Sends a request without a body.
