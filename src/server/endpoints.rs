@@ -13,14 +13,15 @@ use tiny_http::Method;
 use super::Inner;
 use super::body::{self, Framing};
 use super::crew::Turn;
-use super::hooks::{Handler, Request};
+use super::head;
+use super::hooks::{Fallback, Handler, Request};
 use super::info::TimeoutAnswer;
 use super::reply::{Persistence, Reply, send, send_before_body};
 use crate::broker::{Batch, Look, Parked, Polled};
 use crate::error::{Error, ErrorKind};
 use crate::headers::Headers;
 use crate::position::{Cursor, EventId};
-use crate::wire::{Answer, PUBLISHED, SubscriptionRequest, check_category};
+use crate::wire::{Answer, PUBLISHED, Published, SubscriptionRequest, check_category};
 
 /// How much larger than its data the body of a publish may be: the category, escaped, and the members' names.
 const ENVELOPE: usize = 8 * 1024;
@@ -29,6 +30,8 @@ const EARLY: Duration = Duration::from_millis(200);
 
 /// A connection that would be closed so soon after the answer is not offered for another request.
 const LAST_MOMENT: Duration = Duration::from_secs(5);
+
+const SPOILT: &str = "it is not known where an earlier request on this connection ended";
 
 /// One request on its way to its answer.
 struct Visit<'a> {
@@ -49,10 +52,17 @@ enum Outcome {
 }
 
 /// How far a request is, when it has been looked at.
-enum Step {
+enum Step<'b> {
     Done(Outcome),
+    /// What changes something, and so is done after all that the connection's earlier requests ask for.
+    Act(Act<'b>),
     /// A poll that found nothing.
     Park(Parked, Asked),
+}
+
+enum Act<'b> {
+    Publish(Published<'b>),
+    Fallback(Fallback, Box<Request>),
 }
 
 /// What a poll that found nothing will need to know.
@@ -62,7 +72,7 @@ struct Asked {
     deadline: Instant,
 }
 
-impl<T: Into<Outcome>> From<T> for Step {
+impl<T: Into<Outcome>> From<T> for Step<'_> {
     fn from(done: T) -> Self {
         Step::Done(done.into())
     }
@@ -78,7 +88,11 @@ impl From<Reply> for Outcome {
 pub(super) fn answer(server: &Arc<Inner>, request: tiny_http::Request, turn: &mut Turn) {
     let arrived = Instant::now();
     let (path, query) = target(request.url());
-    let framing = body::framing(&request);
+    let framing = if server.spoilt.has(request.remote_addr().copied()) {
+        Framing::Broken(SPOILT)
+    } else {
+        body::framing(&request)
+    };
     let mut visit = Visit {
         server,
         request,
@@ -92,10 +106,15 @@ pub(super) fn answer(server: &Arc<Inner>, request: tiny_http::Request, turn: &mu
     if matches!(visit.framing, Framing::Streamed(_) | Framing::Broken(_))
         && visit.turn.pass().is_err()
     {
+        if visit.framing == Framing::Streamed(None) {
+            visit.framing = Framing::Broken("the body was not read");
+        }
         return visit.send_unread(out_of_threads());
     }
-    match visit.outcome() {
+    let mut body = Vec::new();
+    match visit.outcome(&mut body) {
         Ok(Step::Done(outcome)) => visit.send(outcome),
+        Ok(Step::Act(act)) => visit.act(act),
         Ok(Step::Park(parked, asked)) => visit.park(parked, asked),
         Err(refusal) => {
             server.broker.count_refused();
@@ -143,7 +162,7 @@ impl Visit<'_> {
     /// # Errors
     ///
     /// The answer that refuses.
-    fn outcome(&mut self) -> Result<Step, Reply> {
+    fn outcome<'b>(&mut self, body: &'b mut Vec<u8>) -> Result<Step<'b>, Reply> {
         let info = &self.server.info;
         if let Framing::Broken(why) = self.framing {
             return Err(Reply::error(400, why));
@@ -154,18 +173,18 @@ impl Visit<'_> {
             .options()
             .max_event_size
             .saturating_add(ENVELOPE);
-        let body = body::read(&mut self.request, &self.framing, max)?;
-        self.framing = Framing::Read;
+        *body = body::read(&mut self.request, &mut self.framing, max)?;
+        head::check(&self.request)?;
         if self.path == info.subscription_uri {
             self.subscription()
         } else if self.path == info.publish_uri {
-            self.publish(&body)
+            self.publish(body)
         } else {
-            self.fallback(body)
+            self.fallback(std::mem::take(body))
         }
     }
 
-    fn subscription(&mut self) -> Result<Step, Reply> {
+    fn subscription<'b>(&mut self) -> Result<Step<'b>, Reply> {
         let head_only = match self.request.method() {
             Method::Get => false,
             Method::Head => true,
@@ -213,7 +232,7 @@ impl Visit<'_> {
         }
     }
 
-    fn publish(&mut self, body: &[u8]) -> Result<Step, Reply> {
+    fn publish<'b>(&mut self, body: &'b [u8]) -> Result<Step<'b>, Reply> {
         match self.request.method() {
             Method::Post => {}
             Method::Options => return Ok(self.options("POST, OPTIONS").into()),
@@ -231,21 +250,23 @@ impl Visit<'_> {
                 request.data = Some(published.data.get().to_owned());
             })?;
         }
-        // Refusals of the broker are counted by whoever refuses: here.
-        let id = server
-            .broker
-            .publish_uncounted(&published.category, published.data)?;
-        Ok(Reply::json(200, PUBLISHED).with_position(id).into())
+        Ok(Step::Act(Act::Publish(published)))
     }
 
-    fn fallback(&mut self, body: Vec<u8>) -> Result<Step, Reply> {
+    fn fallback<'b>(&mut self, body: Vec<u8>) -> Result<Step<'b>, Reply> {
+        if self.request.url() == "*" {
+            return Ok(self.options("GET, HEAD, POST, OPTIONS").into());
+        }
         let Some(fallback) = &self.server.info.fallback else {
             return Err(Reply::error(404, "not found"));
         };
         self.turn.pass().map_err(|_| out_of_threads())?;
         let mut request = self.seen();
         request.body = body;
-        Ok(Reply::from(fallback.run_caught(&request)).into())
+        Ok(Step::Act(Act::Fallback(
+            fallback.clone(),
+            Box::new(request),
+        )))
     }
 
     /// Answers OPTIONS, and with it a browser's question whether a page of another origin may go on.
@@ -291,6 +312,7 @@ impl Visit<'_> {
     }
 
     fn send(self, outcome: Outcome) {
+        self.spoil_if_broken();
         match outcome {
             // Whatever is done before the whole body has been read is a refusal, and so a reply.
             Outcome::Reply(reply) if self.has_unread_body() => self.send_unread(reply),
@@ -300,6 +322,40 @@ impl Visit<'_> {
                 send(self.request.into_writer(), remote, &answer);
             }
         }
+    }
+
+    /// Does what the request asks for, when it is its turn: several threads may be at the requests that a client sends
+    /// without waiting for answers, and only requests that change nothing may overtake each other (RFC 9112, section
+    /// 9.3.2). Besides, one of those before may turn out to have spoilt the connection.
+    fn act(self, act: Act<'_>) {
+        let mut connection = Connection::of(&self);
+        let Visit {
+            server, request, ..
+        } = self;
+        let remote = request.remote_addr().copied();
+        let mut writer = request.into_writer();
+        // Nothing has been written; tiny_http waits here until all requests before have been answered. Where that fails,
+        // so will the answer.
+        let _ = writer.flush();
+        let done = if server.spoilt.has(remote) {
+            connection.persistence = Persistence::Close;
+            Err(Reply::error(400, SPOILT))
+        } else {
+            match act {
+                Act::Fallback(fallback, request) => Ok(fallback.run_caught(&request).into()),
+                // Refusals of the broker are counted by whoever refuses: here.
+                Act::Publish(published) => server
+                    .broker
+                    .publish_uncounted(&published.category, published.data)
+                    .map(|id| Reply::json(200, PUBLISHED).with_position(id))
+                    .map_err(Reply::from),
+            }
+        };
+        let reply = done.unwrap_or_else(|refusal| {
+            server.broker.count_refused();
+            refusal
+        });
+        send(writer, remote, &server.render(reply.into(), &connection));
     }
 
     /// Has the request answered when there is something for it.
@@ -321,6 +377,13 @@ impl Visit<'_> {
         });
     }
 
+    /// To be called before the answer leaves: then the next request of the connection finds it so.
+    fn spoil_if_broken(&self) {
+        if matches!(self.framing, Framing::Broken(_)) {
+            self.server.spoilt.add(self.request.remote_addr().copied());
+        }
+    }
+
     /// True where dropping the request would wait for the client to send the rest of its body.
     fn has_unread_body(&self) -> bool {
         match self.framing {
@@ -332,6 +395,7 @@ impl Visit<'_> {
 
     /// Answers a request whose body has not been read.
     fn send_unread(self, reply: Reply) {
+        self.spoil_if_broken();
         let reply = self.server.with_cors(reply);
         // tiny_http drops such a body by reading it into one buffer of the size announced. One that can't be allocated
         // would end the process, so that request must never be dropped: it is answered as a change of protocol, and
@@ -452,7 +516,10 @@ impl Connection {
             .unwrap_or("")
             .to_ascii_lowercase();
         let said = |option: &str| options.split(',').any(|said| said.trim() == option);
-        let persistence = if matches!(visit.framing, Framing::Broken(_)) || said("close") {
+        let closes = matches!(visit.framing, Framing::Broken(_))
+            || said("close")
+            || body::is_upgrade(request);
+        let persistence = if closes {
             Persistence::Close
         } else if *request.http_version() == (1, 1) {
             Persistence::Keep

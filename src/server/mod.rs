@@ -8,6 +8,7 @@ mod crew;
 mod door;
 mod endpoints;
 mod gate;
+mod head;
 mod hooks;
 mod info;
 mod peers;
@@ -71,6 +72,7 @@ struct Inner {
     door: Door,
     stopping: AtomicBool,
     parked: ParkedPeers,
+    spoilt: head::Spoilt,
 }
 
 impl Server {
@@ -94,6 +96,7 @@ impl Server {
             Some(file) => Broker::open(info.broker.clone(), file),
         };
         let inner = Arc::new(Inner {
+            spoilt: head::Spoilt::new(info.idle_timeout()),
             broker: broker?,
             info,
             door,

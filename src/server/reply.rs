@@ -177,7 +177,7 @@ fn tell(remote: Option<SocketAddr>, error: &io::Error) {
 }
 
 /// RFC 9110, section 5.6.2.
-fn is_token(name: &str) -> bool {
+pub(super) fn is_token(name: &str) -> bool {
     !name.is_empty()
         && name
             .bytes()
