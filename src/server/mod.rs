@@ -4,6 +4,9 @@
 //! answered, `body` and `reply` read the one and render the other; `tender` looks after all of them.
 
 mod body;
+pub mod conformance {
+    #![doc = include_str!("conformance.md")]
+}
 mod crew;
 mod door;
 mod endpoints;
