@@ -66,17 +66,16 @@ pub(super) fn framing(request: &tiny_http::Request) -> Framing {
 }
 
 /// True where the client offers another protocol: then tiny_http leaves the body on the connection as it is, whatever
-/// its framing, and reads no more requests.
+/// its framing, and reads no more requests. It looks for the word in the first Connection field, and anywhere in it.
 pub(super) fn is_upgrade(request: &tiny_http::Request) -> bool {
-    options(request).is_some_and(|options| options.contains("upgrade"))
-}
-
-/// The Connection field, the first one, which is all that tiny_http looks at.
-fn options(request: &tiny_http::Request) -> Option<String> {
+    const UPGRADE: &[u8] = b"upgrade";
     let mut fields = request.headers().iter();
     fields
         .find(|field| field.field.equiv("Connection"))
-        .map(|field| field.value.as_str().to_ascii_lowercase())
+        .is_some_and(|field| {
+            let mut parts = field.value.as_bytes().windows(UPGRADE.len());
+            parts.any(|part| part.eq_ignore_ascii_case(UPGRADE))
+        })
 }
 
 /// True where tiny_http has nothing more to read of the body, so that dropping the request does not wait for the client:
