@@ -66,7 +66,9 @@ fn a_header_line_is_read_whole_however_long() {
     let mut connection = Connection::to(&server);
     let megabyte = "x".repeat(1_000_000);
     // The last line is still to come: all of this is in memory, and nobody was told of a request.
-    connection.send(format!("GET / HTTP/1.1\r\nX-Name: {megabyte}\r\n"));
+    connection.send(format!(
+        "GET / HTTP/1.1\r\nHost: t\r\nX-Name: {megabyte}\r\n"
+    ));
     serves_others(&server);
     connection.send("\r\n");
     assert_eq!(connection.receive().text(), "1000000");
@@ -100,9 +102,9 @@ fn a_client_that_trickles_is_waited_for_as_long_as_bytes_come() {
     server.publish("c", "x").unwrap();
     let requests = [
         format!("GET {poll} HTTP/1.1\r\nHost: a.name.of.some.length\r\n\r\n"),
-        format!("POST /publish HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{BODY}"),
+        format!("POST /publish HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n{BODY}"),
         format!(
-            "POST /publish HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{BODY}\r\n0\r\n\r\n"
+            "POST /publish HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{BODY}\r\n0\r\n\r\n"
         ),
     ];
     thread::scope(|scope| {

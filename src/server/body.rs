@@ -6,6 +6,7 @@ use std::io::Read;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::head;
 use super::reply::Reply;
 use crate::error::Error;
 use crate::wire::Published;
@@ -26,6 +27,9 @@ pub(super) enum Framing {
 /// tiny_http takes any Transfer-Encoding for `chunked`, and an unreadable Content-Length for none; both would let a
 /// second request hide in a first one's body (RFC 9112, sections 6.1 to 6.3).
 pub(super) fn framing(request: &tiny_http::Request) -> Framing {
+    if let Some(fault) = head::fault(request) {
+        return Framing::Broken(fault);
+    }
     let mut encodings = request
         .headers()
         .iter()
@@ -40,7 +44,9 @@ pub(super) fn framing(request: &tiny_http::Request) -> Framing {
         (Some(encoding), None) => {
             let chunked = encoding.value.as_str().eq_ignore_ascii_case("chunked")
                 && encodings.next().is_none();
-            if chunked && *request.http_version() == (1, 1) {
+            if chunked && is_upgrade(request) {
+                Framing::Broken("a chunked body where another protocol is offered")
+            } else if chunked && *request.http_version() == (1, 1) {
                 Framing::Streamed(None)
             } else {
                 Framing::Broken("a Transfer-Encoding other than chunked")
@@ -59,6 +65,19 @@ pub(super) fn framing(request: &tiny_http::Request) -> Framing {
     }
 }
 
+/// True where the client offers another protocol: then tiny_http leaves the body on the connection as it is, whatever
+/// its framing, and reads no more requests. It looks for the word in the first Connection field, and anywhere in it.
+pub(super) fn is_upgrade(request: &tiny_http::Request) -> bool {
+    const UPGRADE: &[u8] = b"upgrade";
+    let mut fields = request.headers().iter();
+    fields
+        .find(|field| field.field.equiv("Connection"))
+        .is_some_and(|field| {
+            let mut parts = field.value.as_bytes().windows(UPGRADE.len());
+            parts.any(|part| part.eq_ignore_ascii_case(UPGRADE))
+        })
+}
+
 /// True where tiny_http has nothing more to read of the body, so that dropping the request does not wait for the client:
 /// it has read it already, or takes it for none, or for chunked, which it leaves unread.
 pub(super) fn is_held(request: &tiny_http::Request) -> bool {
@@ -68,7 +87,7 @@ pub(super) fn is_held(request: &tiny_http::Request) -> bool {
         .any(|field| field.field.equiv("Expect"));
     match request.body_length() {
         None | Some(0) => true,
-        Some(length) => length <= 1024 && !expects,
+        Some(length) => length <= 1024 && !expects && !is_upgrade(request),
     }
 }
 
@@ -76,8 +95,24 @@ pub(super) fn is_held(request: &tiny_http::Request) -> bool {
 ///
 /// # Errors
 ///
-/// 413 for one that is longer, before it is read where its length was announced; 400 for one that is cut off.
+/// 413 for one that is longer, before it is read where its length was announced; 400 for one that is cut off. After
+/// either, it is not known where a chunked one ends, and its framing is broken.
 pub(super) fn read(
+    request: &mut tiny_http::Request,
+    framing: &mut Framing,
+    max: usize,
+) -> Result<Vec<u8>, Reply> {
+    let chunked = *framing == Framing::Streamed(None);
+    let body = read_whole(request, framing, max);
+    *framing = match &body {
+        Ok(_) => Framing::Read,
+        Err(_) if chunked => Framing::Broken("the body was not read to its end"),
+        Err(_) => *framing,
+    };
+    body
+}
+
+fn read_whole(
     request: &mut tiny_http::Request,
     framing: &Framing,
     max: usize,
@@ -98,13 +133,19 @@ pub(super) fn read(
         return Err(too_large());
     }
     let mut body = Vec::with_capacity(announced.unwrap_or(0).min(64 * 1024));
-    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    // No more than announced: where another protocol is offered, more may follow.
+    let limit = announced.unwrap_or(max.saturating_add(1));
+    let limit = u64::try_from(limit).unwrap_or(u64::MAX);
     let read = request.as_reader().take(limit).read_to_end(&mut body);
     if body.len() > max {
         return Err(too_large());
     }
     if read.is_err() || announced.is_some_and(|length| length != body.len()) {
-        return Err(Reply::error(400, "the body is shorter than announced"));
+        let why = match announced {
+            Some(_) => "the body is shorter than announced",
+            None => "the body's chunks are malformed, or cut off",
+        };
+        return Err(Reply::error(400, why));
     }
     Ok(body)
 }

@@ -38,6 +38,9 @@ impl ParkedPeers {
     }
 }
 
+/// The oldest is forgotten beyond this number.
+const MOST_SPOILED: usize = 4096;
+
 /// Why a connection is of no more use. tiny_http can't be told to close it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spoilt {
@@ -60,9 +63,13 @@ pub(super) struct Spoiled {
 impl Spoiled {
     pub(super) fn add(&self, remote: Option<SocketAddr>, why: Spoilt) {
         let Some(remote) = remote else { return };
-        self.connections
-            .lock()
-            .insert(remote, (why, Instant::now()));
+        let mut connections = self.connections.lock();
+        if connections.len() >= MOST_SPOILED
+            && let Some((&oldest, _)) = connections.iter().min_by_key(|(_, (_, last))| *last)
+        {
+            connections.remove(&oldest);
+        }
+        connections.insert(remote, (why, Instant::now()));
         self.any.store(true, Relaxed);
     }
 

@@ -28,6 +28,10 @@ const BACKLOG: i32 = 4096;
 /// How often the door is tended while requests come, and while none does.
 const BUSY_ROUND: Duration = Duration::from_millis(100);
 const QUIET_ROUND: Duration = Duration::from_millis(500);
+/// A knock comes out sooner than this, or connections are stranded before it, and more knocks free them.
+const PROMPT: Duration = Duration::from_millis(5);
+/// The most of those at once.
+const MORE_KNOCKS: u32 = 32;
 /// A knock that does not come out for so long, while no other connection does, tells that nobody accepts.
 const UNANSWERED: Duration = Duration::from_millis(300);
 /// How long to wait for a new gate to prove itself before yet another is opened: twice as long each time, up to the
@@ -57,6 +61,8 @@ struct Rounds {
     newcomers: usize,
     /// The knock that has not come out yet.
     knock: Option<Knock>,
+    /// When the next is due.
+    next_knock: Option<Instant>,
     /// Nobody accepts, as far as is known.
     failing: Option<Failing>,
     closing: bool,
@@ -115,6 +121,8 @@ struct Knock {
     sent: Instant,
     /// What had come out of all gates before.
     proofs: u64,
+    /// How many more to send if it still does not come out.
+    more: u32,
 }
 
 /// What a round at the door has come to.
@@ -206,6 +214,11 @@ impl Door {
             } else {
                 self.quiet_round
             };
+            let round = if rounds.knock.is_some() {
+                PROMPT
+            } else {
+                round
+            };
             self.called.wait_for(&mut rounds, round);
         }
         if rounds.closing {
@@ -233,17 +246,25 @@ impl Door {
     fn prove(&self) {
         let proofs = self.gates.lock().iter().map(|gate| gate.proofs()).sum();
         let mut rounds = self.rounds.lock();
-        match &rounds.knock {
-            Some(knock) if knock.proofs != proofs => rounds.recover(),
-            Some(knock) if knock.sent.elapsed() < UNANSWERED => return,
+        let not_yet = rounds.next_knock.is_some_and(|next| Instant::now() < next);
+        match &mut rounds.knock {
+            Some(knock) if knock.proofs != proofs => return rounds.recover(),
+            Some(knock) if knock.sent.elapsed() < UNANSWERED => {
+                let more = knock.more;
+                knock.more = (2 * more).min(MORE_KNOCKS);
+                drop(rounds);
+                return (0..more).for_each(|_| self.knock());
+            }
             Some(_) => {
                 rounds.knock = None;
                 rounds.fail(&io::Error::other(
                     "a knock at the own door was not answered",
                 ));
             }
+            None if not_yet => return,
             None => {}
         }
+        rounds.next_knock = Some(Instant::now() + BUSY_ROUND.min(self.quiet_round) / 2);
         drop(rounds);
         let knock = self.connect().and_then(|mut stream| {
             stream.write_all(self.secret.request().as_bytes())?;
@@ -251,6 +272,7 @@ impl Door {
                 _stream: stream,
                 sent: Instant::now(),
                 proofs,
+                more: 1,
             })
         });
         match knock {

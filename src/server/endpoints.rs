@@ -14,6 +14,7 @@ use super::Inner;
 use super::body::{self, Framing};
 use super::connections::Spoilt;
 use super::crew::Turn;
+use super::head;
 use super::hooks::{Handler, Request, client_address};
 use super::info::TimeoutAnswer;
 use super::reply::{Persistence, Reply, send, send_before_body};
@@ -96,6 +97,7 @@ pub(super) fn answer(server: &Arc<Inner>, request: tiny_http::Request, turn: &mu
     if matches!(visit.framing, Framing::Streamed(_) | Framing::Broken(_))
         && visit.turn.pass().is_err()
     {
+        visit.framing = Framing::Broken("the body was not read");
         return visit.send_unread(out_of_threads());
     }
     if server.spoiled.get(visit.request.remote_addr().copied()) == Some(Spoilt::Deaf) {
@@ -158,7 +160,6 @@ impl Visit<'_> {
                 Framing::Broken("an earlier request of this connection had no clear end");
         }
         if let Framing::Broken(why) = self.framing {
-            self.server.spoiled.add(remote, Spoilt::Unclear);
             return Err(Reply::error(400, why));
         }
         let max = self
@@ -167,8 +168,8 @@ impl Visit<'_> {
             .options()
             .max_event_size
             .saturating_add(ENVELOPE);
-        let body = body::read(&mut self.request, &self.framing, max)?;
-        self.framing = Framing::Read;
+        let body = body::read(&mut self.request, &mut self.framing, max)?;
+        head::check(&self.request)?;
         if self.path == info.subscription_uri {
             self.subscription()
         } else if self.path == info.publish_uri {
@@ -252,6 +253,9 @@ impl Visit<'_> {
     }
 
     fn fallback(&mut self, body: Vec<u8>) -> Result<Step, Reply> {
+        if self.request.url() == "*" {
+            return Ok(self.options("GET, HEAD, POST, OPTIONS").into());
+        }
         let Some(fallback) = &self.server.info.fallback else {
             return Err(Reply::error(404, "not found"));
         };
@@ -306,6 +310,7 @@ impl Visit<'_> {
     }
 
     fn send(self, outcome: Outcome) {
+        self.spoil_if_broken();
         match outcome {
             // Whatever is done before the whole body has been read is a refusal, and so a reply.
             Outcome::Reply(reply) if self.has_unread_body() => self.send_unread(reply),
@@ -342,6 +347,15 @@ impl Visit<'_> {
         });
     }
 
+    /// To be called before the answer leaves: then the next request of the connection finds it so.
+    fn spoil_if_broken(&self) {
+        if matches!(self.framing, Framing::Broken(_)) {
+            self.server
+                .spoiled
+                .add(self.request.remote_addr().copied(), Spoilt::Unclear);
+        }
+    }
+
     /// True where dropping the request would wait for the client to send the rest of its body.
     fn has_unread_body(&self) -> bool {
         match self.framing {
@@ -353,6 +367,7 @@ impl Visit<'_> {
 
     /// Answers a request whose body has not been read.
     fn send_unread(self, reply: Reply) {
+        self.spoil_if_broken();
         let reply = self.server.with_cors(reply);
         // tiny_http drops such a body by reading it into one buffer of the size announced. One that can't be allocated
         // would end the process, so that request must never be dropped: it is answered as a change of protocol, and
@@ -485,7 +500,10 @@ impl Connection {
             .unwrap_or("")
             .to_ascii_lowercase();
         let said = |option: &str| options.split(',').any(|said| said.trim() == option);
-        let persistence = if matches!(visit.framing, Framing::Broken(_)) || said("close") {
+        let closes = matches!(visit.framing, Framing::Broken(_))
+            || said("close")
+            || body::is_upgrade(request);
+        let persistence = if closes {
             Persistence::Close
         } else if *request.http_version() == (1, 1) {
             Persistence::Keep

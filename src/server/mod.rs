@@ -3,12 +3,17 @@
 //! `door`, with its `gate`s, listens and tames tiny_http; `crew` has the threads; `endpoints` says what is asked and
 //! answered, `body` and `reply` read the one and render the other; `tender` looks after all of them.
 
+pub mod conformance {
+    #![doc = include_str!("conformance.md")]
+}
+
 mod body;
 mod connections;
 mod crew;
 mod door;
 mod endpoints;
 mod gate;
+mod head;
 mod hooks;
 mod info;
 mod peers;

@@ -171,7 +171,7 @@ fn foreign(reply: &Reply) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
 }
 
 /// RFC 9110, section 5.6.2.
-fn is_token(name: &str) -> bool {
+pub(super) fn is_token(name: &str) -> bool {
     !name.is_empty()
         && name
             .bytes()
