@@ -17,7 +17,7 @@ use support::{Connection, LIMIT, info, poll, server, start, until, until_parked}
 
 const PUBLISH: &str = r#"{"category":"c","data":"x"}"#;
 /// Long enough that nothing of a test ends by it.
-const PATIENT: Timeouts = Timeouts(60_000, 60_000);
+const PATIENT: Timeouts = Timeouts(600_000, 600_000);
 
 #[test]
 #[ignore = "not a test: the server that others start in a process of its own"]
@@ -204,6 +204,21 @@ fn connections_that_say_nothing_or_stop_half_way_end_and_hold_up_nobody() {
         assert!(connection.is_over());
     }
     assert_eq!(server.statistics().published, 200);
+}
+
+#[test]
+fn nobody_is_stranded_behind_connections_that_say_nothing() {
+    for _ in 0..10 {
+        let server = server();
+        let _silent = crowd(server.local_address(), 50);
+        let began = Instant::now();
+        assert_eq!(publish_on(&mut Connection::to(&server)), 200);
+        assert!(
+            began.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            began.elapsed()
+        );
+    }
 }
 
 #[test]

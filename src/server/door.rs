@@ -4,7 +4,7 @@
 //!   accepted connections inherit (on Linux).
 //! - tiny_http strands connections that come in a burst, until some other connection ends: the door *knocks*, that is,
 //!   connects to itself and hangs up, which makes a thread of tiny_http's finish and take a stranded one. It knocks once
-//!   for every connection first seen, and now and then.
+//!   for every connection first seen, by its request or in the system's table, and now and then.
 //! - tiny_http's accept loop may end: where a knock does not come out of any [`Gate`], another one is opened.
 //! - tiny_http can't be told to stop listening while it still serves: shutting the listening socket down does that.
 
@@ -27,11 +27,9 @@ use crate::error::{Error, ErrorKind};
 const BACKLOG: i32 = 4096;
 /// How often the door is tended while requests come, and while none does.
 const BUSY_ROUND: Duration = Duration::from_millis(100);
-const QUIET_ROUND: Duration = Duration::from_millis(500);
-/// A knock comes out sooner than this, or connections are stranded before it, and more knocks free them.
-const PROMPT: Duration = Duration::from_millis(5);
-/// The most of those at once.
-const MORE_KNOCKS: u32 = 32;
+const QUIET_ROUND: Duration = Duration::from_millis(250);
+/// The most knocks at once.
+const MOST_KNOCKS: usize = 1000;
 /// A knock that does not come out for so long, while no other connection does, tells that nobody accepts.
 const UNANSWERED: Duration = Duration::from_millis(300);
 /// How long to wait for a new gate to prove itself before yet another is opened: twice as long each time, up to the
@@ -61,8 +59,6 @@ struct Rounds {
     newcomers: usize,
     /// The knock that has not come out yet.
     knock: Option<Knock>,
-    /// When the next is due.
-    next_knock: Option<Instant>,
     /// Nobody accepts, as far as is known.
     failing: Option<Failing>,
     closing: bool,
@@ -121,8 +117,6 @@ struct Knock {
     sent: Instant,
     /// What had come out of all gates before.
     proofs: u64,
-    /// How many more to send if it still does not come out.
-    more: u32,
 }
 
 /// What a round at the door has come to.
@@ -195,6 +189,11 @@ impl Door {
         }
     }
 
+    /// Told of connections of which no request has come yet: they may be stranded themselves, or strand others.
+    pub(super) fn connected(&self, newcomers: usize) {
+        (0..newcomers.min(MOST_KNOCKS)).for_each(|_| self.knock());
+    }
+
     /// Told of the error that ended an accept loop.
     pub(super) fn accept_failed(&self, error: &io::Error) {
         let mut rounds = self.rounds.lock();
@@ -213,11 +212,6 @@ impl Door {
                 BUSY_ROUND.min(self.quiet_round)
             } else {
                 self.quiet_round
-            };
-            let round = if rounds.knock.is_some() {
-                PROMPT
-            } else {
-                round
             };
             self.called.wait_for(&mut rounds, round);
         }
@@ -246,25 +240,17 @@ impl Door {
     fn prove(&self) {
         let proofs = self.gates.lock().iter().map(|gate| gate.proofs()).sum();
         let mut rounds = self.rounds.lock();
-        let not_yet = rounds.next_knock.is_some_and(|next| Instant::now() < next);
-        match &mut rounds.knock {
-            Some(knock) if knock.proofs != proofs => return rounds.recover(),
-            Some(knock) if knock.sent.elapsed() < UNANSWERED => {
-                let more = knock.more;
-                knock.more = (2 * more).min(MORE_KNOCKS);
-                drop(rounds);
-                return (0..more).for_each(|_| self.knock());
-            }
+        match &rounds.knock {
+            Some(knock) if knock.proofs != proofs => rounds.recover(),
+            Some(knock) if knock.sent.elapsed() < UNANSWERED => return,
             Some(_) => {
                 rounds.knock = None;
                 rounds.fail(&io::Error::other(
                     "a knock at the own door was not answered",
                 ));
             }
-            None if not_yet => return,
             None => {}
         }
-        rounds.next_knock = Some(Instant::now() + BUSY_ROUND.min(self.quiet_round) / 2);
         drop(rounds);
         let knock = self.connect().and_then(|mut stream| {
             stream.write_all(self.secret.request().as_bytes())?;
@@ -272,7 +258,6 @@ impl Door {
                 _stream: stream,
                 sent: Instant::now(),
                 proofs,
-                more: 1,
             })
         });
         match knock {

@@ -14,10 +14,8 @@ use super::gate::Gate;
 use super::{FailureCallback, Inner, peers};
 use crate::error::{Error, ErrorKind};
 
-/// How often the crew is looked after.
+/// How often the crew is looked after, and who is connected; the latter less often where looking takes long.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often clients that have hung up are looked for, while any are parked; less often where looking takes long.
-const HANG_UPS: Duration = Duration::from_millis(500);
 /// How often expired events are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -25,9 +23,11 @@ pub(super) struct Tender {
     inner: Arc<Inner>,
     crew: Arc<Crew>,
     gates: Vec<Watched>,
+    /// Who was connected when last looked at.
+    connected: HashSet<SocketAddr>,
     on_failure: Option<FailureCallback>,
     next_look: Instant,
-    next_hang_ups: Instant,
+    next_peers: Instant,
     next_sweep: Instant,
 }
 
@@ -49,9 +49,10 @@ impl Tender {
             inner,
             crew,
             gates: Vec::new(),
+            connected: HashSet::new(),
             on_failure,
             next_look: now,
-            next_hang_ups: now,
+            next_peers: now,
             next_sweep: now,
         };
         let thread = thread::Builder::new().name("long-polling-door".into());
@@ -82,7 +83,7 @@ impl Tender {
 
     /// Gives back what others may need to go on, and tells who asked to be told.
     fn failing(&mut self, since: Instant, why: &str) {
-        self.dismiss_hung_up();
+        self.look_at_peers();
         self.crew.dismiss_idle();
         if since.elapsed() < self.inner.info.restore_timeout {
             return;
@@ -100,9 +101,9 @@ impl Tender {
             self.next_look = now + LOOK;
             self.look_after_gates();
         }
-        if now >= self.next_hang_ups {
-            self.dismiss_hung_up();
-            self.next_hang_ups = Instant::now() + HANG_UPS.max(20 * now.elapsed());
+        if now >= self.next_peers {
+            self.look_at_peers();
+            self.next_peers = Instant::now() + LOOK.max(20 * now.elapsed());
         }
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP;
@@ -139,20 +140,21 @@ impl Tender {
         }
     }
 
-    /// Wakes the threads of parked polls whose clients are gone.
-    fn dismiss_hung_up(&self) {
+    /// Looks who is connected: for whoever has come new, the door knocks, and the threads of parked polls whose clients
+    /// are gone are woken.
+    fn look_at_peers(&mut self) {
         // In this order: whoever is parked now is connected now, unless it has hung up.
         let parked = self.inner.parked.snapshot();
-        if parked.is_empty() {
-            return;
-        }
-        let Some(connected) = peers::connected(self.inner.door.address()) else {
+        let door = &self.inner.door;
+        let Some(connected) = peers::connected(door.address()) else {
             return;
         };
+        door.connected(connected.difference(&self.connected).count());
         let gone = parked
             .iter()
             .filter(|(remote, _)| !connected.contains(remote));
         gone.for_each(|(_, waiter)| waiter.hang_up());
+        self.connected = connected;
     }
 
     /// As long as clients keep connections open, whatever they still send is answered, so that none hangs; then all
