@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use parking_lot::MutexGuard;
-
 use super::batch::Batch;
 use super::catalog::{Category, State};
 use super::ring::{Entry, Lost, Place};
 use super::sequencer::Placed;
+use super::sync::MutexGuard;
 use super::waiter::{Waiter, Woken, stopped};
 use super::{Broker, Shared};
 use crate::error::Error;

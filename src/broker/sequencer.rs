@@ -1,11 +1,10 @@
 //! [`Sequencer`]: gives every event its timestamp, its sequence number and its id, and tells where an id stands.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
-
+use super::clock::Clock;
 use super::ring::{Entry, Place};
+use super::sync::Mutex;
 use super::waiter::stopped;
 use crate::error::Error;
 use crate::event::{Draft, Event};
@@ -15,6 +14,7 @@ use crate::position::{EventId, Run};
 /// the store, so that ids, timestamps and the file's lines have one order.
 pub(crate) struct Sequencer {
     run: Run,
+    clock: Clock,
     /// The runs whose events came out of the file, in their order.
     earlier: Vec<Span>,
     stamps: Mutex<Stamps>,
@@ -81,7 +81,7 @@ impl Restorer {
         Entry { sequence, event }
     }
 
-    pub(crate) fn finish(self) -> Sequencer {
+    pub(crate) fn finish(self, clock: Clock) -> Sequencer {
         let random = RandomState::new().hash_one(0);
         let newest_run = self
             .earlier
@@ -89,7 +89,7 @@ impl Restorer {
             .map(|span| span.run.started())
             .max()
             .unwrap_or(0);
-        let run = Run::new(now().max(newest_run + 1), random);
+        let run = Run::new(clock.now().max(newest_run + 1), random);
         let stamps = Stamps {
             sequence: self.sequence,
             timestamp: self.timestamp,
@@ -98,6 +98,7 @@ impl Restorer {
         };
         Sequencer {
             run,
+            clock,
             earlier: self.earlier,
             stamps: Mutex::new(stamps),
         }
@@ -116,7 +117,7 @@ impl Sequencer {
             return Err(stopped());
         }
         stamps.sequence += 1;
-        stamps.timestamp = stamps.timestamp.max(now());
+        stamps.timestamp = stamps.timestamp.max(self.clock.now());
         stamps.last_id = EventId::new(self.run, stamps.sequence);
         let entry = Entry {
             sequence: stamps.sequence,
@@ -141,7 +142,7 @@ impl Sequencer {
 
     /// The time, in Unix milliseconds, that an event would be stamped with now.
     pub(crate) fn now(&self) -> u64 {
-        self.stamps.lock().timestamp.max(now())
+        self.stamps.lock().timestamp.max(self.clock.now())
     }
 
     pub(crate) fn locate(&self, id: EventId) -> Placed {
@@ -164,13 +165,6 @@ impl Sequencer {
     }
 }
 
-fn now() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,7 +182,7 @@ mod tests {
         events
             .into_iter()
             .for_each(|event| drop(restorer.place(event)));
-        restorer.finish()
+        restorer.finish(Clock::System)
     }
 
     #[test]
@@ -203,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_file_whose_last_event_lies_in_the_future_is_continued_after_it() {
-        let future = now() + 3_600_000;
+        let future = Clock::System.now() + 3_600_000;
         let id = EventId::new(Run::new(future, 5), 41);
         let sequencer = restored([draft().stamp(future, id)]);
         let next = stamped(&sequencer);
