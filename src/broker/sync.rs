@@ -15,6 +15,7 @@ pub(crate) use shuttle::sync::atomic::{AtomicU64, AtomicUsize};
 #[cfg(all(test, shuttle))]
 mod explored {
     use std::ops::{Deref, DerefMut};
+    use std::sync::PoisonError;
     use std::time::Instant;
 
     use shuttle::rand::{Rng, thread_rng};
@@ -23,8 +24,11 @@ mod explored {
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
-    /// Empty only while a condvar has the lock.
-    pub(crate) struct MutexGuard<'a, T>(Option<shuttle::sync::MutexGuard<'a, T>>);
+    pub(crate) struct MutexGuard<'a, T> {
+        lock: &'a Mutex<T>,
+        /// `None` only while a condvar has it.
+        held: Option<shuttle::sync::MutexGuard<'a, T>>,
+    }
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
@@ -32,7 +36,11 @@ mod explored {
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            MutexGuard(Some(self.0.lock().unwrap()))
+            let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            MutexGuard {
+                lock: self,
+                held: Some(held),
+            }
         }
     }
 
@@ -40,13 +48,13 @@ mod explored {
         type Target = T;
 
         fn deref(&self) -> &T {
-            self.0.as_ref().unwrap()
+            self.held.as_ref().unwrap()
         }
     }
 
     impl<T> DerefMut for MutexGuard<'_, T> {
         fn deref_mut(&mut self) -> &mut T {
-            self.0.as_mut().unwrap()
+            self.held.as_mut().unwrap()
         }
     }
 
@@ -72,21 +80,21 @@ mod explored {
         }
 
         pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
-            guard.0 = guard.0.take().map(|held| self.0.wait(held).unwrap());
+            let held = guard.held.take().unwrap();
+            let held = self.0.wait(held).unwrap_or_else(PoisonError::into_inner);
+            guard.held = Some(held);
         }
 
-        /// A schedule has no time: a deadline is there to pass at any moment, with the wake-ups for nothing that a
-        /// condvar may have in between. So this never waits, and what must be woken has to wait without a deadline.
+        /// A schedule has no time: a deadline may pass at any moment, and a condvar may also wake up for nothing. So
+        /// this only lets others go first; a test of being woken waits without a deadline.
         pub(crate) fn wait_until<T>(
             &self,
             guard: &mut MutexGuard<'_, T>,
             _deadline: Instant,
         ) -> WaitTimeoutResult {
-            let held = guard.0.take().unwrap();
-            let lock = shuttle::sync::MutexGuard::mutex(&held);
-            drop(held);
+            guard.held = None;
             shuttle::thread::yield_now();
-            guard.0 = Some(lock.lock().unwrap());
+            guard.held = guard.lock.lock().held;
             WaitTimeoutResult(thread_rng().r#gen())
         }
     }
@@ -96,11 +104,11 @@ mod explored {
 
     impl<T> RwLock<T> {
         pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
-            self.0.read().unwrap()
+            self.0.read().unwrap_or_else(PoisonError::into_inner)
         }
 
         pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
-            self.0.write().unwrap()
+            self.0.write().unwrap_or_else(PoisonError::into_inner)
         }
     }
 }
