@@ -123,11 +123,6 @@ impl Catalog {
     pub(crate) fn all(&self) -> Vec<Arc<Category>> {
         self.categories.read().values().cloned().collect()
     }
-
-    /// What categories that are not in the catalog have lost.
-    pub(crate) fn lost(&self, name: &str) -> Lost {
-        self.epitaphs.lock().of(name)
-    }
 }
 
 /// Which line a name has: nobody can choose names that share one.

@@ -169,6 +169,24 @@ fn a_publish_at_the_moment_of_a_time_out_is_not_lost() {
 }
 
 #[test]
+fn a_publish_to_a_category_that_was_not_there_when_a_poll_looked_is_not_passed_over() {
+    explore(|| {
+        let broker = default();
+        let mut follower = Follower::of(&broker, &["a", "b"]);
+        let follower = thread::spawn(move || {
+            for _ in 0..2 {
+                follower.poll(Duration::ZERO).unwrap();
+            }
+            follower
+        });
+        let published = published([publisher(&broker, &["a"]), publisher(&broker, &["b"])]);
+        let mut follower = follower.join().unwrap();
+        follower.poll(Duration::ZERO).unwrap();
+        assert!(follower.seen == published && !follower.gap);
+    });
+}
+
+#[test]
 fn what_is_deleted_after_retrieval_was_handed_to_someone() {
     explore(|| {
         let broker = deleting();
@@ -204,6 +222,16 @@ fn what_was_pushed_out_of_its_ring_is_told_as_a_gap() {
     explore(|| {
         all_or_a_gap(BrokerOptions {
             events_per_category: 1,
+            ..BrokerOptions::default()
+        })
+    });
+}
+
+#[test]
+fn what_was_evicted_with_its_category_is_told_as_a_gap() {
+    explore(|| {
+        all_or_a_gap(BrokerOptions {
+            max_categories: 1,
             ..BrokerOptions::default()
         })
     });
