@@ -1,6 +1,6 @@
 //! Many schedules of the broker's threads, by shuttle, which also tells of a deadlock: a subscriber that waits without a
 //! deadline and is not woken is one. Half of each test's schedules are random, half of few changes of priority. There
-//! are 16,000 a test, or as many as the environment variable `SCHEDULES` says:
+//! are 50,000 a test, or as many as the environment variable `SCHEDULES` says:
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg shuttle" cargo test --release --features testing --lib schedules
@@ -18,7 +18,7 @@ const SOME_TIME: Duration = Duration::from_secs(1);
 const FOR_EVER: Duration = Duration::MAX;
 
 fn explore(schedule: fn()) {
-    let count = std::env::var("SCHEDULES").map_or(16_000, |count| count.parse().unwrap());
+    let count = std::env::var("SCHEDULES").map_or(50_000, |count| count.parse().unwrap());
     shuttle::check_random(schedule, count / 2);
     shuttle::check_pct(schedule, count / 2, 3);
 }

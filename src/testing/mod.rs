@@ -1,5 +1,6 @@
-//! For the tests of programs that embed a server or a broker: a clock that the test sets, and waiting until subscribers
-//! are parked, so that no test has to sleep. With the feature `testing`, which belongs among the dev-dependencies.
+//! For the tests of programs that embed a server or a broker: a clock that the test sets, waiting until subscribers are
+//! parked, and answers that get lost, so that no test has to sleep. With the feature `testing`, which belongs among the
+//! dev-dependencies.
 //!
 //! ```
 //! use std::time::Duration;
@@ -21,6 +22,10 @@
 //! assert!(batch.events().is_empty());
 //! # Ok::<(), long_polling::Error>(())
 //! ```
+
+mod relay;
+
+pub use relay::Relay;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
