@@ -20,6 +20,14 @@ const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 const LIMIT: Duration = Duration::from_secs(20);
 const START: u64 = 1_700_000_000_000;
 
+/// How long events live, and the clock's steps: some as long to the millisecond.
+const TTLS: [Duration; 3] = [
+    Duration::from_millis(1),
+    Duration::from_millis(10),
+    Duration::from_secs(1),
+];
+const ADVANCES: [u64; 9] = [0, 1, 2, 9, 10, 11, 500, 1000, 3000];
+
 /// Categories, by their numbers.
 type Set = Vec<usize>;
 
@@ -84,7 +92,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(of, from, waiting)| Step::Poll { of, from, waiting }),
         10 => (set(), from()).prop_map(|(of, from)| Step::Park { of, from }),
         20 => (0..3usize).prop_map(Step::Follow),
-        6 => prop_oneof![0..3u64, 0..3000u64].prop_map(Step::Advance),
+        6 => proptest::sample::select(&ADVANCES[..]).prop_map(Step::Advance),
         1 => (0..7_200_000u64).prop_map(Step::SetBack),
         1 => any::<bool>().prop_map(|keeping| Step::Restart { keeping }),
     ]
@@ -93,7 +101,7 @@ fn step() -> impl Strategy<Value = Step> {
 prop_compose! {
     fn options()(
         events_per_category in 1..6usize,
-        event_ttl in proptest::option::of((1..2000u64).prop_map(Duration::from_millis)),
+        event_ttl in proptest::option::of(proptest::sample::select(&TTLS[..])),
         delete_after_first_retrieval in proptest::bool::weighted(0.3),
         max_parked in 1..4usize,
         max_categories in 1..=NAMES.len(),
