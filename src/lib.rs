@@ -46,6 +46,7 @@
 //! | `server` | yes | [`Server`], [`Broker`], files |
 //! | `client` | yes | [`Subscriber`], [`Publisher`], [`subscription`], [`publish`] |
 //! | `tls` | no | `https://` for the client, by rustls |
+//! | `testing` | no | the module `testing`, for tests of programs that embed a server or broker |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -63,6 +64,8 @@ mod persist;
 mod position;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod wire;
 
 #[cfg(feature = "server")]

@@ -192,31 +192,6 @@ fn what_the_ring_pushes_out_is_told_as_a_gap() {
 }
 
 #[test]
-fn expired_events_are_gone_told_as_a_gap_and_take_no_memory() {
-    let broker = broker(BrokerOptions {
-        event_ttl: Some(Duration::from_millis(30)),
-        ..BrokerOptions::default()
-    });
-    let first = broker.publish("a", "first").unwrap();
-    broker.publish("a", "second").unwrap();
-    until("expired", || {
-        broker.publish("other", "time passes").unwrap();
-        broker.statistics().expired >= 2
-    });
-    let batch = broker
-        .subscribe("a", Cursor::LastId(first), Duration::ZERO)
-        .unwrap();
-    assert!(batch.events().is_empty() && batch.gap());
-    until("swept", || {
-        now(&broker, "other", Cursor::Oldest).is_empty() && broker.statistics().categories == 0
-    });
-    assert_eq!(
-        (broker.statistics().events, broker.statistics().event_bytes),
-        (0, 0)
-    );
-}
-
-#[test]
 fn a_gap_waits_for_the_first_event_that_it_can_be_told_with() {
     let broker = broker(BrokerOptions {
         events_per_category: 1,

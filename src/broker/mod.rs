@@ -6,17 +6,21 @@
 
 mod batch;
 mod catalog;
+mod clock;
 mod options;
 mod poll;
 mod ring;
+#[cfg(all(test, shuttle))]
+mod schedules;
 mod sequencer;
 mod statistics;
 mod store;
+mod sync;
 mod waiter;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -29,9 +33,11 @@ use catalog::{Catalog, Category, State};
 use ring::{Entry, Removed, Ring};
 use sequencer::{Restorer, Sequencer};
 use statistics::Counters;
+use sync::{AtomicU64, AtomicUsize};
 use waiter::Parking;
 
 pub use batch::Batch;
+pub(crate) use clock::Clock;
 pub use options::BrokerOptions;
 pub(crate) use poll::{Look, Parked, Polled};
 pub use statistics::{FileStatistics, Statistics};
@@ -81,20 +87,21 @@ impl Broker {
     ///
     /// [`InvalidSetting`](ErrorKind::InvalidSetting) where an option can't be used.
     pub fn new(options: BrokerOptions) -> Result<Self, Error> {
-        Broker::restore(options, |_| Ok(None))
+        Broker::restore(options, Clock::System, |_| Ok(None))
     }
 
     /// A broker that starts with the records that `load` gives to its first argument, oldest first, and then keeps new
     /// ones in the store that it returns.
     pub(crate) fn restore(
         options: BrokerOptions,
+        clock: Clock,
         load: impl FnOnce(&mut dyn FnMut(Record)) -> Result<Option<Box<dyn Store>>, Error>,
     ) -> Result<Self, Error> {
         options.check()?;
         let mut shared = Shared {
             catalog: Catalog::new(),
             parking: Parking::new(options.max_parked),
-            sequencer: Restorer::default().finish(),
+            sequencer: Restorer::default().finish(clock.clone()),
             store: None,
             counters: Counters::default(),
             occupied: AtomicUsize::new(0),
@@ -114,7 +121,7 @@ impl Broker {
             .iter()
             .filter_map(|category| category.lock())
             .for_each(|mut state| state.ring.sort_by_time());
-        shared.sequencer = restorer.finish();
+        shared.sequencer = restorer.finish(clock);
         shared.store = store;
         shared.record(|| Record::Started(shared.sequencer.newest().1));
         shared.sweep();
@@ -214,6 +221,13 @@ impl Broker {
     /// The first half of stopping: answers all parked subscribers, and nobody parks from here on. Publishing goes on.
     pub(crate) fn release(&self) {
         self.0.parking.close();
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn wait_until_parked(&self, count: usize, limit: Duration) -> bool {
+        // A deadline beyond what an Instant can hold is none.
+        let deadline = Instant::now().checked_add(limit);
+        self.0.parking.wait_for(count, deadline)
     }
 
     pub(crate) fn options(&self) -> &BrokerOptions {

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use parking_lot::MutexGuard;
-
 use super::batch::Batch;
 use super::catalog::{Category, State};
-use super::ring::{Entry, Lost, Place};
+use super::ring::{Entry, Place};
 use super::sequencer::Placed;
+use super::sync::MutexGuard;
 use super::waiter::{Waiter, Woken, stopped};
 use super::{Broker, Record, Shared};
 use crate::error::Error;
@@ -70,22 +69,19 @@ impl Broker {
 
 type Guards<'a> = Vec<MutexGuard<'a, State>>;
 
-/// The categories of a poll, in the order of their names and locked, and what those not in the catalog have lost.
+/// The categories of a poll, in the order of their names and locked.
 struct Locked<'a> {
     categories: &'a [Arc<Category>],
     states: Guards<'a>,
-    absent: Vec<Lost>,
 }
 
 impl Locked<'_> {
     /// True where a follower that stands at these places, category by category, misses an event.
-    fn lost_after(&self, place: impl Fn(usize) -> Place, absent: Place) -> bool {
-        let here = self
-            .states
+    fn lost_after(&self, place: impl Fn(usize) -> Place) -> bool {
+        self.states
             .iter()
             .enumerate()
-            .any(|(at, state)| state.ring.lost.after(place(at)));
-        here || self.absent.iter().any(|lost| lost.after(absent))
+            .any(|(at, state)| state.ring.lost.after(place(at)))
     }
 }
 
@@ -102,32 +98,20 @@ impl Shared {
         }
         let mut names: Vec<&str> = names.iter().collect();
         names.sort_unstable();
-        self.with_all(&names, look == Look::AndPark, |locked| {
+        self.with_all(&names, |locked| {
             self.look_or_park(shared, locked, cursor, look)
         })
     }
 
-    /// Does `work` under the locks of all these categories, given in order; those not in the catalog are made if
-    /// `create` says so, else left out. Categories found or left unused leave the catalog.
-    fn with_all<T>(
-        &self,
-        names: &[&str],
-        create: bool,
-        work: impl FnOnce(&mut Locked<'_>) -> T,
-    ) -> T {
+    /// Does `work` under the locks of all these categories, given in order. Those not in the catalog are made: while one
+    /// is not there to be locked, an event may be published to it, and what is reached would pass it over. Categories
+    /// found or left unused leave the catalog.
+    fn with_all<T>(&self, names: &[&str], work: impl FnOnce(&mut Locked<'_>) -> T) -> T {
         loop {
-            let mut absent = Vec::new();
-            let mut categories = Vec::with_capacity(names.len());
-            for name in names {
-                match if create {
-                    Some(self.catalog.get_or_create(name))
-                } else {
-                    self.catalog.get(name)
-                } {
-                    Some(category) => categories.push(category),
-                    None => absent.push(self.catalog.lost(name)),
-                }
-            }
+            let categories: Vec<Arc<Category>> = names
+                .iter()
+                .map(|name| self.catalog.get_or_create(name))
+                .collect();
             // One may have left the catalog in the meantime.
             let states: Option<Guards<'_>> =
                 categories.iter().map(|category| category.lock()).collect();
@@ -135,7 +119,6 @@ impl Shared {
             let mut locked = Locked {
                 categories: &categories,
                 states,
-                absent,
             };
             locked
                 .states
@@ -164,8 +147,7 @@ impl Shared {
     ) -> Result<Polled, Error> {
         let newest = self.sequencer.newest();
         let (place, unplaced) = self.resolve(cursor, &locked.states, newest.0);
-        let gap =
-            unplaced || locked.lost_after(|_| place, place) || self.sequencer.lost().after(place);
+        let gap = unplaced || locked.lost_after(|_| place) || self.sequencer.lost().after(place);
         let entries = self.take(&mut locked.states, |_| place, look != Look::AndLeave);
         if !entries.is_empty() || look != Look::AndPark {
             return Ok(Polled::Ready(Arc::new(batch(entries, gap, newest.1))));
@@ -311,7 +293,7 @@ impl Parked {
         let (shared, ticket, parked_at) = (&self.shared, self.ticket, self.parked_at);
         let names: Vec<&str> = self.names.iter().map(|name| &**name).collect();
         self.listed = false;
-        shared.with_all(&names, false, |locked| {
+        shared.with_all(&names, |locked| {
             locked
                 .states
                 .iter_mut()
@@ -340,7 +322,7 @@ impl Parked {
                 .iter()
                 .map(|category| place(category))
                 .collect();
-            let lost = locked.lost_after(|at| places[at], Place::Sequence(parked_at));
+            let lost = locked.lost_after(|at| places[at]);
             let newest = shared.sequencer.newest();
             let there = !self.waiter.has_hung_up();
             let mut entries = shared.take(&mut locked.states, |at| places[at], there);
@@ -363,15 +345,18 @@ fn entry(event: &Event) -> Entry {
 impl Drop for Parked {
     fn drop(&mut self) {
         self.shared.parking.leave(self.ticket);
-        if self.listed {
-            let names: Vec<&str> = self.names.iter().map(|name| &**name).collect();
-            let ticket = self.ticket;
-            self.shared.with_all(&names, false, |locked| {
-                locked
-                    .states
-                    .iter_mut()
-                    .for_each(|state| drop(state.waiters.remove(&ticket)));
+        if !self.listed {
+            return;
+        }
+        let catalog = &self.shared.catalog;
+        for category in self.names.iter().filter_map(|name| catalog.get(name)) {
+            let unused = category.lock().is_some_and(|mut state| {
+                state.waiters.remove(&self.ticket);
+                state.is_unused()
             });
+            if unused {
+                catalog.remove_unused(&category);
+            }
         }
     }
 }

@@ -1,11 +1,10 @@
 //! [`Sequencer`]: gives every event its timestamp, its sequence number and its id, and tells where an id stands.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
-
+use super::clock::Clock;
 use super::ring::{Entry, Lost, Place};
+use super::sync::Mutex;
 use super::waiter::stopped;
 use crate::error::Error;
 use crate::event::{Draft, Event};
@@ -15,6 +14,7 @@ use crate::position::{EventId, Run};
 /// the store, so that ids, timestamps and the file's lines have one order.
 pub(crate) struct Sequencer {
     run: Run,
+    clock: Clock,
     /// The runs that the file tells of, in their order.
     earlier: Vec<Span>,
     /// What the file should have but has not.
@@ -134,11 +134,11 @@ impl Restorer {
         }
     }
 
-    pub(crate) fn finish(mut self) -> Sequencer {
+    pub(crate) fn finish(mut self, clock: Clock) -> Sequencer {
         self.close();
         let random = RandomState::new().hash_one(0);
         let newest_run = self.earlier.iter().map(|span| span.run.started()).max();
-        let run = Run::new(now().max(newest_run.unwrap_or(0) + 1), random);
+        let run = Run::new(clock.now().max(newest_run.unwrap_or(0) + 1), random);
         let stamps = Stamps {
             sequence: self.sequence,
             timestamp: self.timestamp,
@@ -146,6 +146,7 @@ impl Restorer {
         };
         Sequencer {
             run,
+            clock,
             earlier: self.earlier,
             lost: self.lost,
             stamps: Mutex::new(stamps),
@@ -165,7 +166,7 @@ impl Sequencer {
             return Err(stopped());
         }
         stamps.sequence += 1;
-        stamps.timestamp = stamps.timestamp.max(now());
+        stamps.timestamp = stamps.timestamp.max(self.clock.now());
         let entry = Entry {
             sequence: stamps.sequence,
             event: draft.stamp(stamps.timestamp, EventId::new(self.run, stamps.sequence)),
@@ -194,7 +195,7 @@ impl Sequencer {
 
     /// The time, in Unix milliseconds, that an event would be stamped with now.
     pub(crate) fn now(&self) -> u64 {
-        self.stamps.lock().timestamp.max(now())
+        self.stamps.lock().timestamp.max(self.clock.now())
     }
 
     pub(crate) fn locate(&self, id: EventId) -> Placed {
@@ -217,13 +218,6 @@ impl Sequencer {
     }
 }
 
-fn now() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,7 +236,7 @@ mod tests {
         events
             .into_iter()
             .for_each(|event| drop(restorer.place(event)));
-        restorer.finish()
+        restorer.finish(Clock::System)
     }
 
     /// A file of a run that published so many events and ended.
@@ -268,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_file_whose_last_event_lies_in_the_future_is_continued_after_it() {
-        let future = now() + 3_600_000;
+        let future = Clock::System.now() + 3_600_000;
         let id = EventId::new(Run::new(future, 5), 41);
         let sequencer = restored([draft().stamp(future, id)]);
         let next = stamped(&sequencer);
@@ -280,7 +274,7 @@ mod tests {
     #[test]
     fn positions_of_earlier_runs_are_known_as_far_as_the_file_goes() {
         let run = Run::new(1_700_000_000_000, 9);
-        let sequencer = ended(run, 3).finish();
+        let sequencer = ended(run, 3).finish(Clock::System);
         assert_eq!(sequencer.lost(), Lost::default());
         let at = |sequence| Placed::At(Place::Sequence(sequence));
         assert_eq!(sequencer.locate(EventId::new(run, 2)), at(2));
@@ -306,7 +300,7 @@ mod tests {
         let mut restorer = ended(first, 3);
         restorer.start(EventId::new(second, 3));
         restorer.end(EventId::new(second, 3));
-        let sequencer = restorer.finish();
+        let sequencer = restorer.finish(Clock::System);
         assert_eq!(
             sequencer.locate(EventId::new(second, 3)),
             Placed::At(Place::Sequence(3))
@@ -326,7 +320,7 @@ mod tests {
         let mut restorer = ended(first, 3);
         restorer.start(EventId::new(second, 3));
         restorer.place(draft().stamp(9, EventId::new(second, 4)));
-        let sequencer = restorer.finish();
+        let sequencer = restorer.finish(Clock::System);
         // Whoever has seen all that is left may yet have missed something, and whoever saw more has gone beyond it.
         assert_eq!(
             sequencer.lost(),
@@ -354,7 +348,7 @@ mod tests {
         }
         restorer.end(EventId::new(run, 4));
         assert_eq!(
-            restorer.finish().lost(),
+            restorer.finish(Clock::System).lost(),
             Lost {
                 sequence: 3,
                 timestamp: 4
@@ -363,7 +357,7 @@ mod tests {
         // Also the last ones.
         let mut restorer = ended(run, 3);
         restorer.end(EventId::new(run, 5));
-        assert_eq!(restorer.finish().lost().sequence, 5);
+        assert_eq!(restorer.finish(Clock::System).lost().sequence, 5);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! [`Statistics`]: what a broker has done and holds.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::ring::Removed;
+use super::sync::{AtomicU64, AtomicUsize};
 
 /// What a broker has done since it was made, and what it holds now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
-
 use super::batch::Batch;
+use super::sync::{Condvar, Mutex};
 use crate::error::{Error, ErrorKind};
 
 /// One parked subscriber. Each has a slot and a condvar of its own: a thousand threads woken on one condvar would fight
@@ -104,6 +103,9 @@ impl Waiter {
 pub(crate) struct Parking {
     spaces: Mutex<Spaces>,
     max: usize,
+    /// Told of everyone who comes or goes.
+    #[cfg(feature = "testing")]
+    changed: Condvar,
 }
 
 struct Spaces {
@@ -122,6 +124,8 @@ impl Parking {
         Parking {
             spaces: Mutex::new(spaces),
             max,
+            #[cfg(feature = "testing")]
+            changed: Condvar::default(),
         }
     }
 
@@ -144,11 +148,32 @@ impl Parking {
         spaces.next_ticket += 1;
         let waiter = Arc::new(Waiter::default());
         spaces.waiters.insert(ticket, waiter.clone());
+        #[cfg(feature = "testing")]
+        self.changed.notify_all();
         Ok((ticket, waiter))
     }
 
     pub(crate) fn leave(&self, ticket: u64) {
         self.spaces.lock().waiters.remove(&ticket);
+        #[cfg(feature = "testing")]
+        self.changed.notify_all();
+    }
+
+    /// Waits until so many are parked, no more and no fewer. False where that did not come about by the deadline.
+    #[cfg(feature = "testing")]
+    pub(crate) fn wait_for(&self, count: usize, deadline: Option<Instant>) -> bool {
+        let mut spaces = self.spaces.lock();
+        while spaces.waiters.len() != count {
+            match deadline {
+                None => self.changed.wait(&mut spaces),
+                Some(deadline) => {
+                    if self.changed.wait_until(&mut spaces, deadline).timed_out() {
+                        return spaces.waiters.len() == count;
+                    }
+                }
+            }
+        }
+        true
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -162,6 +187,8 @@ impl Parking {
         let waiters = std::mem::take(&mut spaces.waiters);
         drop(spaces);
         waiters.values().for_each(|waiter| waiter.answer_early());
+        #[cfg(feature = "testing")]
+        self.changed.notify_all();
     }
 
     pub(crate) fn is_closed(&self) -> bool {

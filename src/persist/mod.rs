@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use self::flusher::{Flusher, LogFile, Progress, Writing};
 use self::format::{MAX_LINE_BYTES, line_len};
 pub(crate) use self::recovery::Loaded;
-use crate::broker::{Broker, BrokerOptions, FileStatistics, Record, Store};
+use crate::broker::{Broker, BrokerOptions, Clock, FileStatistics, Record, Store};
 use crate::error::{Error, ErrorKind};
 
 /// Where and how events are kept in a file, so that the next start has them again: the Go package's `FilePersistorInfo`.
@@ -305,7 +305,19 @@ impl Broker {
     /// [`InvalidSetting`](ErrorKind::InvalidSetting) where an option can't be used, [`File`](ErrorKind::File) where the
     /// file can't be opened or read.
     pub fn open(options: BrokerOptions, info: FilePersistorInfo) -> Result<Self, Error> {
-        Broker::restore(options, |each| {
+        Broker::start(options, Some(info), Clock::System)
+    }
+
+    /// A broker with a file or without.
+    pub(crate) fn start(
+        options: BrokerOptions,
+        file: Option<FilePersistorInfo>,
+        clock: Clock,
+    ) -> Result<Self, Error> {
+        let Some(info) = file else {
+            return Broker::restore(options, clock, |_| Ok(None));
+        };
+        Broker::restore(options, clock, |each| {
             let (persistor, loaded) = FilePersistor::open(&info, each)?;
             log::debug!(
                 "{}: {} events were read",

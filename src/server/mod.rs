@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::broker::{Batch, Broker, Statistics};
+use crate::broker::{Batch, Broker, Clock, Statistics};
 use crate::error::{Error, ErrorKind};
 use crate::persist::FilePersistorInfo;
 use crate::position::{Cursor, EventId};
@@ -93,13 +93,19 @@ impl Server {
         file: Option<FilePersistorInfo>,
         on_failure: Option<FailureCallback>,
     ) -> Result<Self, Error> {
+        Server::start_by(info, file, on_failure, Clock::System)
+    }
+
+    pub(crate) fn start_by(
+        info: ServerInfo,
+        file: Option<FilePersistorInfo>,
+        on_failure: Option<FailureCallback>,
+        clock: Clock,
+    ) -> Result<Self, Error> {
         info.check()?;
         // Clients that come while the file is read wait for it.
         let (door, gate) = Door::open(&info)?;
-        let broker = match file {
-            None => Broker::new(info.broker.clone()),
-            Some(file) => Broker::open(info.broker.clone(), file),
-        };
+        let broker = Broker::start(info.broker.clone(), file, clock);
         let inner = Arc::new(Inner {
             broker: broker.inspect_err(|_| door.withdraw())?,
             info,

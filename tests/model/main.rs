@@ -1,0 +1,432 @@
+//! The broker against a model of it: random steps, and after each the same answers from both. About 100,000 steps, or as
+//! many as the environment variable `MODEL_STEPS` says.
+
+mod model;
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use long_polling::testing::{self, ManualClock};
+use long_polling::{Batch, Broker, BrokerOptions, Cursor, ErrorKind, EventId, FilePersistorInfo};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use tempfile::TempDir;
+
+use model::{Answer, Fate, Model, Place};
+
+/// Few, so that steps meet. None of them share a line of the broker's table of what was lost.
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+const LIMIT: Duration = Duration::from_secs(20);
+const START: u64 = 1_700_000_000_000;
+
+/// How long events live, and the clock's steps: some as long to the millisecond.
+const TTLS: [Duration; 3] = [
+    Duration::from_millis(1),
+    Duration::from_millis(10),
+    Duration::from_secs(1),
+];
+const ADVANCES: [u64; 9] = [0, 1, 2, 9, 10, 11, 500, 1000, 3000];
+
+/// Categories, by their numbers.
+type Set = Vec<usize>;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(usize),
+    /// A poll that does not wait; or, if it is to, times out at once.
+    Poll {
+        of: Set,
+        from: From,
+        waiting: bool,
+    },
+    /// A poll that stays parked until an event comes, others take its place, or the broker stops.
+    Park {
+        of: Set,
+        from: From,
+    },
+    /// One of the followers goes on from where it is.
+    Follow(usize),
+    Advance(u64),
+    SetBack(u64),
+    /// With the file, if there is one and it survives.
+    Restart {
+        keeping: bool,
+    },
+}
+
+/// A cursor, its position chosen among those that were told so far, counted from the newest, and its time among those of
+/// the events.
+#[derive(Clone, Debug)]
+enum From {
+    Now,
+    Oldest,
+    Time(usize, i64),
+    Told(usize),
+    ToldOrTime(usize, usize),
+    Unknown(bool),
+    UnknownOrTime(bool, usize),
+}
+
+fn set() -> impl Strategy<Value = Set> {
+    proptest::sample::subsequence((0..NAMES.len()).collect::<Vec<_>>(), 1..=NAMES.len())
+}
+
+fn from() -> impl Strategy<Value = From> {
+    let back = || prop_oneof![3 => 0..6usize, 1 => 0..1000usize];
+    prop_oneof![
+        2 => Just(From::Now),
+        2 => Just(From::Oldest),
+        2 => (back(), -1..=1i64).prop_map(|(event, by)| From::Time(event, by)),
+        8 => back().prop_map(From::Told),
+        1 => (back(), back()).prop_map(|(told, event)| From::ToldOrTime(told, event)),
+        1 => any::<bool>().prop_map(From::Unknown),
+        1 => (any::<bool>(), back()).prop_map(|(foreign, event)| From::UnknownOrTime(foreign, event)),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        40 => (0..NAMES.len()).prop_map(Step::Publish),
+        20 => (set(), from(), any::<bool>())
+            .prop_map(|(of, from, waiting)| Step::Poll { of, from, waiting }),
+        10 => (set(), from()).prop_map(|(of, from)| Step::Park { of, from }),
+        20 => (0..3usize).prop_map(Step::Follow),
+        6 => proptest::sample::select(&ADVANCES[..]).prop_map(Step::Advance),
+        1 => (0..7_200_000u64).prop_map(Step::SetBack),
+        1 => any::<bool>().prop_map(|keeping| Step::Restart { keeping }),
+    ]
+}
+
+prop_compose! {
+    fn options()(
+        events_per_category in 1..6usize,
+        event_ttl in proptest::option::of(proptest::sample::select(&TTLS[..])),
+        delete_after_first_retrieval in proptest::bool::weighted(0.3),
+        max_parked in 1..4usize,
+        max_categories in 1..=NAMES.len(),
+    ) -> BrokerOptions {
+        BrokerOptions {
+            events_per_category,
+            event_ttl,
+            delete_after_first_retrieval,
+            max_parked,
+            max_categories,
+            ..BrokerOptions::default()
+        }
+    }
+}
+
+struct Parked {
+    of: Set,
+    gap: bool,
+    thread: JoinHandle<Arc<Batch>>,
+}
+
+/// Who goes on from poll to poll, and believes what it is told.
+struct Follower {
+    of: Set,
+    cursor: Cursor,
+    /// How many of all events came before its position, where the broker can still know that.
+    reached: Option<usize>,
+}
+
+/// The broker and its model, side by side.
+struct Pair {
+    model: Model,
+    broker: Broker,
+    clock: ManualClock,
+    /// The latest time that the clock has shown.
+    latest: u64,
+    file: Option<TempDir>,
+    parked: Vec<Parked>,
+    followers: Vec<Follower>,
+    /// Positions told by events and answers.
+    told: Vec<EventId>,
+}
+
+fn names(of: &Set) -> Vec<&'static str> {
+    of.iter().map(|category| NAMES[*category]).collect()
+}
+
+fn start(options: &BrokerOptions, file: &Option<TempDir>, clock: &ManualClock) -> Broker {
+    let file = file
+        .as_ref()
+        .map(|folder| FilePersistorInfo::new(folder.path().join("events.db")));
+    testing::broker(options.clone(), file, clock).unwrap()
+}
+
+impl Pair {
+    fn new(options: BrokerOptions, with_file: bool) -> Self {
+        let clock = ManualClock::at(START);
+        // That a deleted event stays deleted is not in the file.
+        let file =
+            (with_file && !options.delete_after_first_retrieval).then(|| TempDir::new().unwrap());
+        let follower = |of| Follower {
+            of,
+            cursor: Cursor::Now,
+            reached: Some(0),
+        };
+        Pair {
+            broker: start(&options, &file, &clock),
+            model: Model::new(options, START),
+            clock,
+            latest: START,
+            file,
+            parked: Vec::new(),
+            followers: [vec![0], vec![1, 2], vec![0, 1, 2, 3]].map(follower).into(),
+            told: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Publish(category) => self.publish(category),
+            Step::Poll { of, from, waiting } => {
+                let cursor = self.cursor(&from);
+                self.poll(&of, cursor, waiting);
+            }
+            Step::Park { of, from } => self.park(of, &from),
+            Step::Follow(follower) => self.follow(follower),
+            Step::Advance(milliseconds) => {
+                self.clock.advance(Duration::from_millis(milliseconds));
+                self.model.clock += milliseconds;
+                self.latest = self.latest.max(self.model.clock);
+            }
+            Step::SetBack(milliseconds) => {
+                // What has expired is gone once it was looked at; the model has it gone at once.
+                self.poll(&(0..NAMES.len()).collect(), Cursor::Now, false);
+                self.model.clock -= milliseconds;
+                self.clock.set(self.model.clock);
+            }
+            Step::Restart { keeping } => self.restart(keeping),
+        }
+    }
+
+    fn publish(&mut self, category: usize) {
+        let number = self.model.events.len();
+        let id = self.broker.publish(NAMES[category], &number).unwrap();
+        assert!(self.model.known().last().is_none_or(|last| last.id < id));
+        let (woken, parked) = std::mem::take(&mut self.parked)
+            .into_iter()
+            .partition::<Vec<_>, _>(|parked| parked.of.contains(&category));
+        self.parked = parked;
+        self.model.publish(category, id, !woken.is_empty());
+        for parked in woken {
+            let answer = Answer {
+                events: vec![number],
+                gap: parked.gap,
+            };
+            self.check(&parked.thread.join().unwrap(), &answer);
+        }
+        self.told.push(id);
+    }
+
+    fn cursor(&self, from: &From) -> Cursor {
+        let back_from_end = |count: usize, back: usize| count - 1 - back % count;
+        let time = |back: usize| match self.model.events.len() {
+            0 => START,
+            count => self.model.events[back_from_end(count, back)].timestamp,
+        };
+        let told = |back: usize| match self.told.len() {
+            0 => unknown(false),
+            count => self.told[back_from_end(count, back)],
+        };
+        match *from {
+            From::Now => Cursor::Now,
+            From::Oldest => Cursor::Oldest,
+            From::Time(back, by) => Cursor::SinceTime(time(back).saturating_add_signed(by)),
+            From::Told(back) => Cursor::LastId(told(back)),
+            From::ToldOrTime(back, event) => Cursor::LastIdOrSinceTime(told(back), time(event)),
+            From::Unknown(foreign) => Cursor::LastId(unknown(foreign)),
+            From::UnknownOrTime(foreign, event) => {
+                Cursor::LastIdOrSinceTime(unknown(foreign), time(event))
+            }
+        }
+    }
+
+    fn poll(&mut self, of: &Set, cursor: Cursor, waiting: bool) -> Arc<Batch> {
+        let answer = self.model.poll(of, cursor);
+        let timeout = Duration::from_nanos(waiting.into());
+        let batch = self.broker.subscribe(names(of), cursor, timeout).unwrap();
+        self.check(&batch, &answer);
+        if waiting && answer.events.is_empty() {
+            self.make_room();
+        }
+        batch
+    }
+
+    fn park(&mut self, of: Set, from: &From) {
+        let cursor = self.cursor(from);
+        let answer = self.model.poll(&of, cursor);
+        let (broker, names) = (self.broker.clone(), names(&of));
+        let thread = thread::spawn(move || broker.subscribe(names, cursor, LIMIT).unwrap());
+        if !answer.events.is_empty() {
+            return self.check(&thread.join().unwrap(), &answer);
+        }
+        self.make_room();
+        let gap = answer.gap;
+        self.parked.push(Parked { of, gap, thread });
+        assert!(testing::wait_until_parked(
+            &self.broker,
+            self.parked.len(),
+            LIMIT
+        ));
+    }
+
+    /// One more has parked: where that was one too many, the one parked longest is answered early.
+    fn make_room(&mut self) {
+        if self.parked.len() == self.model.options.max_parked {
+            let oldest = self.parked.remove(0);
+            self.answered_early(oldest);
+        }
+    }
+
+    fn answered_early(&mut self, parked: Parked) {
+        let answer = Answer {
+            events: Vec::new(),
+            gap: parked.gap,
+        };
+        self.check(&parked.thread.join().unwrap(), &answer);
+    }
+
+    /// What the broker said, against what the model says.
+    fn check(&mut self, batch: &Batch, answer: &Answer) {
+        let events = &self.model.events;
+        let got: Vec<usize> = batch
+            .events()
+            .iter()
+            .map(|event| event.json().unwrap())
+            .collect();
+        assert_eq!((&got, batch.gap()), (&answer.events, answer.gap));
+        for (event, number) in batch.events().iter().zip(&got) {
+            let expected = &events[*number];
+            assert_eq!(
+                (event.id(), event.timestamp(), event.category()),
+                (expected.id, expected.timestamp, NAMES[expected.category])
+            );
+        }
+        let last = match got.last() {
+            Some(last) => Some(*last),
+            None => events
+                .len()
+                .checked_sub(1)
+                .filter(|_| !self.model.known().is_empty()),
+        };
+        match last {
+            Some(last) => assert_eq!(batch.last_id(), events[last].id),
+            None => self.model.position_before_all = Some(batch.last_id()),
+        }
+        self.told.push(batch.last_id());
+    }
+
+    /// The promise itself: every event of its categories once, in publish order, or a gap is told, and that only where
+    /// something is missing.
+    fn follow(&mut self, number: usize) {
+        let follower = &self.followers[number];
+        let (of, cursor, reached) = (follower.of.clone(), follower.cursor, follower.reached);
+        let batch = self.poll(&of, cursor, number == 0);
+        let events = &self.model.events;
+        let got: Vec<EventId> = batch.events().iter().map(|event| event.id()).collect();
+        let now_at = match got.last() {
+            Some(last) => 1 + events.iter().rposition(|event| event.id == *last).unwrap(),
+            None => events.len(),
+        };
+        if let (Some(reached), true) = (reached, cursor != Cursor::Now) {
+            let missed = |to: usize| {
+                events[reached..to]
+                    .iter()
+                    .filter(|event| of.contains(&event.category) && !got.contains(&event.id))
+                    .any(|event| event.fate != Fate::Consumed)
+            };
+            assert!(batch.gap() || !missed(now_at), "an event is missing");
+            assert!(missed(events.len()) || !batch.gap(), "nothing is missing");
+            assert!(
+                got.iter()
+                    .all(|id| events[reached..].iter().any(|event| event.id == *id)),
+                "an event came twice"
+            );
+        } else if cursor != Cursor::Now {
+            assert!(batch.gap());
+        }
+        let follower = &mut self.followers[number];
+        follower.cursor = Cursor::LastId(batch.last_id());
+        follower.reached = Some(now_at);
+    }
+
+    fn restart(&mut self, keeping: bool) {
+        self.broker.stop(LIMIT).unwrap();
+        for parked in std::mem::take(&mut self.parked) {
+            self.answered_early(parked);
+        }
+        let refused = [
+            self.broker.publish(NAMES[0], "late").map(drop),
+            self.broker
+                .subscribe(NAMES[0], Cursor::Oldest, LIMIT)
+                .map(drop),
+        ];
+        for refused in refused {
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Stopped);
+        }
+        let keeping = keeping && self.file.is_some();
+        if !keeping {
+            self.file = self.file.take().map(|_| TempDir::new().unwrap());
+            // Runs without a common file are told apart by when they started.
+            self.latest += 1;
+            self.take(Step::Advance(self.latest - self.model.clock));
+        }
+        self.model.restart(keeping);
+        self.broker = start(&self.model.options, &self.file, &self.clock);
+        for follower in &mut self.followers {
+            if let Cursor::LastId(id) = follower.cursor {
+                let known = matches!(self.model.place(id), Some(Place::After(_)));
+                follower.reached = follower.reached.filter(|_| known);
+            }
+        }
+    }
+}
+
+/// An id that no broker of a test made: golongpoll's kind, or of a run of ours.
+fn unknown(foreign: bool) -> EventId {
+    let text = if foreign {
+        "d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60"
+    } else {
+        "00000000-0001-8000-8000-000000000001"
+    };
+    text.parse().unwrap()
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        // Those who are still parked, after a step that failed too.
+        let _ = self.broker.stop(LIMIT);
+        for parked in self.parked.drain(..) {
+            let _ = parked.thread.join();
+        }
+    }
+}
+
+#[test]
+fn the_broker_answers_as_its_model_does_whatever_is_done() {
+    const STEPS_OF_A_CASE: usize = 100;
+    let steps = std::env::var("MODEL_STEPS").map_or(100_000, |steps| steps.parse().unwrap());
+    let config = ProptestConfig {
+        cases: (steps / STEPS_OF_A_CASE) as u32,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    // Short cases among long ones, so that the mean is as it should be.
+    let case = (
+        options(),
+        any::<bool>(),
+        prop::collection::vec(step(), 1..2 * STEPS_OF_A_CASE),
+    );
+    let run = |(options, with_file, steps): (_, _, Vec<Step>)| {
+        let mut pair = Pair::new(options, with_file);
+        steps.into_iter().for_each(|step| pair.take(step));
+        Ok(())
+    };
+    if let Err(failure) = TestRunner::new(config).run(&case, run) {
+        panic!("{failure}");
+    }
+}

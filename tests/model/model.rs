@@ -1,0 +1,188 @@
+//! [`Model`]: what a broker promises, in the fewest words: a list of all events ever published and what became of each.
+
+use long_polling::{BrokerOptions, Cursor, EventId};
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Held,
+    /// Handed out, and deleted by that.
+    Consumed,
+    Lost,
+}
+
+pub(crate) struct Published {
+    pub(crate) id: EventId,
+    pub(crate) category: usize,
+    pub(crate) timestamp: u64,
+    pub(crate) fate: Fate,
+}
+
+/// Where a poll starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Oldest,
+    /// After so many of all events.
+    After(usize),
+    Time(u64),
+}
+
+pub(crate) struct Answer {
+    /// By their numbers in the list.
+    pub(crate) events: Vec<usize>,
+    pub(crate) gap: bool,
+}
+
+pub(crate) struct Model {
+    pub(crate) options: BrokerOptions,
+    pub(crate) clock: u64,
+    /// All events ever published, in publish order.
+    pub(crate) events: Vec<Published>,
+    /// Those before are of runs that left no file: nothing is known of them any more.
+    known_from: usize,
+    /// The position that a run tells which has no event to name.
+    pub(crate) position_before_all: Option<EventId>,
+}
+
+impl Model {
+    pub(crate) fn new(options: BrokerOptions, clock: u64) -> Self {
+        Model {
+            options,
+            clock,
+            events: Vec::new(),
+            known_from: 0,
+            position_before_all: None,
+        }
+    }
+
+    pub(crate) fn known(&self) -> &[Published] {
+        &self.events[self.known_from..]
+    }
+
+    /// The time, which never decreases.
+    fn now(&self) -> u64 {
+        let last = self.known().last();
+        last.map_or(self.clock, |last| last.timestamp.max(self.clock))
+    }
+
+    pub(crate) fn publish(&mut self, category: usize, id: EventId, someone_is_parked: bool) {
+        let timestamp = self.now();
+        let deleted = someone_is_parked && self.options.delete_after_first_retrieval;
+        self.events.push(Published {
+            id,
+            category,
+            timestamp,
+            fate: Fate::Consumed,
+        });
+        self.expire();
+        if !deleted {
+            self.hold(self.events.len() - 1);
+        }
+    }
+
+    /// Keeps an event, at the price of others.
+    fn hold(&mut self, number: usize) {
+        self.events[number].fate = Fate::Held;
+        let held_of = |events: &[Published], category: usize| -> Vec<usize> {
+            let held = |number: &usize| {
+                events[*number].fate == Fate::Held && events[*number].category == category
+            };
+            (0..events.len()).filter(held).collect()
+        };
+        let ring = held_of(&self.events, self.events[number].category);
+        if ring.len() > self.options.events_per_category {
+            self.events[ring[0]].fate = Fate::Lost;
+        }
+        let mut rings: Vec<_> = (0..crate::NAMES.len())
+            .map(|category| held_of(&self.events, category))
+            .filter(|ring| !ring.is_empty())
+            .collect();
+        if rings.len() > self.options.max_categories {
+            rings.sort_by_key(|ring| ring.last().copied());
+            rings[0]
+                .iter()
+                .for_each(|number| self.events[*number].fate = Fate::Lost);
+        }
+    }
+
+    fn expire(&mut self) {
+        let Some(ttl) = self.options.event_ttl else {
+            return;
+        };
+        let before = self.now() - ttl.as_millis() as u64;
+        for event in &mut self.events {
+            if event.fate == Fate::Held && event.timestamp < before {
+                event.fate = Fate::Lost;
+            }
+        }
+    }
+
+    /// Where an id stands, if it is known.
+    pub(crate) fn place(&self, id: EventId) -> Option<Place> {
+        if Some(id) == self.position_before_all {
+            return Some(Place::After(self.known_from));
+        }
+        let at = self
+            .known()
+            .binary_search_by_key(&id, |event| event.id)
+            .ok()?;
+        Some(Place::After(self.known_from + at + 1))
+    }
+
+    /// What a poll of these categories finds, which it then has retrieved.
+    pub(crate) fn poll(&mut self, of: &[usize], cursor: Cursor) -> Answer {
+        self.expire();
+        let (place, unplaced) = match cursor {
+            Cursor::Now => (Place::After(self.events.len()), false),
+            Cursor::Oldest => (Place::Oldest, false),
+            Cursor::SinceTime(time) => (Place::Time(time), false),
+            Cursor::LastId(id) => match self.place(id) {
+                Some(place) => (place, false),
+                None => (Place::Oldest, true),
+            },
+            // That an id of another program's is not known says nothing: its time decides.
+            Cursor::LastIdOrSinceTime(id, time) => match self.place(id) {
+                Some(place) => (place, false),
+                None => (Place::Time(time), id != crate::unknown(true)),
+            },
+        };
+        let asked_for = |number: &usize| {
+            let event = &self.events[*number];
+            of.contains(&event.category)
+                && match place {
+                    Place::Oldest => event.fate != Fate::Lost,
+                    Place::After(count) => *number >= count,
+                    Place::Time(time) => event.timestamp > time,
+                }
+        };
+        let (lost, there): (Vec<usize>, Vec<usize>) = (self.known_from..self.events.len())
+            .filter(asked_for)
+            .filter(|number| self.events[*number].fate != Fate::Consumed)
+            .partition(|number| self.events[*number].fate == Fate::Lost);
+        if self.options.delete_after_first_retrieval {
+            there
+                .iter()
+                .for_each(|number| self.events[*number].fate = Fate::Consumed);
+        }
+        Answer {
+            gap: unplaced || !lost.is_empty(),
+            events: there,
+        }
+    }
+
+    /// The file is read again, event by event; without one everything is lost.
+    pub(crate) fn restart(&mut self, keeping_the_file: bool) {
+        if !keeping_the_file {
+            self.known_from = self.events.len();
+        }
+        // The file names only runs that have published something.
+        if self.known().is_empty() {
+            self.position_before_all = None;
+        }
+        for event in &mut self.events {
+            event.fate = Fate::Lost;
+        }
+        (self.known_from..self.events.len()).for_each(|number| self.hold(number));
+        self.expire();
+    }
+}
