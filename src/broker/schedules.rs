@@ -11,6 +11,7 @@ use std::time::Duration;
 use shuttle::thread::{self, JoinHandle};
 
 use super::*;
+use crate::event::Event;
 
 /// A wait that ends at any moment.
 const SOME_TIME: Duration = Duration::from_secs(1);

@@ -306,16 +306,9 @@ impl Pair {
                 (expected.id, expected.timestamp, NAMES[expected.category])
             );
         }
-        let last = match got.last() {
-            Some(last) => Some(*last),
-            None => events
-                .len()
-                .checked_sub(1)
-                .filter(|_| !self.model.known().is_empty()),
-        };
-        match last {
-            Some(last) => assert_eq!(batch.last_id(), events[last].id),
-            None => self.model.position_before_all = Some(batch.last_id()),
+        match got.last() {
+            Some(last) => assert_eq!(batch.last_id(), events[*last].id),
+            None => self.model.is_told(batch.last_id()),
         }
         self.told.push(batch.last_id());
     }

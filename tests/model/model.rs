@@ -1,5 +1,7 @@
 //! [`Model`]: what a broker promises, in the fewest words: a list of all events ever published and what became of each.
 
+use std::collections::HashMap;
+
 use long_polling::{BrokerOptions, Cursor, EventId};
 
 /// What became of an event.
@@ -40,8 +42,8 @@ pub(crate) struct Model {
     pub(crate) events: Vec<Published>,
     /// Those before are of runs that left no file: nothing is known of them any more.
     known_from: usize,
-    /// The position that a run tells which has no event to name.
-    pub(crate) position_before_all: Option<EventId>,
+    /// The positions that runs told before their first event, and how many events were before each.
+    positions: HashMap<EventId, usize>,
 }
 
 impl Model {
@@ -51,7 +53,7 @@ impl Model {
             clock,
             events: Vec::new(),
             known_from: 0,
-            position_before_all: None,
+            positions: HashMap::new(),
         }
     }
 
@@ -117,10 +119,19 @@ impl Model {
         }
     }
 
+    /// Where a poll that found nothing says that it stands: after all events.
+    pub(crate) fn is_told(&mut self, id: EventId) {
+        let count = self.events.len();
+        match self.place(id) {
+            Some(place) => assert_eq!(place, Place::After(count)),
+            None => assert_eq!(self.positions.insert(id, count), None),
+        }
+    }
+
     /// Where an id stands, if it is known.
     pub(crate) fn place(&self, id: EventId) -> Option<Place> {
-        if Some(id) == self.position_before_all {
-            return Some(Place::After(self.known_from));
+        if let Some(count) = self.positions.get(&id) {
+            return Some(Place::After(*count));
         }
         let at = self
             .known()
@@ -174,10 +185,7 @@ impl Model {
     pub(crate) fn restart(&mut self, keeping_the_file: bool) {
         if !keeping_the_file {
             self.known_from = self.events.len();
-        }
-        // The file names only runs that have published something.
-        if self.known().is_empty() {
-            self.position_before_all = None;
+            self.positions.clear();
         }
         for event in &mut self.events {
             event.fate = Fate::Lost;
