@@ -1,8 +1,7 @@
-//! The endpoints: what a request asks for, whether it may, and the answer.
+//! The endpoints: what a request asks for, and whether it may. What becomes of it is in `answers`.
 
 use std::hint::black_box;
-use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -11,26 +10,23 @@ use percent_encoding::percent_decode_str;
 use tiny_http::Method;
 
 use super::Inner;
+use super::answers::{Asked, Connection, Outcome, busy, header, out_of_threads};
 use super::body::{self, Framing};
 use super::connections::Spoilt;
 use super::crew::Turn;
 use super::head;
 use super::hooks::{Handler, Request, client_address};
-use super::info::TimeoutAnswer;
-use super::reply::{Persistence, Reply, send, send_before_body};
-use crate::broker::{Batch, Look, Parked, Polled};
+use super::reply::{Persistence, Reply, send_before_body};
+use crate::broker::{Look, Parked, Polled};
 use crate::error::{Error, ErrorKind};
 use crate::headers::Headers;
-use crate::position::{Cursor, EventId};
-use crate::wire::{Answer, PUBLISHED, SubscriptionRequest, check_category};
+use crate::position::Cursor;
+use crate::wire::{PUBLISHED, SubscriptionRequest, check_category};
 
 /// How much larger than its data the body of a publish may be: the category, escaped, and the members' names.
 const ENVELOPE: usize = 8 * 1024;
 /// How much earlier than asked for a poll times out, at most: the Go package's client gives up at that very moment.
 const EARLY: Duration = Duration::from_millis(200);
-
-/// A connection that would be closed so soon after the answer is not offered for another request.
-const LAST_MOMENT: Duration = Duration::from_secs(5);
 
 /// An answer of so many bytes fits into the system's buffer, unless the client has left others unread there.
 const UNBLOCKED: usize = 8 * 1024;
@@ -46,13 +42,6 @@ struct Visit<'a> {
     framing: Framing,
 }
 
-/// What to send.
-enum Outcome {
-    Reply(Reply),
-    /// The same answer for all who share the batch.
-    Shared(Arc<Batch>),
-}
-
 /// How far a request is, when it has been looked at.
 enum Step {
     Done(Outcome),
@@ -60,22 +49,9 @@ enum Step {
     Park(Parked, Asked),
 }
 
-/// What a poll that found nothing will need to know.
-struct Asked {
-    since_time: Option<u64>,
-    last_id: Option<EventId>,
-    deadline: Instant,
-}
-
 impl<T: Into<Outcome>> From<T> for Step {
     fn from(done: T) -> Self {
         Step::Done(done.into())
-    }
-}
-
-impl From<Reply> for Outcome {
-    fn from(reply: Reply) -> Self {
-        Outcome::Reply(reply)
     }
 }
 
@@ -126,14 +102,6 @@ fn target(url: &str) -> (String, String) {
         percent_decode_str(path).decode_utf8_lossy().into_owned(),
         query.to_owned(),
     )
-}
-
-fn out_of_threads() -> Reply {
-    busy("no thread can be had to serve this; try again")
-}
-
-fn busy(message: &str) -> Reply {
-    Reply::error(503, message).with("Retry-After", "1")
 }
 
 impl From<Error> for Reply {
@@ -315,7 +283,7 @@ impl Visit<'_> {
             // Whatever is done before the whole body has been read is a refusal, and so a reply.
             Outcome::Reply(reply) if self.has_unread_body() => self.send_unread(reply),
             outcome => {
-                let answer = self.server.render(outcome, &Connection::of(&self));
+                let answer = self.server.render(outcome, &self.connection());
                 let (server, remote) = (self.server.clone(), self.request.remote_addr().copied());
                 let writer = self.request.into_writer();
                 if answer.len() <= UNBLOCKED {
@@ -328,9 +296,14 @@ impl Visit<'_> {
         }
     }
 
+    fn connection(&self) -> Connection {
+        let clear = !matches!(self.framing, Framing::Broken(_));
+        Connection::of(&self.request, clear, self.arrived)
+    }
+
     /// Has the request answered when there is something for it.
     fn park(self, parked: Parked, asked: Asked) {
-        let connection = Connection::of(&self);
+        let connection = self.connection();
         let Visit {
             server,
             request,
@@ -392,157 +365,6 @@ impl Visit<'_> {
     }
 }
 
-impl Inner {
-    /// Waits until a parked poll has something to be answered with.
-    fn wait(
-        &self,
-        parked: Parked,
-        asked: &Asked,
-        remote: Option<SocketAddr>,
-        may_wait: bool,
-    ) -> Outcome {
-        let deadline = if may_wait {
-            asked.deadline
-        } else {
-            Instant::now()
-        };
-        let waiter = parked.waiter().clone();
-        let batch = self
-            .parked
-            .during(remote, &waiter, || parked.wait(Some(deadline)));
-        if !may_wait && batch.events().is_empty() {
-            self.broker.count_refused();
-            return out_of_threads().into();
-        }
-        self.polled(batch, asked)
-    }
-
-    fn polled(&self, batch: Arc<Batch>, asked: &Asked) -> Outcome {
-        if !batch.events().is_empty() {
-            return Outcome::Shared(batch);
-        }
-        // A gap is told with the next events; until then, the client stays where it is.
-        let position = if batch.gap() {
-            asked.last_id
-        } else {
-            Some(batch.last_id())
-        };
-        self.timed_out(asked, position).into()
-    }
-
-    fn timed_out(&self, asked: &Asked, position: Option<EventId>) -> Reply {
-        let reply = match self.info.timeout_answer {
-            TimeoutAnswer::NoContent => Reply::new(204),
-            TimeoutAnswer::Golongpoll => Reply::json(
-                200,
-                Answer::render_timeout(self.broker.timeout_timestamp(asked.since_time)),
-            ),
-        };
-        match position {
-            Some(id) => reply.with_position(id),
-            None => reply,
-        }
-    }
-
-    fn render(&self, outcome: Outcome, connection: &Connection) -> Arc<[u8]> {
-        let persistence = connection.persistence(self);
-        let head_only = connection.head_only;
-        match outcome {
-            Outcome::Shared(batch) if persistence == Persistence::Keep && !head_only => {
-                let render =
-                    |batch: &Batch| self.with_cors(events(batch)).render(persistence, head_only);
-                batch.rendered(render).clone()
-            }
-            Outcome::Shared(batch) => self
-                .with_cors(events(&batch))
-                .render(persistence, head_only)
-                .into(),
-            Outcome::Reply(reply) => self.with_cors(reply).render(persistence, head_only).into(),
-        }
-    }
-
-    fn send(&self, writer: Box<dyn Write + Send>, remote: Option<SocketAddr>, answer: &[u8]) {
-        if let Err(error) = send(writer, answer) {
-            log::debug!("an answer did not reach {remote:?}: {error}");
-            if matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-            ) {
-                self.spoiled.add(remote, Spoilt::Deaf);
-            }
-        }
-    }
-
-    fn with_cors(&self, reply: Reply) -> Reply {
-        match &self.info.cors_origin {
-            None => reply,
-            Some(origin) => reply.with("Access-Control-Allow-Origin", origin).with(
-                "Access-Control-Expose-Headers",
-                "Last-Event-ID, Retry-After",
-            ),
-        }
-    }
-}
-
-/// What an answer has to know of the connection that it goes out on.
-struct Connection {
-    head_only: bool,
-    /// As its client asked for it.
-    persistence: Persistence,
-    /// When tiny_http began to wait for the next request.
-    idle_since: Instant,
-}
-
-impl Connection {
-    fn of(visit: &Visit<'_>) -> Self {
-        let request = &visit.request;
-        let options = header(request, "Connection")
-            .unwrap_or("")
-            .to_ascii_lowercase();
-        let said = |option: &str| options.split(',').any(|said| said.trim() == option);
-        let closes = matches!(visit.framing, Framing::Broken(_))
-            || said("close")
-            || body::is_upgrade(request);
-        let persistence = if closes {
-            Persistence::Close
-        } else if *request.http_version() == (1, 1) {
-            Persistence::Keep
-        } else if said("keep-alive") {
-            Persistence::KeepAlive
-        } else {
-            Persistence::Close
-        };
-        Connection {
-            head_only: *request.method() == Method::Head,
-            persistence,
-            idle_since: visit.arrived,
-        }
-    }
-
-    /// tiny_http itself closes only a connection whose client asked for it; in other cases the client is asked to: when
-    /// the server stops, and where tiny_http has waited so long for the next request that it ends the connection.
-    fn persistence(&self, server: &Inner) -> Persistence {
-        let idle_timeout = server.info.idle_timeout();
-        let soon_over = idle_timeout - LAST_MOMENT.min(idle_timeout / 2);
-        if server.stopping.load(Relaxed) || self.idle_since.elapsed() >= soon_over {
-            return Persistence::Close;
-        }
-        self.persistence
-    }
-}
-
-fn events(batch: &Batch) -> Reply {
-    Reply::json(200, Answer::render(batch.events(), batch.gap())).with_position(batch.last_id())
-}
-
 fn not_allowed(methods: &str) -> Reply {
     Reply::error(405, "method not allowed").with("Allow", methods)
-}
-
-pub(super) fn header<'a>(request: &'a tiny_http::Request, name: &'static str) -> Option<&'a str> {
-    request
-        .headers()
-        .iter()
-        .find(|field| field.field.equiv(name))
-        .map(|field| field.value.as_str())
 }

@@ -1,12 +1,13 @@
 //! The HTTP server around a [`Broker`]: [`Server`], [`ServerInfo`], and what an embedding program hooks in.
 //!
-//! `door`, with its `gate`s, listens and tames tiny_http; `crew` has the threads; `endpoints` says what is asked and
-//! answered, `body` and `reply` read the one and render the other; `tender` looks after all of them.
+//! `door`, with its `gate`s, listens and tames tiny_http; `crew` has the threads; `endpoints` says what is asked, and
+//! `answers` what is answered; `head`, `body` and `reply` read the one and render the other; `tender` looks after all of them.
 
 pub mod conformance {
     #![doc = include_str!("conformance.md")]
 }
 
+mod answers;
 mod body;
 mod connections;
 mod crew;
