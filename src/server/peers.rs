@@ -1,6 +1,8 @@
 //! Which clients are still there, as the system knows it: nobody else tells that the client of a parked poll hung up.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 
 /// The peers with an open connection to `local`'s port. `None` where the system can't tell.
@@ -11,15 +13,15 @@ pub(super) fn connected(local: SocketAddr) -> Option<HashSet<SocketAddr>> {
     let mut peers = HashSet::new();
     let mut known = false;
     for table in linux::TABLES {
-        let Ok(table) = std::fs::read_to_string(table) else {
+        let Ok(table) = File::open(table) else {
             continue;
         };
         known = true;
-        peers.extend(
-            table
-                .lines()
-                .filter_map(|line| linux::established(line, local.port())),
-        );
+        // Line by line: with thousands of connections the whole is megabytes.
+        let lines = BufReader::with_capacity(64 * 1024, table).lines();
+        for line in lines.map_while(Result::ok) {
+            peers.extend(linux::established(&line, local.port()));
+        }
     }
     known.then_some(peers)
 }
