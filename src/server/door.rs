@@ -191,6 +191,10 @@ impl Door {
 
     /// Told of connections of which no request has come yet: they may be stranded themselves, or strand others.
     pub(super) fn connected(&self, newcomers: usize) {
+        // After the stop, somebody else may have the port.
+        if self.rounds.lock().closing {
+            return;
+        }
         (0..newcomers.min(MOST_KNOCKS)).for_each(|_| self.knock());
     }
 

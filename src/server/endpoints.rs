@@ -77,7 +77,7 @@ pub(super) fn answer(server: &Arc<Inner>, request: tiny_http::Request, turn: &mu
         return visit.send_unread(out_of_threads());
     }
     if server.spoiled.get(visit.request.remote_addr().copied()) == Some(Spoilt::Deaf) {
-        return drop(visit.request.into_writer());
+        return visit.abandon();
     }
     match visit.outcome() {
         Ok(Step::Done(outcome)) => visit.send(outcome),
@@ -338,27 +338,40 @@ impl Visit<'_> {
         }
     }
 
+    /// Lets go of a request whose client would not read the answer.
+    fn abandon(self) {
+        if self.body_fits() {
+            drop(self.request.into_writer());
+        } else {
+            std::mem::forget(self.request);
+        }
+    }
+
+    /// True where tiny_http may drop the request: it reads a body that is left into one buffer of the size announced,
+    /// and one that can't be allocated would end the process.
+    fn body_fits(&self) -> bool {
+        let announced = self.request.body_length().unwrap_or(0);
+        // Without black_box the optimizer takes the allocation out, and all of them seem to succeed.
+        black_box(Vec::<u8>::new())
+            .try_reserve_exact(black_box(announced))
+            .is_ok()
+    }
+
     /// Answers a request whose body has not been read.
     fn send_unread(self, reply: Reply) {
         self.spoil_if_broken();
         let reply = self.server.with_cors(reply);
-        // tiny_http drops such a body by reading it into one buffer of the size announced. One that can't be allocated
-        // would end the process, so that request must never be dropped: it is answered as a change of protocol, and
-        // what that leaves is forgotten, at the price of its connection's thread. The head that tiny_http writes for a
-        // change of protocol has no length, so it is made an informational one, which every client of HTTP/1.1 passes
-        // over (RFC 9110, section 15.2), and the answer comes after it.
-        let announced = self.request.body_length().unwrap_or(0);
-        // Without black_box the optimizer takes the allocation out, and all of them seem to succeed.
-        let fits = black_box(Vec::<u8>::new())
-            .try_reserve_exact(black_box(announced))
-            .is_ok();
-        if fits {
+        // A body that does not fit must never be dropped: the request is answered as a change of protocol, and what that
+        // leaves is forgotten, at the price of its connection's thread. The head that tiny_http writes for a change of
+        // protocol has no length, so it is made an informational one, which every client of HTTP/1.1 passes over
+        // (RFC 9110, section 15.2), and the answer comes after it.
+        if self.body_fits() {
             send_before_body(self.request, &reply);
         } else {
             let answer = reply.render(Persistence::Close, *self.request.method() == Method::Head);
             let mut stream = self.request.upgrade("", tiny_http::Response::empty(103));
             if let Err(error) = stream.write_all(&answer).and_then(|()| stream.flush()) {
-                log::debug!("the refusal of a body of {announced} bytes was not sent: {error}");
+                log::debug!("the refusal of a body that no memory holds was not sent: {error}");
             }
             std::mem::forget(stream);
         }
