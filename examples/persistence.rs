@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("the file:\n{}", std::fs::read_to_string(&file.file_name)?);
 
     let server = Server::start(info, Some(file), None)?;
-    println!("read from it: {} events", server.statistics().file.loaded);
+    println!("read from it: {} events", server.statistics().store.loaded);
     // A position from before goes on working.
     let batch = server.subscribe("orders", Cursor::LastId(last), Duration::from_secs(1))?;
     for event in &*batch {

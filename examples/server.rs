@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use lexopt::prelude::*;
 use long_polling::server::{Fallback, Handler, Response, TimeoutAnswer};
-use long_polling::{FilePersistorInfo, Server, ServerInfo};
+use long_polling::{Durability, FilePersistorInfo, Server, ServerInfo};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -24,8 +24,11 @@ A long-polling server.
     --publish-uri PATH                where publishes go (/publish)
     --timeout SECONDS                 the longest poll that is granted (120)
     --file PATH                       keep events in this file, and start with those in it
+    --durability LEVEL                buffered, synced or acknowledged: what a crash may cost (buffered)
     --write-buffer-size BYTES         write to the file when this much waits (65536)
-    --flush-period SECONDS            write to the file at least this often (1)
+    --flush-period SECONDS            write to the file, and sync it with synced, at least this often (1)
+    --max-queue-size BYTES            events that may wait for the file (67108864)
+    --keep-history                    never make the file smaller
     --events-per-category N           events kept of each category (250)
     --event-ttl SECONDS               events expire after this long (never)
     --delete-after-first-retrieval    an event is gone once fetched
@@ -45,6 +48,9 @@ struct Flags {
     file: Option<PathBuf>,
     write_buffer_size: Option<usize>,
     flush_period: Option<Duration>,
+    durability: Option<String>,
+    max_queue_size: Option<usize>,
+    keep_history: bool,
 }
 
 impl Flags {
@@ -64,6 +70,9 @@ impl Flags {
                     flags.write_buffer_size = Some(arguments.value()?.parse()?)
                 }
                 Long("flush-period") => flags.flush_period = Some(seconds(&mut arguments)?),
+                Long("durability") => flags.durability = Some(arguments.value()?.string()?),
+                Long("max-queue-size") => flags.max_queue_size = Some(arguments.value()?.parse()?),
+                Long("keep-history") => flags.keep_history = true,
                 Long("events-per-category") => {
                     info.broker.events_per_category = arguments.value()?.parse()?
                 }
@@ -91,11 +100,30 @@ impl Flags {
         Ok(Some(flags))
     }
 
-    fn file(&self) -> Option<FilePersistorInfo> {
-        let mut info = FilePersistorInfo::new(self.file.as_ref()?);
+    fn file(&self) -> Result<Option<FilePersistorInfo>, String> {
+        let Some(file) = &self.file else {
+            return Ok(None);
+        };
+        let mut info = FilePersistorInfo::new(file);
         info.write_buffer_size = self.write_buffer_size.unwrap_or(info.write_buffer_size);
         info.write_flush_period = self.flush_period.unwrap_or(info.write_flush_period);
-        Some(info)
+        info.max_queue_size = self.max_queue_size.unwrap_or(info.max_queue_size);
+        if self.keep_history {
+            info.compact_from = None;
+        }
+        info.durability = match self.durability.as_deref() {
+            None | Some("buffered") => Durability::Buffered,
+            Some("synced") => Durability::Synced {
+                period: info.write_flush_period,
+            },
+            Some("acknowledged") => Durability::Acknowledged,
+            Some(other) => {
+                return Err(format!(
+                    "--durability {other}: give buffered, synced or acknowledged"
+                ));
+            }
+        };
+        Ok(Some(info))
     }
 }
 
@@ -112,7 +140,7 @@ fn run(mut flags: Flags) -> Result<(), Box<dyn Error>> {
         "/health" => Response::text(200, "well\n"),
         _ => Response::error(404, "not found"),
     }));
-    let file = flags.file();
+    let file = flags.file()?;
     let failed = |error| {
         eprintln!("serving failed: {error}");
         std::process::exit(1);

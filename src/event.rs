@@ -110,6 +110,33 @@ impl Event {
     pub(crate) fn shared_category(&self) -> &Arc<str> {
         &self.0.category
     }
+
+    /// Shares the name with the category's other events, where nobody else has this event yet.
+    #[cfg(feature = "server")]
+    pub(crate) fn share_category(&mut self, category: &Arc<str>) {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.category = category.clone();
+        }
+    }
+
+    /// An event of a line of JSON that is as this crate renders it, with the place of `data` in it.
+    #[cfg(feature = "server")]
+    pub(crate) fn from_parts(
+        timestamp: u64,
+        id: EventId,
+        category: &str,
+        json: String,
+        data: Range<usize>,
+    ) -> Self {
+        let category = category.into();
+        Event(Arc::new(Inner {
+            timestamp,
+            id,
+            category,
+            json,
+            data,
+        }))
+    }
 }
 
 /// Equal events are equal in every member, data to the letter.
@@ -218,6 +245,12 @@ impl Draft {
         &self.json[self.data.clone()]
     }
 
+    /// The bytes of JSON that the event will have, or a few less where its timestamp is unusual.
+    #[cfg(feature = "server")]
+    pub(crate) fn json_len(&self) -> usize {
+        self.json.len() + ID_TEXT_LEN + 2
+    }
+
     /// Called under the lock that gives timestamps and ids, so it only copies a few bytes.
     pub(crate) fn stamp(self, timestamp: u64, id: EventId) -> Event {
         let Draft {
@@ -243,7 +276,7 @@ impl Draft {
 }
 
 /// `number` in decimal, at the end of `buffer`: `fmt` takes ten times as long.
-fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &str {
+pub(crate) fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &str {
     let mut at = buffer.len();
     loop {
         at -= 1;

@@ -63,13 +63,15 @@ mod headers;
 mod persist;
 mod position;
 #[cfg(feature = "server")]
+mod record;
+#[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod wire;
 
 #[cfg(feature = "server")]
-pub use broker::{Batch, Broker, BrokerOptions, FileStatistics, Statistics};
+pub use broker::{Batch, Broker, BrokerOptions, Live, NoStore, Statistics, Store, StoreStatistics};
 #[cfg(feature = "client")]
 pub use client::{
     Credentials, PublishResponse, Publisher, Stopper, Subscriber, SubscriptionResponse, publish,
@@ -79,8 +81,10 @@ pub use error::{Error, ErrorKind};
 pub use event::Event;
 pub use headers::Headers;
 #[cfg(feature = "server")]
-pub use persist::FilePersistorInfo;
+pub use persist::{Durability, FilePersistorInfo, FileState, StateCallback};
 pub use position::{Cursor, EventId};
+#[cfg(feature = "server")]
+pub use record::{Forgotten, Record};
 #[cfg(feature = "server")]
 pub use server::{FailureCallback, Server, ServerInfo};
 pub use wire::{Categories, PublishRequest, SubscriptionRequest};

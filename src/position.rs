@@ -50,6 +50,11 @@ impl Run {
         Run((milliseconds & 0xffff_ffff_ffff) << 12 | random & 0xfff)
     }
 
+    /// The 60 bits.
+    pub(crate) fn bits(self) -> u64 {
+        self.0
+    }
+
     /// The Unix time in milliseconds at which the run started.
     pub(crate) fn started(self) -> u64 {
         self.0 >> 12

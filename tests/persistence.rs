@@ -70,7 +70,7 @@ fn events_ids_and_order_go_on_after_a_restart() {
         server.stop(LIMIT).unwrap();
         let again = start(&file);
         assert_eq!(buffered(&again, "a&category=b").text(), bodies[run]);
-        assert_eq!(again.statistics().file.loaded, ids.len() as u64);
+        assert_eq!(again.statistics().store.loaded, ids.len() as u64);
         assert_eq!(again.statistics().published, 0);
         again.stop(LIMIT).unwrap();
     }
@@ -148,8 +148,8 @@ fn a_golongpoll_file_is_read_completely_and_appended_to() {
     let all = buffered(&server, "c");
     assert_eq!(all.ids(), UUIDS);
     assert_eq!(all.data(), [json!(0), json!(1), long, json!(3)]);
-    let statistics = server.statistics().file;
-    assert_eq!((statistics.loaded, statistics.unreadable), (4, 0));
+    let statistics = server.statistics().store;
+    assert_eq!((statistics.loaded, statistics.damaged), (4, 0));
     // Its ids are positions while they are buffered.
     for (at, id) in UUIDS.iter().enumerate() {
         let rest = after(&server, "c", id);
@@ -261,13 +261,13 @@ fn the_file_is_complete_after_the_stop_whatever_the_buffer() {
             server.publish("c", &number).unwrap();
         }
         if write_buffer_size == 0 {
-            until("written", || server.statistics().file.written == 1001);
+            until("written", || server.statistics().store.written == 1001);
         }
         server.stop(LIMIT).unwrap();
-        let statistics = server.statistics().file;
+        let statistics = server.statistics().store;
         // And two lines that say that the run began and ended.
         assert_eq!((statistics.written, statistics.pending), (1002, 0));
-        assert_eq!((statistics.lost, statistics.write_failures), (0, 0));
+        assert_eq!((statistics.pending, statistics.failures), (0, 0));
         let text = fs::read_to_string(&file).unwrap();
         let numbers: Vec<u64> = text
             .lines()
@@ -295,7 +295,7 @@ fn events_are_written_when_the_flush_period_is_over() {
         fs::read_to_string(&file).unwrap().contains(&id)
     });
     // And the line that says that the run began.
-    until("counted", || server.statistics().file.written == 2);
+    until("counted", || server.statistics().store.written == 2);
 }
 
 #[test]
@@ -391,7 +391,7 @@ fn a_run_that_did_not_end_properly_is_told_as_a_gap() {
     // A line in the middle that can't be read.
     fs::write(&file, text.replace("\"data\":\"1\"", "\"data\":!")).unwrap();
     let broker = open(&file);
-    assert_eq!(broker.statistics().file.unreadable, 1);
+    assert_eq!(broker.statistics().store.damaged, 1);
     assert!(!gap(&broker, last));
     let started: Vec<String> = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert!(gap(&broker, started[1].parse().unwrap()));
@@ -414,8 +414,8 @@ fn unreadable_lines_are_skipped_and_counted() {
     fs::write(&file, &bytes).unwrap();
     let server = start(&file);
     assert_eq!(buffered(&server, "c").data(), [0, 1, 2]);
-    let statistics = server.statistics().file;
-    assert_eq!((statistics.loaded, statistics.unreadable), (3, 6));
+    let statistics = server.statistics().store;
+    assert_eq!((statistics.loaded, statistics.damaged), (3, 6));
     server.publish("c", "new").unwrap();
     server.stop(LIMIT).unwrap();
     // The new event is not glued to the line that was cut off.
@@ -424,7 +424,7 @@ fn unreadable_lines_are_skipped_and_counted() {
         buffered(&server, "c").data(),
         [json!(0), json!(1), json!(2), json!("new")]
     );
-    assert_eq!(server.statistics().file.unreadable, 6);
+    assert_eq!(server.statistics().store.damaged, 6);
 }
 
 #[test]

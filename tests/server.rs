@@ -224,7 +224,7 @@ fn statistics_count_what_happened() {
     assert_eq!((statistics.delivered, statistics.gaps), (2, 1));
     assert_eq!((statistics.timed_out, statistics.refused), (1, 2));
     assert_eq!((statistics.parked, statistics.categories), (3, 1));
-    assert_eq!((statistics.events, statistics.file.written), (2, 0));
+    assert_eq!((statistics.events, statistics.store.written), (2, 0));
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! [`Catalog`]: the categories in use, found by name, and what is left of those that are not.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use super::ring::{Lost, Ring};
 use super::sync::{Mutex, MutexGuard, RwLock};
 use super::waiter::Waiter;
+use crate::record::Forgotten;
 
 /// A category: its ring buffer and its parked subscribers, behind one lock.
 pub(crate) struct Category {
@@ -116,6 +117,34 @@ impl Catalog {
         }
     }
 
+    /// What was lost with categories that are gone, and with these, each loss told as `told` has it.
+    pub(crate) fn forgotten(
+        &self,
+        others: &[(Arc<str>, Lost)],
+        told: impl Fn(Lost) -> Lost,
+    ) -> Forgotten {
+        let mut epitaphs = self.epitaphs.lock().clone();
+        others
+            .iter()
+            .for_each(|(name, lost)| epitaphs.add(name, *lost));
+        let lines = epitaphs.lines.iter().copied().map(told).enumerate();
+        Forgotten {
+            salt: epitaphs.salt,
+            lines: lines.filter(|(_, lost)| lost.sequence > 0).collect(),
+        }
+    }
+
+    /// Before anything else was lost here.
+    pub(crate) fn remember(&self, forgotten: &Forgotten) {
+        let mut epitaphs = self.epitaphs.lock();
+        epitaphs.salt = forgotten.salt;
+        for (line, lost) in &forgotten.lines {
+            if let Some(line) = epitaphs.lines.get_mut(*line) {
+                *line = line.max(*lost);
+            }
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.categories.read().len()
     }
@@ -125,25 +154,26 @@ impl Catalog {
     }
 }
 
-/// Which line a name has: nobody can choose names that share one.
-#[cfg(not(feature = "testing"))]
-type LineHasher = std::hash::RandomState;
-/// Which line a name has: the same in every run, so that a test does not fail once in a thousand runs.
-#[cfg(feature = "testing")]
-type LineHasher = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
-
 /// What was lost with categories that are gone, in a table of fixed size: a name shares its line with others, which can
 /// tell a follower of a gap that was another category's, but never hides one.
+#[derive(Clone)]
 struct Epitaphs {
     lines: Box<[Lost; Epitaphs::LINES]>,
-    hasher: LineHasher,
+    /// Which names share a line: other ones with every log.
+    salt: u64,
 }
 
 impl Default for Epitaphs {
     fn default() -> Self {
+        // A test that fails once in a thousand runs is none.
+        let salt = if cfg!(feature = "testing") {
+            0
+        } else {
+            RandomState::new().hash_one(0)
+        };
         Epitaphs {
             lines: Box::new([Lost::default(); Epitaphs::LINES]),
-            hasher: LineHasher::default(),
+            salt,
         }
     }
 }
@@ -151,8 +181,13 @@ impl Default for Epitaphs {
 impl Epitaphs {
     const LINES: usize = 1024;
 
+    /// By a hash that is the same in every program that reads the log: FNV-1a.
     fn line(&self, name: &str) -> usize {
-        (self.hasher.hash_one(name) % Epitaphs::LINES as u64) as usize
+        let start = self.salt ^ 0xcbf2_9ce4_8422_2325;
+        let hash = name.bytes().fold(start, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        ((hash >> 32 ^ hash) % Epitaphs::LINES as u64) as usize
     }
 
     fn of(&self, name: &str) -> Lost {

@@ -7,8 +7,11 @@
 mod batch;
 mod catalog;
 mod clock;
+mod commit;
+mod live;
 mod options;
 mod poll;
+mod replay;
 mod ring;
 #[cfg(all(test, shuttle))]
 mod schedules;
@@ -19,6 +22,7 @@ mod sync;
 mod waiter;
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -28,8 +32,10 @@ use serde::Serialize;
 use crate::error::{Error, ErrorKind};
 use crate::event::Draft;
 use crate::position::{Cursor, EventId};
+use crate::record::{Record, event_line_len};
 use crate::wire::{Categories, check_category};
 use catalog::{Catalog, Category, State};
+use commit::Commits;
 use ring::{Entry, Removed, Ring};
 use sequencer::{Restorer, Sequencer};
 use statistics::Counters;
@@ -40,8 +46,9 @@ pub use batch::Batch;
 pub(crate) use clock::Clock;
 pub use options::BrokerOptions;
 pub(crate) use poll::{Look, Parked, Polled};
-pub use statistics::{FileStatistics, Statistics};
-pub(crate) use store::{Record, Store};
+pub(crate) use ring::Lost;
+pub use statistics::{Statistics, StoreStatistics};
+pub use store::{Live, NoStore, Store};
 pub(crate) use waiter::Waiter;
 
 /// Categories, ring buffers and parked subscribers: all of a long-polling server but HTTP. A server has one inside; a
@@ -65,14 +72,38 @@ pub(crate) use waiter::Waiter;
 /// # Ok::<(), long_polling::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Broker(Arc<Shared>);
+pub struct Broker(Arc<Handle>);
+
+/// What all handles share. The last of them to go stops the store, though a poll or the store's own thread may hold on to
+/// the rest for a moment.
+struct Handle(Arc<Shared>);
+
+impl Deref for Handle {
+    type Target = Arc<Shared>;
+
+    fn deref(&self) -> &Arc<Shared> {
+        &self.0
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = self.store.stop(DROP_TIMEOUT) {
+            log::error!("a broker was dropped, and its store said: {error}");
+        }
+    }
+}
+
+/// How long a store may take that was not stopped.
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Shared {
     options: BrokerOptions,
     catalog: Catalog,
     parking: Parking,
     sequencer: Sequencer,
-    store: Option<Box<dyn Store>>,
+    commits: Commits,
+    store: Box<dyn Store>,
     counters: Counters,
     /// Categories that hold events.
     occupied: AtomicUsize,
@@ -87,56 +118,71 @@ impl Broker {
     ///
     /// [`InvalidSetting`](ErrorKind::InvalidSetting) where an option can't be used.
     pub fn new(options: BrokerOptions) -> Result<Self, Error> {
-        Broker::restore(options, Clock::System, |_| Ok(None))
+        Broker::restore(options, Clock::System, Box::new(NoStore))
     }
 
-    /// A broker that starts with the records that `load` gives to its first argument, oldest first, and then keeps new
-    /// ones in the store that it returns.
+    /// A broker whose events are kept in a store: those in it are there again, as far as the options allow, and new ones
+    /// go to it.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidSetting`](ErrorKind::InvalidSetting) where an option can't be used, and those of
+    /// [`Store::start`].
+    pub fn with_store(options: BrokerOptions, store: impl Store + 'static) -> Result<Self, Error> {
+        Broker::restore(options, Clock::System, Box::new(store))
+    }
+
     pub(crate) fn restore(
         options: BrokerOptions,
         clock: Clock,
-        load: impl FnOnce(&mut dyn FnMut(Record)) -> Result<Option<Box<dyn Store>>, Error>,
+        mut store: Box<dyn Store>,
     ) -> Result<Self, Error> {
         options.check()?;
         let mut shared = Shared {
             catalog: Catalog::new(),
             parking: Parking::new(options.max_parked),
-            sequencer: Restorer::default().finish(clock.clone()),
-            store: None,
+            sequencer: Restorer::default().finish(clock.clone(), false),
+            commits: Commits::default(),
+            store: Box::new(NoStore),
             counters: Counters::default(),
             occupied: AtomicUsize::new(0),
             next_sweep: AtomicU64::new(0),
             options,
         };
         let mut restorer = Restorer::default();
-        let store = load(&mut |record| match record {
-            Record::Started(id) => restorer.start(id),
-            Record::Published(event) => shared.keep(restorer.place(event)),
-            Record::Taken(category, ids) => shared.forget(&category, &ids),
-            Record::Ended(id) => restorer.end(id),
+        let live = Live::default();
+        store.start(live.clone(), &mut |record| {
+            shared.replay(&mut restorer, record)
         })?;
-        shared
-            .catalog
-            .all()
-            .iter()
-            .filter_map(|category| category.lock())
-            .for_each(|mut state| state.ring.sort_by_time());
-        shared.sequencer = restorer.finish(clock);
+        shared.settle_restored();
+        shared.sequencer = restorer.finish(clock, store.acknowledges());
         shared.store = store;
-        shared.record(|| Record::Started(shared.sequencer.newest().1));
         shared.sweep();
-        Ok(Broker(Arc::new(shared)))
+        let shared = Arc::new(shared);
+        // Only what the store itself fills can be taken: nobody else has seen it.
+        let _ = live.0.set(Arc::downgrade(&shared));
+        let started = Record::Started(shared.sequencer.end());
+        // That a run began is kept before anybody can see an event of it. Where the disk fails, it comes before them.
+        if let Err(error) = shared
+            .store
+            .append(started)
+            .and_then(|ticket| shared.store.flush(ticket))
+        {
+            log::warn!("that this run has begun could not be kept yet: {error}");
+        }
+        Ok(Broker(Arc::new(Handle(shared))))
     }
 
     /// Publishes `data`, anything that serializes to JSON but not to null, to a category, and gives the event's id.
-    /// Never waits for a subscriber or a disk.
+    /// Never waits for a subscriber; for a disk only where a file's [`Durability`](crate::Durability) asks for it, or where
+    /// its queue is full.
     ///
     /// # Errors
     ///
     /// [`InvalidRequest`](ErrorKind::InvalidRequest) for a category that is empty or longer than 1024 bytes and for
     /// data that is null or can't be serialized, [`TooLarge`](ErrorKind::TooLarge) for data over
-    /// [`max_event_size`](BrokerOptions::max_event_size), [`Stopped`](ErrorKind::Stopped) after the stop. What was
-    /// refused was not published.
+    /// [`max_event_size`](BrokerOptions::max_event_size), [`Busy`](ErrorKind::Busy) where the store can't take it,
+    /// [`Stopped`](ErrorKind::Stopped) after the stop. What was refused was not published.
     pub fn publish<T: Serialize + ?Sized>(
         &self,
         category: &str,
@@ -191,11 +237,7 @@ impl Broker {
         Statistics {
             parked: shared.parking.len(),
             categories: shared.catalog.len(),
-            file: shared
-                .store
-                .as_ref()
-                .map(|store| store.statistics())
-                .unwrap_or_default(),
+            store: shared.store.statistics(),
             ..shared.counters.snapshot()
         }
     }
@@ -210,12 +252,9 @@ impl Broker {
     pub fn stop(&self, timeout: Duration) -> Result<(), Error> {
         self.release();
         if self.0.sequencer.close() {
-            self.0.record(|| Record::Ended(self.0.sequencer.newest().1));
+            self.0.record(Record::Ended(self.0.sequencer.end()));
         }
-        self.0
-            .store
-            .as_ref()
-            .map_or(Ok(()), |store| store.stop(timeout))
+        self.0.store.stop(timeout)
     }
 
     /// The first half of stopping: answers all parked subscribers, and nobody parks from here on. Publishing goes on.
@@ -241,11 +280,17 @@ impl Broker {
     /// The time for golongpoll's answer to a poll that timed out. A follower that goes on from it by time alone misses
     /// nothing published later in the same millisecond, and is never sent back behind its own `since_time`.
     pub(crate) fn timeout_timestamp(&self, since_time: Option<u64>) -> u64 {
-        self.0
-            .sequencer
-            .now()
+        let now = self.0.sequencer.now();
+        let hidden = self.0.commits.oldest_timestamp();
+        hidden
+            .map_or(now, |hidden| hidden.min(now))
             .saturating_sub(1)
             .max(since_time.unwrap_or(0))
+    }
+
+    /// True where a publish waits until the event is kept.
+    pub(crate) fn acknowledges(&self) -> bool {
+        self.0.store.acknowledges()
     }
 
     /// Lets go of events that have expired. Publishing does so now and then; this is for a broker that nobody publishes
@@ -288,32 +333,62 @@ impl Shared {
     }
 
     fn publish(&self, category: &str, draft: Draft) -> Result<EventId, Error> {
-        let (published, category, unused) = self.catalog.with(category, |category, state| {
-            let published = self.publish_to(state, draft);
-            (published, category.clone(), state.is_unused())
+        self.store.admit(event_line_len(draft.json_len()))?;
+        if self.store.acknowledges() {
+            return self.publish_acknowledged(draft);
+        }
+        let delivered = self.with_category(category, |state| {
+            let (entry, _) = self.sequencer.stamp(draft, |entry| self.append(entry))?;
+            let id = entry.event.id();
+            Ok((id, self.deliver(state, entry)))
+        });
+        let (id, delivery) = delivered?;
+        delivery.finish();
+        self.tidy();
+        Ok(id)
+    }
+
+    /// Publishes an event that nobody sees before it is kept: its publisher does not hold a lock meanwhile, so that many
+    /// can wait at the same time.
+    fn publish_acknowledged(&self, draft: Draft) -> Result<EventId, Error> {
+        let (entry, outcome) = self.sequencer.stamp(draft, |entry| {
+            let ticket = self.append(entry)?;
+            Ok(self.commits.add(ticket, entry.clone()))
+        })?;
+        self.commits.settle(self, &outcome)?;
+        Ok(entry.event.id())
+    }
+
+    fn append(&self, entry: &Entry) -> Result<u64, Error> {
+        let (sequence, event) = (entry.sequence, entry.event.clone());
+        self.store.append(Record::Published { sequence, event })
+    }
+
+    /// Shows an event to subscribers that the store has kept; called in publish order.
+    fn commit(&self, entry: Entry) {
+        let category = entry.event.shared_category().clone();
+        let delivery = self.with_category(&category, |state| {
+            let sequence = entry.sequence;
+            let delivery = self.deliver(state, entry);
+            self.sequencer.show(sequence);
+            delivery
+        });
+        delivery.finish();
+        self.tidy();
+    }
+
+    fn with_category<T>(&self, name: &str, work: impl FnOnce(&mut State) -> T) -> T {
+        let (done, category, unused) = self.catalog.with(name, |category, state| {
+            (work(state), category.clone(), state.is_unused())
         });
         if unused {
             self.catalog.remove_unused(&category);
         }
-        let Published { id, waiters, batch } = published?;
-        if let Some(batch) = batch {
-            waiters.values().for_each(|waiter| _ = waiter.offer(&batch));
-        }
-        if self.occupied.load(Relaxed) > self.options.max_categories {
-            self.evict();
-        }
-        if self.options.event_ttl.is_some() && self.sequencer.now() >= self.next_sweep.load(Relaxed)
-        {
-            self.sweep();
-        }
-        Ok(id)
+        done
     }
 
-    /// Stamps an event and puts it where subscribers find it, under the lock of its category.
-    fn publish_to(&self, state: &mut State, draft: Draft) -> Result<Published, Error> {
-        let entry = self.sequencer.stamp(draft, |event| {
-            self.record(|| Record::Published(event.clone()))
-        })?;
+    /// Puts an event where subscribers find it, under the lock of its category.
+    fn deliver(&self, state: &mut State, entry: Entry) -> Delivery {
         self.counters.published.fetch_add(1, Relaxed);
         let id = entry.event.id();
         let waiters = std::mem::take(&mut state.waiters);
@@ -327,16 +402,25 @@ impl Shared {
                 .filter(|waiter| waiter.offer(batch))
                 .count();
             if taken > 0 {
-                self.record(|| Record::Taken(entry.event.shared_category().clone(), vec![id]));
-                return Ok(Published {
-                    id,
-                    waiters: BTreeMap::new(),
-                    batch: None,
-                });
+                let category = entry.event.shared_category().clone();
+                let ids = vec![id];
+                self.record(Record::Taken { category, ids });
+                return Delivery::default();
             }
         }
         self.push(state, entry);
-        Ok(Published { id, waiters, batch })
+        Delivery { waiters, batch }
+    }
+
+    /// What is done now and then, by those who publish.
+    fn tidy(&self) {
+        if self.occupied.load(Relaxed) > self.options.max_categories {
+            self.evict();
+        }
+        if self.options.event_ttl.is_some() && self.sequencer.now() >= self.next_sweep.load(Relaxed)
+        {
+            self.sweep();
+        }
     }
 
     fn push(&self, state: &mut State, entry: Entry) {
@@ -349,35 +433,9 @@ impl Shared {
         self.expire(&mut state.ring);
     }
 
-    /// Keeps an event that was read from a file.
-    fn keep(&self, entry: Entry) {
-        let name = entry.event.shared_category().clone();
-        self.catalog.with(&name, |_, state| self.push(state, entry));
-        if self.occupied.load(Relaxed) > self.options.max_categories {
-            self.evict();
-        }
-    }
-
-    /// Lets go of events that an earlier run has handed out for good.
-    fn forget(&self, category: &str, ids: &[EventId]) {
-        let Some(category) = self.catalog.get(category) else {
-            return;
-        };
-        let Some(mut state) = category.lock() else {
-            return;
-        };
-        let removed = self.remove(&mut state.ring, |ring| ring.remove(ids));
-        self.counters.removed(removed);
-        let unused = state.is_unused();
-        drop(state);
-        if unused {
-            self.catalog.remove_unused(&category);
-        }
-    }
-
-    fn record(&self, record: impl FnOnce() -> Record) {
-        if let Some(store) = &self.store {
-            store.append(record());
+    fn record(&self, record: Record) {
+        if let Err(error) = self.store.append(record) {
+            log::error!("the store did not take what it should keep: {error}");
         }
     }
 
@@ -462,8 +520,18 @@ impl Shared {
 }
 
 /// What is left to do for an event once the lock of its category is released.
-struct Published {
-    id: EventId,
+#[derive(Default)]
+struct Delivery {
     waiters: BTreeMap<u64, Arc<Waiter>>,
     batch: Option<Arc<Batch>>,
+}
+
+impl Delivery {
+    fn finish(self) {
+        if let Some(batch) = self.batch {
+            self.waiters
+                .values()
+                .for_each(|waiter| _ = waiter.offer(&batch));
+        }
+    }
 }

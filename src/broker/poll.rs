@@ -10,10 +10,11 @@ use super::ring::{Entry, Place};
 use super::sequencer::Placed;
 use super::sync::MutexGuard;
 use super::waiter::{Waiter, Woken, stopped};
-use super::{Broker, Record, Shared};
+use super::{Broker, Shared};
 use crate::error::Error;
 use crate::event::Event;
 use crate::position::{Cursor, EventId};
+use crate::record::Record;
 use crate::wire::Categories;
 
 /// What a poll does where there is nothing yet, and whether it counts as a retrieval.
@@ -146,11 +147,11 @@ impl Shared {
         look: Look,
     ) -> Result<Polled, Error> {
         let newest = self.sequencer.newest();
-        let (place, unplaced) = self.resolve(cursor, &locked.states, newest.0);
+        let (place, unplaced) = self.resolve(cursor, &locked.states, newest.sequence);
         let gap = unplaced || locked.lost_after(|_| place) || self.sequencer.lost().after(place);
         let entries = self.take(&mut locked.states, |_| place, look != Look::AndLeave);
         if !entries.is_empty() || look != Look::AndPark {
-            return Ok(Polled::Ready(Arc::new(batch(entries, gap, newest.1))));
+            return Ok(Polled::Ready(Arc::new(batch(entries, gap, newest.id))));
         }
         let (ticket, waiter) = self.parking.enter()?;
         for state in &mut locked.states {
@@ -167,7 +168,7 @@ impl Shared {
             names,
             ticket,
             waiter,
-            parked_at: newest.0,
+            parked_at: newest.sequence,
             gap,
             listed: true,
         }))
@@ -216,7 +217,8 @@ impl Shared {
                 let taken = &entries[before..];
                 if let Some(first) = taken.first() {
                     let ids = taken.iter().map(|entry| entry.event.id()).collect();
-                    self.record(|| Record::Taken(first.event.shared_category().clone(), ids));
+                    let category = first.event.shared_category().clone();
+                    self.record(Record::Taken { category, ids });
                 }
             }
         }
@@ -328,7 +330,7 @@ impl Parked {
             let mut entries = shared.take(&mut locked.states, |at| places[at], there);
             entries.extend(offered);
             entries.sort_unstable_by_key(|entry| entry.sequence);
-            Arc::new(batch(entries, self.gap || lost, newest.1))
+            Arc::new(batch(entries, self.gap || lost, newest.id))
         })
     }
 }

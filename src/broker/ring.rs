@@ -131,6 +131,14 @@ impl Ring {
         self.entries.range(start..)
     }
 
+    /// The events up to this sequence number.
+    pub(crate) fn up_to(&self, sequence: u64) -> impl ExactSizeIterator<Item = &Entry> {
+        let end = self
+            .entries
+            .partition_point(|entry| entry.sequence <= sequence);
+        self.entries.range(..end)
+    }
+
     /// Takes the events after `place` out: handed out, not lost.
     pub(crate) fn take_after(&mut self, place: Place) -> Removed {
         let start = self

@@ -15,25 +15,55 @@ use crate::position::{EventId, Run};
 pub(crate) struct Sequencer {
     run: Run,
     clock: Clock,
-    /// The runs that the file tells of, in their order.
-    earlier: Vec<Span>,
+    /// The runs that the log tells of, in their order, and then this one.
+    runs: Vec<Span>,
     /// What the file should have but has not.
     lost: Lost,
+    /// Events are visible once the store has them, and not as soon as they are stamped.
+    acknowledges: bool,
     stamps: Mutex<Stamps>,
 }
 
 struct Stamps {
     sequence: u64,
     timestamp: u64,
+    /// The sequence number of the newest event that subscribers can see.
+    visible: u64,
     closed: bool,
 }
 
-/// The sequence numbers of a run that a file holds.
-struct Span {
-    run: Run,
-    first: u64,
-    last: u64,
+/// How far everything published can be seen.
+pub(crate) struct Newest {
+    pub(crate) sequence: u64,
+    /// The position after it.
+    pub(crate) id: EventId,
+    /// What is stamped from now on has at least this timestamp.
+    pub(crate) timestamp: u64,
 }
+
+/// The sequence numbers of a run that a log holds.
+pub(crate) struct Span {
+    run: Run,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    /// Its last event is known, or there will be more.
+    over: bool,
+}
+
+impl Span {
+    /// The position before its first event.
+    pub(crate) fn start(&self) -> EventId {
+        EventId::new(self.run, self.first - 1)
+    }
+
+    /// The position after its last event; `None` for the run that goes on.
+    pub(crate) fn end(&self) -> Option<EventId> {
+        self.over.then(|| EventId::new(self.run, self.last))
+    }
+}
+
+/// How many earlier runs are known at most: a position of an older one is as good as unknown.
+const MAX_RUNS: usize = 10_000;
 
 /// Where an id was found to stand.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,31 +90,43 @@ pub(crate) struct Restorer {
     sequence: u64,
     timestamp: u64,
     lost: Lost,
+    /// Of the numbers up to this one, those that are missing were let go of, and are told of elsewhere.
+    sparse_to: u64,
+    /// Something unreadable stands since the last event.
+    damaged: bool,
 }
 
 impl Restorer {
     /// A run begins after this position.
     pub(crate) fn start(&mut self, id: EventId) {
         if let Some((run, sequence)) = id.parts() {
-            self.close();
+            // Where the last run did not end, this one has left a number out.
             self.go_to(sequence);
+            self.damaged = false;
             self.open(run);
         }
     }
 
-    /// The event's place in the order. Ids of this crate bring their own; all others are numbered as they come.
-    pub(crate) fn place(&mut self, event: Event) -> Entry {
+    /// The event's place in the order: its number in the log or, without, that of its id. Those that bring none are
+    /// numbered as they come.
+    pub(crate) fn place(&mut self, number: u64, event: Event) -> Entry {
         self.timestamp = self.timestamp.max(event.timestamp());
-        match event.id().parts() {
-            Some((run, sequence)) if sequence > self.sequence => {
-                if !self.open || self.earlier.last().is_none_or(|span| span.run != run) {
-                    self.close();
-                    self.open(run);
-                }
-                self.go_to(sequence - 1);
+        let own = event.id().parts();
+        let number = match (number, own) {
+            (0, Some((_, number))) => number,
+            (number, _) => number,
+        };
+        if number > self.sequence {
+            if let Some((run, _)) = own
+                && (!self.open || self.earlier.last().is_none_or(|span| span.run != run))
+            {
+                self.open(run);
             }
-            _ => {}
+            self.go_to(number - 1);
+        } else if self.damaged {
+            self.go_to(self.sequence + 1);
         }
+        self.damaged = false;
         self.sequence += 1;
         if let (true, Some(span)) = (self.open, self.earlier.last_mut()) {
             span.last = self.sequence;
@@ -95,11 +137,35 @@ impl Restorer {
         }
     }
 
+    /// Something unreadable stands here. Where events have numbers, theirs tell whether one is missing.
+    pub(crate) fn damaged(&mut self) {
+        self.damaged = true;
+    }
+
+    /// The numbers up to this position were given to events that nobody has seen.
+    pub(crate) fn refuse(&mut self, id: EventId) {
+        if let Some((_, sequence)) = id.parts() {
+            self.sequence = self.sequence.max(sequence);
+        }
+    }
+
+    /// What is missing up to this position was let go of, and not lost.
+    pub(crate) fn compacted(&mut self, id: EventId) {
+        if let Some((_, sequence)) = id.parts() {
+            self.sparse_to = self.sparse_to.max(sequence);
+        }
+    }
+
+    /// Events were lost, whatever their category.
+    pub(crate) fn lost(&mut self, lost: Lost) {
+        self.lost = self.lost.max(lost);
+    }
+
     /// The run has ended at this position.
     pub(crate) fn end(&mut self, id: EventId) {
         if let Some((_, sequence)) = id.parts() {
             self.go_to(sequence);
-            self.open = false;
+            (self.open, self.damaged) = (false, false);
             if let Some(span) = self.earlier.last_mut() {
                 span.last = span.last.max(sequence);
             }
@@ -111,68 +177,94 @@ impl Restorer {
             run,
             first: self.sequence + 1,
             last: self.sequence,
+            over: true,
         };
         self.earlier.push(span);
         self.open = true;
     }
 
-    /// What the run that has not ended published last is not known.
-    fn close(&mut self) {
-        if std::mem::take(&mut self.open) {
-            self.go_to(self.sequence + 1);
-        }
-    }
-
     /// The numbers up to this one are missing.
     fn go_to(&mut self, sequence: u64) {
-        if sequence > self.sequence {
-            self.sequence = sequence;
-            self.lost = Lost {
+        if sequence <= self.sequence {
+            return;
+        }
+        self.sequence = sequence;
+        if sequence > self.sparse_to {
+            let timestamp = self.timestamp;
+            self.lost(Lost {
                 sequence,
-                timestamp: self.timestamp,
-            };
+                timestamp,
+            });
         }
     }
 
-    pub(crate) fn finish(mut self, clock: Clock) -> Sequencer {
-        self.close();
+    pub(crate) fn finish(mut self, clock: Clock, acknowledges: bool) -> Sequencer {
+        // What a run that has not ended published last is not known, nor what is damaged.
+        if self.open || self.damaged {
+            self.go_to(self.sequence + 1);
+        }
         let random = RandomState::new().hash_one(0);
         let newest_run = self.earlier.iter().map(|span| span.run.started()).max();
         let run = Run::new(clock.now().max(newest_run.unwrap_or(0) + 1), random);
         let stamps = Stamps {
             sequence: self.sequence,
             timestamp: self.timestamp,
+            visible: self.sequence,
             closed: false,
         };
+        let first = self.sequence + 1;
+        // The runs whose positions nobody follows any more are let go of, the oldest first.
+        let surplus = self.earlier.len().saturating_sub(MAX_RUNS);
+        self.earlier.drain(..surplus);
+        self.earlier.push(Span {
+            run,
+            first,
+            last: u64::MAX,
+            over: false,
+        });
         Sequencer {
             run,
             clock,
-            earlier: self.earlier,
+            runs: self.earlier,
             lost: self.lost,
+            acknowledges,
             stamps: Mutex::new(stamps),
         }
     }
 }
 
 impl Sequencer {
-    /// Stamps an event and shows it to `store` before any other is stamped.
+    /// Stamps an event and shows it to `store` before any other is stamped. Where the store refuses it, it never was.
     ///
     /// # Errors
     ///
-    /// `Stopped` after [`close`](Sequencer::close).
-    pub(crate) fn stamp(&self, draft: Draft, store: impl FnOnce(&Event)) -> Result<Entry, Error> {
+    /// The store's, and `Stopped` after [`close`](Sequencer::close).
+    pub(crate) fn stamp<T>(
+        &self,
+        draft: Draft,
+        store: impl FnOnce(&Entry) -> Result<T, Error>,
+    ) -> Result<(Entry, T), Error> {
         let mut stamps = self.stamps.lock();
         if stamps.closed {
             return Err(stopped());
         }
-        stamps.sequence += 1;
-        stamps.timestamp = stamps.timestamp.max(self.clock.now());
+        let sequence = stamps.sequence + 1;
+        let timestamp = stamps.timestamp.max(self.clock.now());
         let entry = Entry {
-            sequence: stamps.sequence,
-            event: draft.stamp(stamps.timestamp, EventId::new(self.run, stamps.sequence)),
+            sequence,
+            event: draft.stamp(timestamp, self.position(sequence)),
         };
-        store(&entry.event);
-        Ok(entry)
+        let stored = store(&entry)?;
+        (stamps.sequence, stamps.timestamp) = (sequence, timestamp);
+        if !self.acknowledges {
+            stamps.visible = sequence;
+        }
+        Ok((entry, stored))
+    }
+
+    /// Everything up to this number can be seen.
+    pub(crate) fn show(&self, sequence: u64) {
+        self.stamps.lock().visible = sequence;
     }
 
     /// After this no event is stamped, so the store has seen all. True the first time.
@@ -185,12 +277,31 @@ impl Sequencer {
         self.lost
     }
 
-    /// The sequence number of the newest event, and the position after it.
+    /// How far everything can be seen that was published.
     ///
     /// With the lock of a category held, all events of that category up to here are in its ring.
-    pub(crate) fn newest(&self) -> (u64, EventId) {
+    pub(crate) fn newest(&self) -> Newest {
         let stamps = self.stamps.lock();
-        (stamps.sequence, EventId::new(self.run, stamps.sequence))
+        Newest {
+            sequence: stamps.visible,
+            id: self.position(stamps.visible),
+            timestamp: stamps.timestamp.max(self.clock.now()),
+        }
+    }
+
+    /// The position after the event with this number.
+    pub(crate) fn position(&self, sequence: u64) -> EventId {
+        EventId::new(self.run, sequence)
+    }
+
+    /// The position after the last event that was stamped.
+    pub(crate) fn end(&self) -> EventId {
+        self.position(self.stamps.lock().sequence)
+    }
+
+    /// The runs that are known, in their order; the last is this one.
+    pub(crate) fn spans(&self) -> &[Span] {
+        &self.runs
     }
 
     /// The time, in Unix milliseconds, that an event would be stamped with now.
@@ -210,7 +321,7 @@ impl Sequencer {
                 Placed::UnknownRun
             };
         }
-        match self.earlier.iter().rev().find(|span| span.run == run) {
+        match self.runs.iter().rev().find(|span| span.run == run) {
             Some(span) if sequence > span.last => Placed::Beyond(Place::Sequence(span.last)),
             Some(span) => Placed::At(Place::Sequence(sequence.max(span.first - 1))),
             None => Placed::UnknownRun,
@@ -227,7 +338,7 @@ mod tests {
     }
 
     fn stamped(sequencer: &Sequencer) -> Entry {
-        sequencer.stamp(draft(), |_| ()).unwrap()
+        sequencer.stamp(draft(), |_| Ok(())).unwrap().0
     }
 
     /// What a file tells that ends with its last event, and so does not say how the run ended.
@@ -235,8 +346,8 @@ mod tests {
         let mut restorer = Restorer::default();
         events
             .into_iter()
-            .for_each(|event| drop(restorer.place(event)));
-        restorer.finish(Clock::System)
+            .for_each(|event| drop(restorer.place(0, event)));
+        restorer.finish(Clock::System, false)
     }
 
     /// A file of a run that published so many events and ended.
@@ -244,7 +355,7 @@ mod tests {
         let mut restorer = Restorer::default();
         restorer.start(EventId::new(run, 0));
         for number in 1..=events {
-            restorer.place(draft().stamp(number, EventId::new(run, number)));
+            restorer.place(0, draft().stamp(number, EventId::new(run, number)));
         }
         restorer.end(EventId::new(run, events));
         restorer
@@ -274,7 +385,7 @@ mod tests {
     #[test]
     fn positions_of_earlier_runs_are_known_as_far_as_the_file_goes() {
         let run = Run::new(1_700_000_000_000, 9);
-        let sequencer = ended(run, 3).finish(Clock::System);
+        let sequencer = ended(run, 3).finish(Clock::System, false);
         assert_eq!(sequencer.lost(), Lost::default());
         let at = |sequence| Placed::At(Place::Sequence(sequence));
         assert_eq!(sequencer.locate(EventId::new(run, 2)), at(2));
@@ -283,7 +394,7 @@ mod tests {
             sequencer.locate(EventId::new(run, 4)),
             Placed::Beyond(Place::Sequence(3))
         );
-        assert_eq!(sequencer.newest().0, 3);
+        assert_eq!(sequencer.newest().sequence, 3);
         let next = stamped(&sequencer);
         assert_eq!(sequencer.locate(next.event.id()), at(4));
         let unknown = EventId::new(Run::new(1_700_000_000_000, 10), 1);
@@ -300,13 +411,13 @@ mod tests {
         let mut restorer = ended(first, 3);
         restorer.start(EventId::new(second, 3));
         restorer.end(EventId::new(second, 3));
-        let sequencer = restorer.finish(Clock::System);
+        let sequencer = restorer.finish(Clock::System, false);
         assert_eq!(
             sequencer.locate(EventId::new(second, 3)),
             Placed::At(Place::Sequence(3))
         );
         assert_eq!(
-            (sequencer.lost(), sequencer.newest().0),
+            (sequencer.lost(), sequencer.newest().sequence),
             (Lost::default(), 3)
         );
     }
@@ -319,8 +430,8 @@ mod tests {
         );
         let mut restorer = ended(first, 3);
         restorer.start(EventId::new(second, 3));
-        restorer.place(draft().stamp(9, EventId::new(second, 4)));
-        let sequencer = restorer.finish(Clock::System);
+        restorer.place(0, draft().stamp(9, EventId::new(second, 4)));
+        let sequencer = restorer.finish(Clock::System, false);
         // Whoever has seen all that is left may yet have missed something, and whoever saw more has gone beyond it.
         assert_eq!(
             sequencer.lost(),
@@ -344,11 +455,11 @@ mod tests {
         let mut restorer = Restorer::default();
         restorer.start(EventId::new(run, 0));
         for number in [1, 2, 4] {
-            restorer.place(draft().stamp(number, EventId::new(run, number)));
+            restorer.place(0, draft().stamp(number, EventId::new(run, number)));
         }
         restorer.end(EventId::new(run, 4));
         assert_eq!(
-            restorer.finish(Clock::System).lost(),
+            restorer.finish(Clock::System, false).lost(),
             Lost {
                 sequence: 3,
                 timestamp: 4
@@ -357,13 +468,17 @@ mod tests {
         // Also the last ones.
         let mut restorer = ended(run, 3);
         restorer.end(EventId::new(run, 5));
-        assert_eq!(restorer.finish(Clock::System).lost().sequence, 5);
+        assert_eq!(restorer.finish(Clock::System, false).lost().sequence, 5);
     }
 
     #[test]
     fn nothing_is_stamped_after_closing() {
         let sequencer = restored([]);
         sequencer.close();
-        assert!(sequencer.stamp(draft(), |_| panic!("stored")).is_err());
+        assert!(
+            sequencer
+                .stamp::<()>(draft(), |_| panic!("stored"))
+                .is_err()
+        );
     }
 }

@@ -1,29 +1,176 @@
-//! [`Store`]: where a broker's events are kept besides memory, as [`Record`]s in their order.
+//! [`Store`]: where a broker's events are kept besides memory.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use super::FileStatistics;
+use super::{Shared, StoreStatistics};
 use crate::error::Error;
-use crate::event::Event;
-use crate::position::EventId;
+use crate::record::Record;
 
-/// What a store keeps, in the order in which it happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Record {
-    /// A run began, with this position before its first event.
-    Started(EventId),
-    Published(Event),
-    /// Events of a category that were deleted by their retrieval.
-    Taken(Arc<str>, Vec<EventId>),
-    /// A run ended, with this position after its last event. Without it, the end of the run may have been lost.
-    Ended(EventId),
+/// Where a broker keeps its events besides memory, so that the next start has them again: golongpoll's `AddOn`, but with
+/// errors. [`FilePersistorInfo`](crate::FilePersistorInfo) describes the one that comes with this crate; give another to
+/// [`Broker::with_store`](crate::Broker::with_store).
+///
+/// # What the broker promises
+///
+/// [`start`](Store::start) is called once, before anything else. [`append`](Store::append) is called by one thread at a
+/// time, in publish order, and [`stop`](Store::stop) after the last of them. [`admit`](Store::admit) and
+/// [`flush`](Store::flush) are called by many threads at once and without any lock of the broker's held.
+///
+/// # What the store promises
+///
+/// The next `start` gives the records back in the order in which they were appended, and has all that were flushed. One
+/// that it could not keep may be missing, and then everything after it may, too: a follower is told of a gap, since
+/// sequence numbers have no holes. Where a store drops an event and goes on, it keeps
+/// [`Record::Refused`] in its place if nobody was told that the event was published.
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+/// use std::time::Duration;
+/// use long_polling::{Broker, BrokerOptions, Cursor, Error, Live, Record, Store};
+///
+/// /// Keeps everything in memory that outlives the broker.
+/// #[derive(Clone, Default)]
+/// struct Memory(Arc<Mutex<Vec<String>>>);
+///
+/// impl Store for Memory {
+///     fn start(&mut self, _: Live, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
+///         for line in self.0.lock().unwrap().iter() {
+///             each(Record::from_line(line)?.unwrap());
+///         }
+///         Ok(())
+///     }
+///     fn append(&self, record: Record) -> Result<u64, Error> {
+///         let mut lines = self.0.lock().unwrap();
+///         lines.push(record.to_line());
+///         Ok(lines.len() as u64)
+///     }
+///     fn flush(&self, _: u64) -> Result<(), Error> {
+///         Ok(())
+///     }
+///     fn stop(&self, _: Duration) -> Result<(), Error> {
+///         Ok(())
+///     }
+/// }
+///
+/// let memory = Memory::default();
+/// let broker = Broker::with_store(BrokerOptions::default(), memory.clone())?;
+/// broker.publish("jobs", "first")?;
+/// broker.stop(Duration::from_secs(1))?;
+///
+/// let broker = Broker::with_store(BrokerOptions::default(), memory)?;
+/// let batch = broker.subscribe("jobs", Cursor::Oldest, Duration::ZERO)?;
+/// assert_eq!(batch.events()[0].text(), "first");
+/// # Ok::<(), Error>(())
+/// ```
+pub trait Store: Send + Sync {
+    /// Makes ready, and gives each record kept so far to `each`, oldest first. `live` is what the broker holds, for a
+    /// store that makes its log smaller now and then; it says nothing before this has returned.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the broker from being started.
+    fn start(&mut self, live: Live, each: &mut dyn FnMut(Record)) -> Result<(), Error>;
+
+    /// Asks whether an event may come whose record is about so many bytes of text. May wait for room.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`](crate::ErrorKind::Busy) where it may not: it is not published then, and its publisher is told the
+    /// reason; over HTTP by 503 with `Retry-After`. Admits everything unless a store does better.
+    fn admit(&self, bytes: usize) -> Result<(), Error> {
+        let _ = bytes;
+        Ok(())
+    }
+
+    /// Takes a record and gives its ticket, a number that grows with each. Called with locks of the broker's held: it
+    /// must neither wait for a disk nor call the broker.
+    ///
+    /// # Errors
+    ///
+    /// Where the record can't be taken. An event is not published then.
+    fn append(&self, record: Record) -> Result<u64, Error>;
+
+    /// Waits until every record up to this ticket is kept as well as the store promises.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`](crate::ErrorKind::Busy) where the record with this ticket could not be kept and will not be.
+    fn flush(&self, ticket: u64) -> Result<(), Error>;
+
+    /// A ticket for which, and for all before it, [`flush`](Store::flush) would return at once. 0 unless a store says
+    /// otherwise, which costs speed where many publishers wait at the same time.
+    fn settled(&self) -> u64 {
+        0
+    }
+
+    /// True where an event may be seen only once it has been flushed: its publisher then waits for that, and so do its
+    /// subscribers. False unless a store says otherwise.
+    fn acknowledges(&self) -> bool {
+        false
+    }
+
+    /// Keeps everything taken so far as well as it can; nothing comes after this. May be called twice.
+    ///
+    /// # Errors
+    ///
+    /// [`File`](crate::ErrorKind::File) where records could not be kept, and
+    /// [`StopTimeout`](crate::ErrorKind::StopTimeout) where that took longer than `timeout`.
+    fn stop(&self, timeout: Duration) -> Result<(), Error>;
+
+    /// What it has done, for [`Broker::statistics`](crate::Broker::statistics). All zero unless a store says otherwise.
+    fn statistics(&self) -> StoreStatistics {
+        StoreStatistics::default()
+    }
 }
 
-pub(crate) trait Store: Send + Sync {
-    /// Takes a record. Called under locks: it must not wait for a disk.
-    fn append(&self, record: Record);
-    /// Puts everything taken so far where it belongs; nothing comes after this.
-    fn stop(&self, timeout: Duration) -> Result<(), Error>;
-    fn statistics(&self) -> FileStatistics;
+/// Keeps nothing: the store of [`Broker::new`](crate::Broker::new).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoStore;
+
+impl Store for NoStore {
+    fn start(&mut self, _: Live, _: &mut dyn FnMut(Record)) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn append(&self, _: Record) -> Result<u64, Error> {
+        Ok(0)
+    }
+
+    fn flush(&self, _: u64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn stop(&self, _: Duration) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// What a broker holds, as a [`Store`] sees it that writes a smaller log.
+#[derive(Clone, Default)]
+pub struct Live(pub(super) Arc<OnceLock<Weak<Shared>>>);
+
+impl Live {
+    /// About how many bytes the lines of all that is held would have. `None` before the start is over and after the end.
+    pub fn bytes(&self) -> Option<u64> {
+        Some(self.shared()?.live_bytes())
+    }
+
+    /// A log that says all that is held of the events up to this sequence number, and of what was lost: what a store may
+    /// put in place of every record up to that event's. Waits for locks of the broker's. Empty before the start is over
+    /// and after the end.
+    pub fn records(&self, sequence: u64) -> Vec<Record> {
+        self.shared()
+            .map_or_else(Vec::new, |shared| shared.live_records(sequence))
+    }
+
+    fn shared(&self) -> Option<Arc<Shared>> {
+        self.0.get()?.upgrade()
+    }
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").finish_non_exhaustive()
+    }
 }

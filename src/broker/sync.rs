@@ -74,7 +74,6 @@ mod explored {
             self.0.notify_one();
         }
 
-        #[cfg(feature = "testing")]
         pub(crate) fn notify_all(&self) {
             self.0.notify_all();
         }

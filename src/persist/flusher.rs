@@ -1,238 +1,406 @@
-//! The thread that writes events to the file, so that nobody who publishes waits for the disk.
+//! The thread that writes records to the file, so that nobody who publishes has to.
 
-use std::fs::File;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::{io, mem};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
-use parking_lot::Mutex;
+use super::compaction::{self, Compaction};
+use super::disk::{Disk, DiskFile};
+use super::info::{Durability, FilePersistorInfo, FileState};
+use super::queue::{Pause, Queue, Taken};
+use crate::broker::Live;
+use crate::record::Record;
 
-use super::format::{count_lines, push_line};
-use crate::broker::Record;
+/// Records are written in pieces of about this size.
+const PIECE: usize = 256 << 10;
 
-/// Events that wait are written in pieces of about this size at least, once there is a reason to write.
-const BATCH_BYTES: usize = 64 << 10;
-/// How often lost events are logged at most, while more are being lost.
-const LOSSES_LOGGED_EVERY: Duration = Duration::from_secs(10);
-
-/// What the flusher needs of a file, so that tests can have one that fails, stalls or takes half.
-pub(super) trait LogFile: Send + 'static {
-    /// Appends the bytes or the first few of them, and says how many.
-    fn append(&mut self, bytes: &[u8]) -> io::Result<usize>;
-
-    /// Returns when all that was appended would outlast a power failure.
-    fn sync(&mut self) -> io::Result<()>;
-}
-
-/// A file opened for appending.
-impl LogFile for File {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write(bytes)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
-    }
-}
-
-/// How far the flusher is: what the threads that publish, write and look at statistics share.
+/// What the flusher tells others of what it has done.
 #[derive(Default)]
 pub(super) struct Progress {
     pub(super) written: AtomicU64,
-    pub(super) write_failures: AtomicU64,
-    pub(super) lost: AtomicU64,
-    /// Counted when the event is in the queue, and so less than zero where the flusher was faster.
-    pub(super) pending: AtomicI64,
-    /// Bytes of the lines of all events that are pending; only the flusher makes it less.
-    pub(super) pending_bytes: AtomicI64,
-    /// Somebody waits for all that is pending.
-    pub(super) urgent: AtomicBool,
-    /// Why the last attempt to write or sync failed; `None` where it worked.
-    pub(super) failure: Mutex<Option<String>>,
+    pub(super) failures: AtomicU64,
+    pub(super) rewritten: AtomicU64,
+    /// The size of the file as far as it is whole, which grows while it is made smaller by another thread.
+    pub(super) bytes: AtomicU64,
+    /// The file has everything, but may not have it for good.
+    pub(super) unsynced: AtomicBool,
 }
 
-impl Progress {
-    pub(super) fn pending(&self) -> u64 {
-        self.pending.load(Relaxed).max(0) as u64
-    }
-}
-
-pub(super) struct Flusher<L> {
-    pub(super) file: L,
-    pub(super) file_name: PathBuf,
-    /// False where the file ends within a line: a newline is written before the first event.
-    pub(super) ends_with_newline: bool,
-    pub(super) write_buffer_size: usize,
-    pub(super) write_flush_period: Duration,
+pub(super) struct Flusher<D: Disk> {
+    pub(super) disk: Arc<D>,
+    pub(super) info: FilePersistorInfo,
+    pub(super) queue: Arc<Queue>,
     pub(super) progress: Arc<Progress>,
-    /// Disconnected when the persistor has been stopped, and then received to its end.
-    pub(super) records: Receiver<Record>,
-    /// A message when `write_buffer_size` has been reached, rather than for every event: a publisher who wakes this
-    /// thread pays for it, with the broker's lock held. Disconnected when the persistor has been stopped.
-    pub(super) wake: Receiver<()>,
-    pub(super) writing: Writing,
+    pub(super) live: Live,
+    pub(super) file: D::File,
+    /// How far the file is whole: what is after this was not written to its end.
+    pub(super) len: u64,
+    /// False where the file ends within a line: a line break is written before the first record.
+    pub(super) ends_with_newline: bool,
+    /// The sequence number of the newest event that the file has.
+    pub(super) reached: u64,
+    pub(super) state: Writing,
+    pub(super) compaction: Option<Compaction<D::File>>,
 }
 
-/// The flusher's own state.
+/// How far an attempt has come.
+#[derive(Default)]
+struct Reached {
+    len: u64,
+    sequence: u64,
+    records: usize,
+    /// Lines, and bytes of the queue, that are not counted yet.
+    lines: u64,
+    bytes: usize,
+}
+
+/// How the file is.
 #[derive(Default)]
 pub(super) struct Writing {
-    /// Lines that are not in the file yet; the first of them may be in it by half.
-    unwritten: Vec<u8>,
-    /// Failed attempts since the last that worked.
-    failed_attempts: u64,
-    lost_logged: u64,
-    losses_logged_at: Option<Instant>,
+    /// Lines on their way, kept for its memory.
+    piece: Vec<u8>,
+    /// That the run has ended, once it has been written.
+    ended: Option<Record>,
+    /// It may have bytes after [`Flusher::len`].
+    torn: bool,
+    /// A sync, or repairing it, has failed: what it says it has, it may not have.
+    distrusted: bool,
+    /// It is not made smaller before it has so many bytes.
+    worth_compacting: u64,
 }
 
-/// What ended a wait.
-#[derive(PartialEq)]
-enum Wait {
-    Over,
-    Stopped,
-}
-
-impl<L: LogFile> Flusher<L> {
-    /// Writes until the persistor is stopped and everything is in the file and synced, or can't be.
+impl<D: Disk> Flusher<D> {
+    /// Writes until the queue is stopped and everything is in the file and synced, or can't be.
     pub(super) fn run(mut self) {
-        while let Ok(record) = self.records.recv() {
-            self.wait(Instant::now(), |flusher| flusher.has_enough());
-            push_line(&mut self.writing.unwritten, &record);
-            self.fill();
-            if !self.write_all() {
-                return;
+        loop {
+            let taken = self.queue.take();
+            let stopped = taken.stopped;
+            if !self.keep(taken) {
+                break;
+            }
+            self.compact();
+            if stopped {
+                self.finish();
+                break;
             }
         }
-        if let Err(error) = self.file.sync() {
-            self.failed(&error);
-        }
-        self.log_losses(true);
-    }
-
-    fn has_enough(&self) -> bool {
-        self.progress.urgent.load(Acquire)
-            || self.progress.pending_bytes.load(Acquire) >= self.write_buffer_size as i64
-    }
-
-    /// Waits until the period since `start` is over, `done` holds after a wake-up, or the persistor is stopped.
-    fn wait(&self, start: Instant, done: impl Fn(&Self) -> bool) -> Wait {
-        while !done(self) {
-            let left = self.write_flush_period.saturating_sub(start.elapsed());
-            match self.wake.recv_timeout(left) {
-                Ok(()) => {}
-                Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => return Wait::Stopped,
-            }
-        }
-        Wait::Over
-    }
-
-    fn fill(&mut self) {
-        let unwritten = &mut self.writing.unwritten;
-        let enough = self.write_buffer_size.max(BATCH_BYTES);
-        // The memory of an event much larger than the others is given back.
-        if unwritten.capacity() > 4 * enough {
-            unwritten.shrink_to(enough);
-        }
-        while unwritten.len() < enough
-            && let Ok(record) = self.records.try_recv()
-        {
-            push_line(unwritten, &record);
+        if let Some(compaction) = self.compaction.take() {
+            compaction.cancel();
         }
     }
 
-    /// Writes what is unwritten, trying again each period; false where the persistor was stopped and it still fails.
-    fn write_all(&mut self) -> bool {
+    /// Brings records into the file, trying again each period; false where the queue was stopped and it still fails.
+    fn keep(&mut self, taken: Taken) -> bool {
+        let Taken {
+            mut records,
+            mut up_to,
+            stopped,
+        } = taken;
         let mut last_try = false;
-        while let Err(error) = self.write() {
+        while let Err(error) = self.attempt(&mut records) {
             self.failed(&error);
-            self.log_losses(last_try);
-            if last_try {
+            if self.is_acknowledged() {
+                self.refuse(&mut records, up_to);
+            }
+            if mem::replace(
+                &mut last_try,
+                stopped || self.queue.pause(self.info.period()) == Pause::Stopped,
+            ) {
                 return false;
             }
-            last_try = self.wait(Instant::now(), |_| false) == Wait::Stopped;
+            // What has come meanwhile goes with the next attempt, be it to have an answer.
+            let more = self.queue.take_now();
+            records.extend(more.records);
+            up_to = more.up_to;
         }
-        self.succeeded();
+        self.worked();
+        self.queue.settle(up_to);
         true
     }
 
-    /// Writes until nothing is unwritten or the file fails, and keeps exactly those bytes that it did not take.
-    fn write(&mut self) -> io::Result<()> {
-        if !self.ends_with_newline {
-            append_all(&mut self.file, b"\n").1?;
-            self.ends_with_newline = true;
+    fn is_acknowledged(&self) -> bool {
+        self.info.durability == Durability::Acknowledged
+    }
+
+    /// Writes records, and syncs them where that is asked for. Those that are done with are taken out.
+    fn attempt(&mut self, records: &mut Vec<Record>) -> io::Result<()> {
+        if self.state.distrusted {
+            self.rewrite(records)?;
         }
-        let unwritten = &mut self.writing.unwritten;
-        let (taken, result) = append_all(&mut self.file, unwritten);
-        let events = count_lines(&unwritten[..taken]);
-        unwritten.drain(..taken);
-        self.progress.written.fetch_add(events, Relaxed);
-        self.progress.pending.fetch_sub(events as i64, Relaxed);
-        self.progress.pending_bytes.fetch_sub(taken as i64, Relaxed);
-        result
+        if self.state.torn {
+            let repaired = self.file.truncate(self.len);
+            self.state.distrusted = repaired.is_err();
+            repaired?;
+            self.state.torn = false;
+        }
+        let mut reached = Reached {
+            len: self.len,
+            sequence: self.reached,
+            ..Reached::default()
+        };
+        while reached.records < records.len() {
+            let before = reached.records;
+            if let Err(error) = self.write_piece(&records[before..], &mut reached) {
+                self.state.torn = true;
+                if !self.is_acknowledged() {
+                    records.drain(..before);
+                }
+                return Err(error);
+            }
+            if !self.is_acknowledged() {
+                self.advance(&mut reached);
+            }
+        }
+        if self.info.durability != Durability::Buffered && reached.records > 0 {
+            // A sync that failed says nothing about what is on the disk, and the next one may succeed without having
+            // written it: the file is not trusted again.
+            if let Err(error) = self.file.sync() {
+                self.state.distrusted = true;
+                if !self.is_acknowledged() {
+                    records.clear();
+                }
+                return Err(error);
+            }
+        }
+        self.advance(&mut reached);
+        records.clear();
+        Ok(())
+    }
+
+    /// Writes the first few of these records.
+    fn write_piece(&mut self, records: &[Record], reached: &mut Reached) -> io::Result<()> {
+        let piece = &mut self.state.piece;
+        piece.clear();
+        if !self.ends_with_newline {
+            piece.push(b'\n');
+        }
+        for record in records {
+            record.push_line(piece);
+            reached.records += 1;
+            reached.lines += 1;
+            reached.bytes += record.line_len();
+            match record {
+                Record::Published { sequence, .. } => reached.sequence = *sequence,
+                Record::Ended(_) => self.state.ended = Some(record.clone()),
+                _ => {}
+            }
+            if piece.len() >= PIECE {
+                break;
+            }
+        }
+        self.file.append_all(piece)?;
+        reached.len += piece.len() as u64;
+        self.ends_with_newline = true;
+        // The memory of an event much larger than others is given back.
+        piece.shrink_to(2 * PIECE);
+        Ok(())
+    }
+
+    /// What has been reached is final, whatever comes next.
+    fn advance(&mut self, reached: &mut Reached) {
+        (self.len, self.reached) = (reached.len, reached.sequence);
+        self.progress.bytes.store(self.len, Release);
+        let lines = mem::take(&mut reached.lines);
+        self.progress.written.fetch_add(lines, Relaxed);
+        self.queue.written(mem::take(&mut reached.bytes));
+    }
+
+    /// Writes a new file of what is held, and puts it in the place of one that is not trusted. What it has is taken out
+    /// of `records`.
+    fn rewrite(&mut self, records: &mut Vec<Record>) -> io::Result<()> {
+        if let Some(compaction) = self.compaction.take() {
+            compaction.cancel();
+        }
+        // Where nobody waits for the disk, all that was handed over can be seen already.
+        let newest = records.iter().rev().find_map(|record| match record {
+            Record::Published { sequence, .. } => Some(*sequence),
+            _ => None,
+        });
+        let reached = match newest {
+            Some(newest) if !self.is_acknowledged() => newest,
+            _ => self.reached,
+        };
+        let mut held = self.live.records(reached);
+        if held.is_empty() {
+            return Err(io::Error::other(
+                "it could not be synced, and the broker is gone",
+            ));
+        }
+        if !self.is_acknowledged() {
+            held.extend(self.state.ended.clone());
+        }
+        let new = self.new_path();
+        let mut file = self.disk.create(&new)?;
+        let len = compaction::write(&mut file, &held, &|| false)?;
+        file.sync()?;
+        self.disk.rename(&new, &self.info.file_name)?;
+        self.file = file;
+        self.state.torn = false;
+        self.disk.sync_folder(&self.info.file_name)?;
+        self.state.distrusted = false;
+        self.ends_with_newline = true;
+        (self.len, self.reached) = (len, reached);
+        self.progress.bytes.store(len, Release);
+        self.state.worth_compacting = 2 * len;
+        self.progress.rewritten.fetch_add(1, Relaxed);
+        log::warn!(
+            "{}: a new file has taken the place of one that could not be synced",
+            self.info.file_name.display()
+        );
+        let bytes = |records: &[Record]| records.iter().map(Record::line_len).sum::<usize>();
+        let (lines, before) = (records.len(), bytes(records));
+        records.retain(|record| match record {
+            Record::Published { sequence, .. } => *sequence > reached,
+            Record::Refused(_) | Record::Ended(_) => true,
+            // What these tell, the new file has.
+            _ => false,
+        });
+        let lines = (lines - records.len()) as u64;
+        self.progress.written.fetch_add(lines, Relaxed);
+        self.queue.written(before - bytes(records));
+        Ok(())
+    }
+
+    fn new_path(&self) -> PathBuf {
+        compaction::new_path(&self.info.file_name)
+    }
+
+    /// Tells the publishers of events that they are not kept, and leaves a record in their place.
+    fn refuse(&mut self, records: &mut Vec<Record>, up_to: u64) {
+        let refused = records.iter().rev().find_map(|record| match record {
+            Record::Published { event, .. } => Some(event.id()),
+            _ => None,
+        });
+        let bytes = records.iter().map(Record::line_len).sum();
+        records.retain(|record| record.event().is_none());
+        if let Some(last) = refused {
+            records.retain(|record| !matches!(record, Record::Refused(_)));
+            // Before a run's end, after all else.
+            let at = records
+                .iter()
+                .position(|record| matches!(record, Record::Ended(_)));
+            records.insert(at.unwrap_or(records.len()), Record::Refused(last));
+        }
+        self.queue.written(bytes);
+        self.queue.refuse(up_to);
+    }
+
+    /// Syncs what was written without, at the end.
+    fn finish(&mut self) {
+        let mut synced = self.file.sync();
+        if let Err(error) = &synced {
+            self.failed(error);
+            self.state.distrusted = true;
+            synced = self.rewrite(&mut Vec::new());
+        }
+        match synced {
+            Ok(()) => self.worked(),
+            Err(error) => {
+                self.failed(&error);
+                self.progress.unsynced.store(true, Release);
+            }
+        }
     }
 
     fn failed(&mut self, error: &io::Error) {
-        self.progress.write_failures.fetch_add(1, Relaxed);
-        *self.progress.failure.lock() = Some(error.to_string());
-        self.writing.failed_attempts += 1;
-        if self.writing.failed_attempts == 1 {
+        self.progress.failures.fetch_add(1, Relaxed);
+        let reason = error.to_string();
+        if self.queue.set_failing(Some(&reason)) {
             log::error!(
-                "{} can't be written: {error}; {} events wait for it, and are tried again every {:?}",
-                self.file_name.display(),
-                self.progress.pending(),
-                self.write_flush_period
+                "{} can't be written: {reason}; it is tried again every {:?}",
+                self.info.file_name.display(),
+                self.info.period()
             );
+            self.tell(&FileState::Failing { reason });
         }
     }
 
-    fn succeeded(&mut self) {
-        let failed_attempts = std::mem::take(&mut self.writing.failed_attempts);
-        if failed_attempts > 0 {
-            *self.progress.failure.lock() = None;
-            log::warn!(
-                "{} is written again, after {failed_attempts} attempts that failed",
-                self.file_name.display()
-            );
+    fn worked(&mut self) {
+        if self.queue.set_failing(None) {
+            log::warn!("{} is written again", self.info.file_name.display());
+            self.tell(&FileState::Working);
         }
-        self.log_losses(failed_attempts > 0);
     }
 
-    fn log_losses(&mut self, at_once: bool) {
-        let lost = self.progress.lost.load(Relaxed);
-        let writing = &mut self.writing;
-        let lately = |at: Instant| at.elapsed() < LOSSES_LOGGED_EVERY;
-        let wait = !at_once && writing.losses_logged_at.is_some_and(lately);
-        if lost == writing.lost_logged || wait {
+    fn tell(&self, state: &FileState) {
+        if let Some(callback) = &self.info.on_change {
+            callback.tell(state);
+        }
+    }
+
+    /// Has the file made smaller where it is worth it, and takes the smaller one once it is there.
+    fn compact(&mut self) {
+        let Some(from) = self.info.compact_from else {
             return;
+        };
+        match &mut self.compaction {
+            Some(compaction) => {
+                let Some(result) = compaction.take() else {
+                    return;
+                };
+                self.compaction = None;
+                let replaced = result.and_then(|ready| self.replace(ready));
+                if let Err(error) = replaced {
+                    log::warn!(
+                        "{} could not be made smaller, and goes on as it is: {error}",
+                        self.info.file_name.display()
+                    );
+                    let _ = self.disk.remove(&self.new_path());
+                    self.state.worth_compacting = 2 * self.len;
+                }
+            }
+            None if self.len < from.max(self.state.worth_compacting) => {}
+            None => {
+                if self.live.bytes().is_some_and(|live| self.len > 2 * live) {
+                    self.compaction = Some(compaction::start(
+                        self.disk.clone(),
+                        self.info.file_name.clone(),
+                        self.live.clone(),
+                        self.queue.clone(),
+                        self.progress.clone(),
+                        self.reached,
+                        self.len,
+                    ));
+                }
+            }
         }
-        log::error!(
-            "{}: {} events are not kept for the file, since too many wait for a disk that fails or is too slow; \
-             subscribers get them all the same",
-            self.file_name.display(),
-            lost - writing.lost_logged
+    }
+
+    /// Brings a smaller file up to date, and puts it in the place of this one.
+    fn replace(&mut self, ready: compaction::Ready<D::File>) -> io::Result<()> {
+        let compaction::Ready {
+            mut file,
+            mut len,
+            copied_to,
+        } = ready;
+        let mut old = self.disk.open(&self.info.file_name)?;
+        len += compaction::copy(&mut old, &mut file, copied_to, self.len)?;
+        file.sync()?;
+        self.disk.rename(&self.new_path(), &self.info.file_name)?;
+        log::info!(
+            "{}: {} bytes have become {len}",
+            self.info.file_name.display(),
+            self.len
         );
-        writing.lost_logged = lost;
-        writing.losses_logged_at = Some(Instant::now());
-    }
-}
-
-/// Appends until the file has taken everything or fails; also says how many bytes it took.
-fn append_all(file: &mut impl LogFile, bytes: &[u8]) -> (usize, io::Result<()>) {
-    let mut taken = 0;
-    while taken < bytes.len() {
-        match file.append(&bytes[taken..]) {
-            Ok(0) => return (taken, Err(io::ErrorKind::WriteZero.into())),
-            Ok(more) => taken += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return (taken, Err(error)),
+        self.file = file;
+        self.len = len;
+        self.progress.bytes.store(len, Release);
+        self.progress.rewritten.fetch_add(1, Relaxed);
+        self.state.worth_compacting = 2 * len;
+        // A power cut now may bring the old file back, which then lacks what is written from here on.
+        if let Err(error) = self.disk.sync_folder(&self.info.file_name) {
+            self.state.distrusted = true;
+            return Err(error);
         }
+        Ok(())
     }
-    (taken, Ok(()))
 }
 
-#[cfg(test)]
-mod tests;
+impl<D: Disk> Drop for Flusher<D> {
+    /// Also where this thread panics.
+    fn drop(&mut self) {
+        self.queue.end();
+    }
+}

@@ -213,6 +213,9 @@ impl Visit<'_> {
                 request.data = Some(published.data.get().to_owned());
             })?;
         }
+        if server.broker.acknowledges() && self.turn.pass().is_err() {
+            log::debug!("no thread can be had to receive requests while the disk is waited for");
+        }
         // Refusals of the broker are counted by whoever refuses: here.
         let id = server
             .broker

@@ -1,0 +1,174 @@
+//! [`FilePersistorInfo`]: the settings of a file.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// Where and how events are kept in a file, so that the next start has them again: the Go package's `FilePersistorInfo`.
+///
+/// The file has one line of JSON for each event, as golongpoll's has, with a checksum behind; golongpoll's own files are
+/// read too. Stopping the server or broker writes and syncs everything; what a crash may cost says
+/// [`durability`](FilePersistorInfo::durability).
+///
+/// The Go package's `Use: false` is `None` in place of this.
+///
+/// ```
+/// use std::time::Duration;
+/// use long_polling::{Durability, FilePersistorInfo};
+///
+/// let info = FilePersistorInfo {
+///     durability: Durability::Acknowledged,
+///     ..FilePersistorInfo::new("/var/lib/longpoll/events.db")
+/// };
+/// ```
+///
+/// # Files
+///
+/// Beside the file `events.db` there may be `events.db.lock`, which is locked as long as the file is open;
+/// `events.db.new`, a smaller file on its way to take the place of the first; and `events.db.corrupt-OFFSET`, the end of a
+/// file that was cut off within a line, as a crash leaves it, kept for whoever wants to look at it.
+#[derive(Clone, Debug)]
+pub struct FilePersistorInfo {
+    /// The file, made where it is missing, in a folder that exists: the Go package's `FileName`. One broker at a time may
+    /// have it: a second one is refused.
+    pub file_name: PathBuf,
+    /// What a crash may cost. Defaults to [`Durability::Buffered`], the Go package's way.
+    pub durability: Durability,
+    /// Events are written once this many bytes of them wait: the Go package's `WriteBufferSize`. With 0, every event is
+    /// written at once; more than 16 MiB counts as 16 MiB. Defaults to 64 KiB.
+    pub write_buffer_size: usize,
+    /// Events are written at the latest this long after the first that waits, and tried again this often where the
+    /// disk fails: the Go package's `WriteFlushPeriodSeconds`. Zero is an error. Defaults to 1 second.
+    pub write_flush_period: Duration,
+    /// The most bytes of events that may wait for the file, while the disk is slow or fails, give or take one event for
+    /// each thread that publishes; no event beyond is taken. Defaults to 64 MiB.
+    pub max_queue_size: usize,
+    /// How long a publish waits for room in that queue, as long as the disk works, before it is refused with
+    /// [`Busy`](crate::ErrorKind::Busy), over HTTP with 503. Zero refuses at once. Defaults to 5 seconds.
+    pub max_wait: Duration,
+    /// The file is written anew, without the events that are no longer held, when it has this many bytes and more than
+    /// twice those of the events held. That is done in the background. `None` keeps the full history. Defaults to 4 MiB.
+    pub compact_from: Option<u64>,
+    /// Is told when the file can no longer be written, and when it can be again. Defaults to `None`.
+    pub on_change: Option<StateCallback>,
+}
+
+/// What a crash may cost of the events in a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Events are written in the background, once
+    /// [`write_buffer_size`](FilePersistorInfo::write_buffer_size) is reached or
+    /// [`write_flush_period`](FilePersistorInfo::write_flush_period) is over, and publishing does not wait for that: the
+    /// Go package's way. A process that is killed loses at most what that buffer and period hold. A power cut may cost
+    /// what the system has not yet put on the disk, which with Linux's settings is up to some 30 seconds, too.
+    #[default]
+    Buffered,
+    /// As `Buffered`, with `fdatasync` at each write, and this period in place of
+    /// [`write_flush_period`](FilePersistorInfo::write_flush_period): a process that is killed and a power cut alike lose
+    /// at most what that buffer and period hold.
+    Synced {
+        /// Events are on the disk at the latest this long after the first that waits. Zero is an error.
+        period: Duration,
+    },
+    /// A publish returns, and its subscribers are woken, when the event is on the disk (`fdatasync`): neither a killed
+    /// process nor a power cut loses an event of which anybody knows. Those who publish at the same time share one sync,
+    /// so that the disk's syncs per second do not limit the events per second. Where the disk fails, publishes are
+    /// refused.
+    ///
+    /// That an event was deleted by its retrieval
+    /// ([`delete_after_first_retrieval`](crate::BrokerOptions::delete_after_first_retrieval)) is written without anyone
+    /// waiting for it: after a crash it may be there again.
+    Acknowledged,
+}
+
+/// Whether a file can be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileState {
+    /// It can be written again.
+    Working,
+    /// It can't, and is tried again every [`write_flush_period`](FilePersistorInfo::write_flush_period).
+    Failing {
+        /// What the system says.
+        reason: String,
+    },
+}
+
+/// A function that is told of the state of a file whenever it changes, by the thread that writes it.
+#[derive(Clone)]
+pub struct StateCallback(Arc<dyn Fn(&FileState) + Send + Sync>);
+
+impl StateCallback {
+    /// Makes a callback of a function. It should be done soon: nothing is written meanwhile. A panic in it is logged.
+    pub fn new(callback: impl Fn(&FileState) + Send + Sync + 'static) -> Self {
+        StateCallback(Arc::new(callback))
+    }
+
+    pub(super) fn tell(&self, state: &FileState) {
+        if catch_unwind(AssertUnwindSafe(|| (self.0)(state))).is_err() {
+            log::error!("a callback of FilePersistorInfo::on_change panicked");
+        }
+    }
+}
+
+impl fmt::Debug for StateCallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateCallback").finish_non_exhaustive()
+    }
+}
+
+impl FilePersistorInfo {
+    /// This file, with the defaults.
+    pub fn new(file_name: impl Into<PathBuf>) -> Self {
+        FilePersistorInfo {
+            file_name: file_name.into(),
+            durability: Durability::default(),
+            write_buffer_size: 64 << 10,
+            write_flush_period: Duration::from_secs(1),
+            max_queue_size: 64 << 20,
+            max_wait: Duration::from_secs(5),
+            compact_from: Some(4 << 20),
+            on_change: None,
+        }
+    }
+
+    /// # Errors
+    ///
+    /// `InvalidSetting` that names the setting.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.file_name.as_os_str().is_empty() {
+            let problem = "empty; name a file, or persist nothing";
+            return Err(Error::setting("FilePersistorInfo::file_name", problem));
+        }
+        if self.write_flush_period.is_zero() {
+            let problem = "zero; give a time, such as 1 second, and for writing every event at once \
+                           set write_buffer_size to 0";
+            return Err(Error::setting(
+                "FilePersistorInfo::write_flush_period",
+                problem,
+            ));
+        }
+        if self.period().is_zero() {
+            let problem =
+                "Synced with a period of zero; give a time, such as 1 second, or Acknowledged";
+            return Err(Error::setting("FilePersistorInfo::durability", problem));
+        }
+        if self.max_queue_size == 0 {
+            let problem = "0, so that nothing could be published; give 1 or more";
+            return Err(Error::setting("FilePersistorInfo::max_queue_size", problem));
+        }
+        Ok(())
+    }
+
+    /// How long an event may wait to be written.
+    pub(super) fn period(&self) -> Duration {
+        match self.durability {
+            Durability::Synced { period } => period,
+            _ => self.write_flush_period,
+        }
+    }
+}

@@ -1,0 +1,165 @@
+use super::*;
+use crate::broker::Lost;
+use crate::event::Draft;
+use crate::position::Run;
+
+fn event(timestamp: u64, data: &str) -> Event {
+    let id = EventId::new(Run::new(1_700_000_000_000, 7), timestamp);
+    let draft = Draft::new("category".into(), data).unwrap();
+    draft.stamp(timestamp, id)
+}
+
+fn published(sequence: u64, event: Event) -> Record {
+    Record::Published { sequence, event }
+}
+
+/// One of each kind, and what is special in texts.
+fn records() -> Vec<Record> {
+    let event = event(7, "line\nbreak \u{2028} é \" \\");
+    let id = event.id();
+    let odd: Arc<str> = "c\"\n\u{1}é\\".into();
+    let odd_event = Draft::new(odd.clone(), &["x"])
+        .unwrap()
+        .stamp(0, EventId::from(3));
+    let lost = Lost {
+        sequence: 7,
+        timestamp: u64::MAX,
+    };
+    vec![
+        Record::Started(id),
+        published(7, event),
+        published(u64::MAX, odd_event),
+        Record::Taken {
+            category: odd.clone(),
+            ids: vec![id, EventId::from(0), EventId::from(u128::MAX)],
+        },
+        Record::Refused(id),
+        Record::Ended(id),
+        Record::Damaged,
+        Record::Compacted(id),
+        Record::Lost {
+            category: odd,
+            sequence: u64::MAX,
+            timestamp: 1,
+        },
+        Record::Forgotten(Forgotten {
+            salt: u64::MAX,
+            lines: vec![(0, lost), (1023, lost)],
+        }),
+    ]
+}
+
+#[test]
+fn a_line_is_read_as_it_was_written() {
+    for record in records() {
+        let mut line = Vec::new();
+        record.push_line(&mut line);
+        assert!(
+            line.len() <= record.line_len() && record.line_len() <= line.len() + 64,
+            "{record:?}"
+        );
+        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert_eq!(Record::parse(&line), Ok(Some(record.clone())));
+        assert_eq!(Record::from_line(record.to_line()).unwrap(), Some(record));
+    }
+}
+
+#[test]
+fn golongpolls_members_come_first_and_the_checksum_last() {
+    let event = event(7, "x");
+    let line = published(9, event.clone()).to_line();
+    let run = "18bcfe56800007";
+    let start = format!(
+        r#"{},"sequence":9,"run":"0{run}","crc":""#,
+        event.as_json().trim_end_matches('}')
+    );
+    assert!(line.starts_with(&start), "{line}");
+    let crc = crc32c::crc32c(&line.as_bytes()[..start.len() - r#","crc":""#.len()]);
+    assert_eq!(line[start.len()..], format!("{crc:08x}\"}}"));
+    // Any JSON parser reads it, as that of golongpoll does.
+    assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event);
+}
+
+#[test]
+fn a_line_with_any_bit_flipped_is_refused_or_says_the_same() {
+    for record in records() {
+        let line = record.to_line().into_bytes();
+        for bit in 0..8 * line.len() {
+            let mut flipped = line.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            match Record::parse(&flipped) {
+                Err(_) | Ok(None) => {}
+                Ok(Some(read)) => {
+                    assert_eq!(read, record, "{}", String::from_utf8_lossy(&flipped))
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_line_cut_anywhere_is_refused() {
+    for record in records() {
+        let line = record.to_line().into_bytes();
+        for cut in 1..line.len() {
+            assert!(Record::parse(&line[..cut]).is_err(), "{record:?} at {cut}");
+        }
+    }
+}
+
+#[test]
+fn members_may_stand_in_any_order_and_others_among_them() {
+    let line = br#" {"id":"d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60","x":[{}],"data":null,"category":"c","timestamp":3} "#;
+    let Ok(Some(Record::Published { sequence, event })) = Record::parse(line) else {
+        panic!("no event");
+    };
+    assert_eq!(
+        (sequence, event.timestamp(), event.category(), event.data()),
+        (0, 3, "c", "null")
+    );
+}
+
+#[test]
+fn members_of_ours_need_their_checksum() {
+    let line = published(9, event(7, "x")).to_line();
+    let (before, _) = line.rsplit_once(r#","crc""#).unwrap();
+    assert!(Record::parse(format!("{before}}}").as_bytes()).is_err());
+    assert!(Record::parse(line.replace("crc", "crd").as_bytes()).is_err());
+}
+
+#[test]
+fn blank_lines_are_no_records_and_no_errors() {
+    for line in [&b""[..], b"\n", b"\r\n", b"  \t\n"] {
+        assert_eq!(Record::parse(line), Ok(None));
+    }
+}
+
+#[test]
+fn what_is_no_record_is_refused_with_a_short_reason() {
+    let long = format!(r#"{{"timestamp":"{}"}}"#, "x".repeat(100_000));
+    let deep = "[".repeat(100_000);
+    for line in [
+        &b"{"[..],
+        b"null",
+        b"[]",
+        b"[1]",
+        br#"["unknown","d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60"]"#,
+        br#"["ended"]"#,
+        br#"["ended","7"]"#,
+        br#"["lost","c","1"]"#,
+        br#"["forgotten","1","2:3"]"#,
+        b"{}",
+        b"\0\0\0\0",
+        b"\xff\xfe",
+        br#"{"timestamp":1,"category":"c","data":1}"#,
+        br#"{"timestamp":-1,"category":"c","data":1,"id":"d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60"}"#,
+        br#"{"timestamp":1,"category":"c","data":1,"id":"7"}"#,
+        br#"{"timestamp":1,"category":"c","id":"d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60"}"#,
+        b"{\"timestamp\":1,\"category\":\"c\",\"data\":\"\xff\",\"id\":\"d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60\"}",
+        long.as_bytes(),
+        deep.as_bytes(),
+    ] {
+        let reason = Record::parse(line).unwrap_err();
+        assert!(!reason.is_empty() && reason.len() < 1000, "{reason}");
+    }
+}
