@@ -37,7 +37,11 @@ fn main() {
     );
 
     let acknowledged = |publishers: usize| {
-        in_process(Some(Durability::Acknowledged), publishers, 2_000 * publishers)
+        in_process(
+            Some(Durability::Acknowledged),
+            publishers,
+            2_000 * publishers,
+        )
     };
     let [one, many] = medians([&|| acknowledged(1), &|| acknowledged(16)]);
     println!(

@@ -31,10 +31,11 @@
 //! # Where to look
 //!
 //! - A server: [`Server::start`], its settings in [`ServerInfo`] and [`BrokerOptions`], a file with
-//!   [`FilePersistorInfo`], and what a program hooks in, in the module [`server`].
+//!   [`FilePersistorInfo`] and its [`Durability`], and what a program hooks in, in the module [`server`].
 //! - A client: [`Subscriber`] and [`Publisher`]; or one request at a time, as the Go package does, with
 //!   [`subscription`] and [`publish`].
 //! - Within one process, without HTTP: [`Broker`].
+//! - Events kept elsewhere than in a file: [`Store`].
 //!
 //! The HTTP API is golongpoll's, with additions that its clients ignore, so its JavaScript and Go clients work with this
 //! server, and this client with its server.

@@ -118,7 +118,7 @@ impl Commits {
 
     /// Settles the event that has waited longest, if there is one and its ticket is `due`. Only the leader does so.
     fn settle_first(&self, shared: &Shared, due: impl FnOnce(u64) -> bool) -> bool {
-        let first = self.state.lock().waiting.front().map(Waiting::clone);
+        let first = self.state.lock().waiting.front().cloned();
         let Some(first) = first.filter(|first| due(first.ticket)) else {
             return false;
         };

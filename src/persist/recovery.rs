@@ -145,7 +145,7 @@ impl Reader<'_> {
                 }
             }
             lines += 1;
-            if lines % 4096 == 0 && logged.elapsed() >= LOGGED_EVERY {
+            if lines.is_multiple_of(4096) && logged.elapsed() >= LOGGED_EVERY {
                 logged = Instant::now();
                 let megabytes = loaded.bytes >> 20;
                 log::info!("{file_name}: {megabytes} MiB have been read so far");

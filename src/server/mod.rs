@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::broker::{Batch, Broker, Clock, Statistics};
+use crate::broker::{Batch, Broker, BrokerOptions, Clock, Statistics, Store};
 use crate::error::{Error, ErrorKind};
 use crate::persist::FilePersistorInfo;
 use crate::position::{Cursor, EventId};
@@ -97,16 +97,41 @@ impl Server {
         Server::start_by(info, file, on_failure, Clock::System)
     }
 
+    /// Starts a server whose events are kept in a store of yours, as [`start`](Server::start) does with a file.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`start`](Server::start), and of [`Store::start`].
+    pub fn start_with_store(
+        info: ServerInfo,
+        store: impl Store + 'static,
+        on_failure: Option<FailureCallback>,
+    ) -> Result<Self, Error> {
+        Server::open(info, on_failure, |options| {
+            Broker::with_store(options, store)
+        })
+    }
+
     pub(crate) fn start_by(
         info: ServerInfo,
         file: Option<FilePersistorInfo>,
         on_failure: Option<FailureCallback>,
         clock: Clock,
     ) -> Result<Self, Error> {
+        Server::open(info, on_failure, |options| {
+            Broker::start(options, file, clock)
+        })
+    }
+
+    fn open(
+        info: ServerInfo,
+        on_failure: Option<FailureCallback>,
+        broker: impl FnOnce(BrokerOptions) -> Result<Broker, Error>,
+    ) -> Result<Self, Error> {
         info.check()?;
-        // Clients that come while the file is read wait for it.
+        // Clients that come while events are read wait for that.
         let (door, gate) = Door::open(&info)?;
-        let broker = Broker::start(info.broker.clone(), file, clock);
+        let broker = broker(info.broker.clone());
         let inner = Arc::new(Inner {
             broker: broker.inspect_err(|_| door.withdraw())?,
             info,
