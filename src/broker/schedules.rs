@@ -282,7 +282,7 @@ fn a_stop_answers_whoever_is_parked_and_loses_nothing() {
 }
 
 fn park(broker: &Broker) -> Option<Parked> {
-    match broker.poll(&["a", "b"].into(), Cursor::Oldest, Look::AndPark) {
+    match broker.poll(&["a", "b"].into(), Cursor::Oldest, None, Look::AndPark) {
         Ok(Polled::Parked(parked)) => Some(parked),
         _ => None,
     }
