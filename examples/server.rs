@@ -31,6 +31,8 @@ A long-polling server.
     --keep-history                    never make the file smaller
     --events-per-category N           events kept of each category (250)
     --event-ttl SECONDS               events expire after this long (never)
+    --max-batch-size BYTES            of events in one answer; what is left comes with the next (4194304)
+    --max-event-bytes BYTES           of all events held; past it, the oldest are lost (67108864)
     --delete-after-first-retrieval    an event is gone once fetched
     --golongpoll-timeouts             answer polls that time out as golongpoll does, not with 204
     --publish-token TOKEN             publishing needs this bearer token
@@ -77,6 +79,12 @@ impl Flags {
                     info.broker.events_per_category = arguments.value()?.parse()?
                 }
                 Long("event-ttl") => info.broker.event_ttl = Some(seconds(&mut arguments)?),
+                Long("max-batch-size") => {
+                    info.broker.max_batch_size = arguments.value()?.parse()?
+                }
+                Long("max-event-bytes") => {
+                    info.broker.max_event_bytes = arguments.value()?.parse()?
+                }
                 Long("delete-after-first-retrieval") => {
                     info.broker.delete_after_first_retrieval = true
                 }

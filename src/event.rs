@@ -197,9 +197,14 @@ pub(crate) struct Draft {
     data: Range<usize>,
 }
 
+const ID_HEAD: &[u8] = br#","id":""#;
 const HEAD: &str = r#"{"timestamp":"#;
 /// The digits of every timestamp from 2001 to 2286. Others make `stamp` move the rest of the text.
 const DIGITS: &str = "0000000000000";
+/// What `stamp` may need besides: the id, quote and brace, and more digits.
+const SPARE: usize = ID_TEXT_LEN + 2 + 7;
+/// What may be left over of a text's memory, rather than being given back by a call of the allocator.
+const SLACK: usize = 64;
 
 impl Draft {
     /// # Errors
@@ -228,8 +233,12 @@ impl Draft {
         {
             *byte = b' ';
         }
-        json.extend_from_slice(br#","id":""#);
-        json.reserve_exact(ID_TEXT_LEN + 2);
+        json.reserve_exact(ID_HEAD.len() + SPARE);
+        json.extend_from_slice(ID_HEAD);
+        // Data written piece by piece may have doubled the memory for it, and an event is kept for long.
+        if json.capacity() - json.len() > SPARE + SLACK {
+            json.shrink_to(json.len() + SPARE);
+        }
         let json = String::from_utf8(json)
             .map_err(|error| Error::request("JSON that is not UTF-8").because(error))?;
         Ok(Draft {

@@ -155,6 +155,10 @@ pub struct SubscriptionRequest {
     pub since_time: Option<u64>,
     /// Events after the one with this id; decides over `since_time` while it can be placed. Defaults to `None`.
     pub last_id: Option<EventId>,
+    /// The most events that the answer may have; 0 is refused. Whoever sets it goes on by `last_id`: the next event may
+    /// have the same timestamp as the last one of the answer. Defaults to `None`: as many as the server puts into one
+    /// answer.
+    pub limit: Option<usize>,
 }
 
 impl SubscriptionRequest {
@@ -165,6 +169,7 @@ impl SubscriptionRequest {
             timeout: Duration::from_secs(60),
             since_time: None,
             last_id: None,
+            limit: None,
         }
     }
 
@@ -179,7 +184,7 @@ impl SubscriptionRequest {
     pub(crate) fn from_query(query: &str) -> Result<Self, Error> {
         let mut request = SubscriptionRequest::new(Categories::default());
         let mut timeout = None;
-        let (mut since_time, mut last_id) = (None, None);
+        let (mut since_time, mut last_id, mut most) = (None, None, None);
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(name)?;
@@ -190,6 +195,7 @@ impl SubscriptionRequest {
                     since_time = Some(milliseconds(&decode(value)?)?)
                 }
                 "last_id" if last_id.is_none() => last_id = Some(id(&decode(value)?)?),
+                "limit" if most.is_none() => most = Some(limit(&decode(value)?)?),
                 _ => {}
             }
         }
@@ -198,6 +204,7 @@ impl SubscriptionRequest {
         })?;
         request.since_time = since_time.flatten();
         request.last_id = last_id.flatten();
+        request.limit = most.flatten();
         Ok(request)
     }
 
@@ -216,6 +223,9 @@ impl SubscriptionRequest {
         }
         if let Some(id) = self.last_id {
             query.push_str(&format!("&last_id={id}"));
+        }
+        if let Some(limit) = self.limit {
+            query.push_str(&format!("&limit={limit}"));
         }
         query
     }
@@ -251,6 +261,16 @@ fn milliseconds(text: &str) -> Result<Option<u64>, Error> {
             "since_time={text:?} is not a Unix time in whole milliseconds"
         ))),
         time => Ok(time),
+    }
+}
+
+fn limit(text: &str) -> Result<Option<usize>, Error> {
+    match number(text) {
+        _ if text.is_empty() => Ok(None),
+        None | Some(0) => Err(Error::request(format!(
+            "limit={text:?} is not a whole number of events, 1 or more"
+        ))),
+        Some(most) => Ok(Some(usize::try_from(most).unwrap_or(usize::MAX))),
     }
 }
 
@@ -368,6 +388,7 @@ mod tests {
             timeout: Duration::from_millis(1500),
             since_time: Some(7),
             last_id: Some(id),
+            limit: Some(9),
             ..SubscriptionRequest::new(["a b+c&d=é%", "second"])
         };
         let query = request.to_query();
@@ -393,11 +414,17 @@ mod tests {
     }
 
     #[test]
-    fn empty_cursors_are_absent_and_a_huge_timeout_is_only_huge() {
-        let query = "category=c&timeout=99999999999999999999999&since_time=&last_id=";
+    fn empty_parameters_are_absent_and_huge_numbers_are_only_huge() {
+        let query = "category=c&timeout=99999999999999999999999&since_time=&last_id=&limit=";
         let read = SubscriptionRequest::from_query(query).unwrap();
-        assert_eq!((read.since_time, read.last_id), (None, None));
+        assert_eq!(
+            (read.since_time, read.last_id, read.limit),
+            (None, None, None)
+        );
         assert_eq!(read.timeout, Duration::from_secs(u64::MAX));
+        let query = "timeout=1&limit=99999999999999999999999&limit=7";
+        let read = SubscriptionRequest::from_query(query).unwrap();
+        assert_eq!(read.limit, Some(usize::MAX));
     }
 
     #[test]
@@ -410,6 +437,9 @@ mod tests {
             ("category=c&timeout=+1", "timeout="),
             ("category=c&timeout=1&since_time=-1", "since_time="),
             ("category=c&timeout=1&last_id=7", "event id"),
+            ("category=c&timeout=1&limit=0", "limit="),
+            ("category=c&timeout=1&limit=-1", "limit="),
+            ("category=c&timeout=1&limit=x", "limit="),
             ("category=%ff&timeout=1", "UTF-8"),
             ("category=+%ff&timeout=1", "UTF-8"),
         ] {

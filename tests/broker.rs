@@ -268,36 +268,6 @@ fn categories_without_events_and_subscribers_are_forgotten() {
 }
 
 #[test]
-fn past_the_limit_of_categories_the_least_recently_published_lose_their_events() {
-    let broker = broker(BrokerOptions {
-        max_categories: 100,
-        ..BrokerOptions::default()
-    });
-    let first = broker.publish("0", "x").unwrap();
-    broker.publish("kept", "old").unwrap();
-    for number in 1..1000 {
-        broker.publish(&number.to_string(), "x").unwrap();
-        broker.publish("kept", &number).unwrap();
-    }
-    let statistics = broker.statistics();
-    assert!(statistics.categories <= 100, "{statistics:?}");
-    assert!(statistics.evicted >= 900);
-    assert_eq!(now(&broker, "kept", Cursor::Oldest).len(), 250);
-    assert_eq!(now(&broker, "999", Cursor::Oldest), ["x"]);
-    let zero = broker
-        .subscribe("0", Cursor::SinceTime(1), Duration::ZERO)
-        .unwrap();
-    assert!(zero.events().is_empty() && zero.gap());
-    assert!(
-        !broker
-            .subscribe("999", Cursor::LastId(first), Duration::ZERO)
-            .unwrap()
-            .events()
-            .is_empty()
-    );
-}
-
-#[test]
 fn past_the_limit_of_parked_subscribers_the_longest_parked_is_answered_early() {
     let broker = broker(BrokerOptions {
         max_parked: 2,
@@ -385,5 +355,8 @@ fn options_that_make_no_sense_are_named() {
     assert!(zero(|options| options.max_parked = 0).starts_with("max_parked"));
     assert!(zero(|options| options.max_categories = 0).starts_with("max_categories"));
     assert!(zero(|options| options.max_event_size = 0).starts_with("max_event_size"));
+    assert!(zero(|options| options.max_batch_size = 0).starts_with("max_batch_size"));
+    let too_few = zero(|options| options.max_event_bytes = options.max_event_size - 1);
+    assert!(too_few.starts_with("max_event_bytes") && too_few.contains("max_event_size"));
     assert!(zero(|options| options.event_ttl = Some(Duration::ZERO)).starts_with("event_ttl"));
 }

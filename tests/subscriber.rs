@@ -83,6 +83,33 @@ fn the_position_is_kept_over_answers_with_and_without_events() {
 }
 
 #[test]
+fn after_the_last_event_of_an_answer_the_position_is_where_the_answer_ends() {
+    let body = format!(r#"{{"events":[{},{}],"gap":true}}"#, event(5), event(6));
+    let with_gap = answer(200, &[("Last-Event-ID", &id(8))], &body);
+    let server = Server::start([with_gap, events(&[9])]);
+    let mut subscriber = subscriber(&server).from(Cursor::LastId(position(1)));
+    assert!(subscriber.next().unwrap().unwrap_err().is_gap());
+    assert_eq!(subscriber.position(), Some(position(1)));
+    assert_eq!(text(&mut subscriber), "event 5");
+    assert_eq!(subscriber.position(), Some(position(5)));
+    assert_eq!(text(&mut subscriber), "event 6");
+    assert_eq!(subscriber.position(), Some(position(8)));
+    assert_eq!(text(&mut subscriber), "event 9");
+    assert_eq!(server.request().parameter("last_id"), Some(&*id(1)));
+    assert_eq!(server.request().parameter("last_id"), Some(&*id(8)));
+}
+
+#[test]
+fn the_most_events_of_a_poll_are_asked_for() {
+    let server = Server::start([events(&[1]), events(&[2])]);
+    let url = server.url("/events");
+    for (limit, asked) in [(7, "7"), (0, "1")] {
+        text(&mut Subscriber::new(&url, "c").limit(limit));
+        assert_eq!(server.request().parameter("limit"), Some(asked));
+    }
+}
+
+#[test]
 fn nothing_is_polled_while_an_event_is_held() {
     let server = Server::start([events(&[1, 2]), events(&[3])]);
     let mut subscriber = subscriber(&server);

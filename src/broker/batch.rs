@@ -11,6 +11,7 @@ pub struct Batch {
     events: Vec<Event>,
     gap: bool,
     last_id: EventId,
+    before: u64,
     rendered: OnceLock<Arc<[u8]>>,
 }
 
@@ -20,8 +21,20 @@ impl Batch {
             events,
             gap,
             last_id,
+            before: 0,
             rendered: OnceLock::new(),
         }
+    }
+
+    /// What comes after this batch has a greater timestamp, in Unix milliseconds.
+    pub(crate) fn up_to(self, before: u64) -> Self {
+        Batch { before, ..self }
+    }
+
+    /// The time for golongpoll's answer to a poll that timed out: a follower that goes on from it by time alone misses
+    /// nothing that comes later, even in the same millisecond.
+    pub(crate) fn before(&self) -> u64 {
+        self.before
     }
 
     /// The events, oldest first; empty where none came before the timeout.

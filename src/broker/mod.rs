@@ -8,9 +8,11 @@ mod batch;
 mod catalog;
 mod clock;
 mod commit;
+mod evict;
 mod live;
 mod options;
 mod poll;
+mod portion;
 mod replay;
 mod ring;
 #[cfg(all(test, shuttle))]
@@ -34,12 +36,12 @@ use crate::event::Draft;
 use crate::position::{Cursor, EventId};
 use crate::record::{Record, event_line_len};
 use crate::wire::{Categories, check_category};
-use catalog::{Catalog, Category, State};
+use catalog::{Catalog, State};
 use commit::Commits;
-use ring::{Entry, Removed, Ring};
+use ring::Entry;
 use sequencer::{Restorer, Sequencer};
 use statistics::Counters;
-use sync::{AtomicU64, AtomicUsize};
+use sync::{AtomicU64, AtomicUsize, Mutex};
 use waiter::Parking;
 
 pub use batch::Batch;
@@ -107,6 +109,8 @@ struct Shared {
     counters: Counters,
     /// Categories that hold events.
     occupied: AtomicUsize,
+    /// Held by whoever evicts; comes before all other locks.
+    evicting: Mutex<()>,
     /// When expired events of all categories are looked for next, in Unix milliseconds.
     next_sweep: AtomicU64,
 }
@@ -146,6 +150,7 @@ impl Broker {
             store: Box::new(NoStore),
             counters: Counters::default(),
             occupied: AtomicUsize::new(0),
+            evicting: Mutex::default(),
             next_sweep: AtomicU64::new(0),
             options,
         };
@@ -203,7 +208,9 @@ impl Broker {
     }
 
     /// Waits for events of one category or several, for as long as `timeout`; zero looks and does not wait. A batch
-    /// without events says that none came in time.
+    /// without events says that none came in time. It has at most
+    /// [`max_batch_size`](BrokerOptions::max_batch_size) bytes; what is left comes with the next poll, from
+    /// [`Batch::last_id`] on.
     ///
     /// # Errors
     ///
@@ -216,13 +223,57 @@ impl Broker {
         cursor: Cursor,
         timeout: Duration,
     ) -> Result<Arc<Batch>, Error> {
+        self.wait(categories.into(), cursor, None, timeout)
+    }
+
+    /// [`subscribe`](Broker::subscribe), for at most `limit` events. The next one may have the same timestamp as the last
+    /// of them, so go on by [`Batch::last_id`].
+    ///
+    /// With [`delete_after_first_retrieval`](BrokerOptions::delete_after_first_retrieval) and a limit of 1, a category is
+    /// a queue of work: each of its events goes to one of those who ask for it, or, where several are parked at its
+    /// publish, to all of these. One parked in several categories may be handed an event of each.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use long_polling::{Broker, BrokerOptions, Cursor};
+    /// let options = BrokerOptions { delete_after_first_retrieval: true, ..BrokerOptions::default() };
+    /// let broker = Broker::new(options)?;
+    /// broker.publish("jobs", "first")?;
+    /// broker.publish("jobs", "second")?;
+    /// for job in ["first", "second"] {
+    ///     let batch = broker.subscribe_up_to(1, "jobs", Cursor::Oldest, Duration::ZERO)?;
+    ///     assert_eq!(batch.events()[0].text(), job);
+    /// }
+    /// # Ok::<(), long_polling::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`subscribe`](Broker::subscribe), and [`InvalidRequest`](ErrorKind::InvalidRequest) for a limit of 0.
+    pub fn subscribe_up_to(
+        &self,
+        limit: usize,
+        categories: impl Into<Categories>,
+        cursor: Cursor,
+        timeout: Duration,
+    ) -> Result<Arc<Batch>, Error> {
+        self.wait(categories.into(), cursor, Some(limit), timeout)
+    }
+
+    fn wait(
+        &self,
+        categories: Categories,
+        cursor: Cursor,
+        limit: Option<usize>,
+        timeout: Duration,
+    ) -> Result<Arc<Batch>, Error> {
         let look = if timeout.is_zero() {
             Look::Once
         } else {
             Look::AndPark
         };
         let polled = self
-            .poll(&categories.into(), cursor, look)
+            .poll(&categories, cursor, limit, look)
             .inspect_err(|_| self.count_refused())?;
         match polled {
             Polled::Ready(batch) => Ok(batch),
@@ -277,15 +328,9 @@ impl Broker {
         self.0.counters.refused.fetch_add(1, Relaxed);
     }
 
-    /// The time for golongpoll's answer to a poll that timed out. A follower that goes on from it by time alone misses
-    /// nothing published later in the same millisecond, and is never sent back behind its own `since_time`.
-    pub(crate) fn timeout_timestamp(&self, since_time: Option<u64>) -> u64 {
-        let now = self.0.sequencer.now();
-        let hidden = self.0.commits.oldest_timestamp();
-        hidden
-            .map_or(now, |hidden| hidden.min(now))
-            .saturating_sub(1)
-            .max(since_time.unwrap_or(0))
+    /// The time that an event would be stamped with now, in Unix milliseconds.
+    pub(crate) fn now(&self) -> u64 {
+        self.0.sequencer.now()
     }
 
     /// True where a publish waits until the event is kept.
@@ -414,7 +459,7 @@ impl Shared {
 
     /// What is done now and then, by those who publish.
     fn tidy(&self) {
-        if self.occupied.load(Relaxed) > self.options.max_categories {
+        if self.is_over() {
             self.evict();
         }
         if self.options.event_ttl.is_some() && self.sequencer.now() >= self.next_sweep.load(Relaxed)
@@ -436,85 +481,6 @@ impl Shared {
     fn record(&self, record: Record) {
         if let Err(error) = self.store.append(record) {
             log::error!("the store did not take what it should keep: {error}");
-        }
-    }
-
-    /// Whatever takes events out of a ring is done through this, which sees to the count of categories with events.
-    fn remove(&self, ring: &mut Ring, from: impl FnOnce(&mut Ring) -> Removed) -> Removed {
-        let occupied = !ring.is_empty();
-        let removed = from(ring);
-        if occupied && ring.is_empty() {
-            self.occupied.fetch_sub(1, Relaxed);
-        }
-        removed
-    }
-
-    fn expire(&self, ring: &mut Ring) {
-        let Some(ttl) = self.options.event_ttl else {
-            return;
-        };
-        let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        let before = self.sequencer.now().saturating_sub(ttl);
-        let removed = self.remove(ring, |ring| ring.expire(before));
-        self.counters.lost(&self.counters.expired, removed);
-    }
-
-    fn sweep(&self) {
-        let Some(ttl) = self.options.event_ttl else {
-            return;
-        };
-        let pause = (ttl / 8).clamp(Duration::from_millis(100), Duration::from_secs(60));
-        self.next_sweep
-            .store(self.sequencer.now() + pause.as_millis() as u64, Relaxed);
-        for category in self.catalog.all() {
-            let Some(mut state) = category.lock() else {
-                continue;
-            };
-            self.expire(&mut state.ring);
-            let unused = state.is_unused();
-            drop(state);
-            if unused {
-                self.catalog.remove_unused(&category);
-            }
-        }
-    }
-
-    /// Takes the events of the categories that were published to least recently: as many categories as are too many,
-    /// and a sixteenth of the limit, so that looking through all of them is paid for by many publishes.
-    fn evict(&self) {
-        let newest = |category: &Category| Some(category.lock()?.ring.newest()?.sequence);
-        let categories = self.catalog.all();
-        let mut occupied: Vec<_> = categories
-            .iter()
-            .filter_map(|category| Some((newest(category)?, category)))
-            .collect();
-        let max = self.options.max_categories;
-        let Some(surplus) = occupied
-            .len()
-            .checked_sub(max)
-            .filter(|surplus| *surplus > 0)
-        else {
-            return;
-        };
-        occupied.sort_unstable_by_key(|(sequence, _)| *sequence);
-        for (sequence, category) in &occupied[..(surplus + max / 16).min(occupied.len() - 1)] {
-            let Some(mut state) = category.lock() else {
-                continue;
-            };
-            if state
-                .ring
-                .newest()
-                .is_none_or(|newest| newest.sequence != *sequence)
-            {
-                continue;
-            }
-            let removed = self.remove(&mut state.ring, Ring::lose_all);
-            self.counters.lost(&self.counters.evicted, removed);
-            let unused = state.is_unused();
-            drop(state);
-            if unused {
-                self.catalog.remove_unused(category);
-            }
         }
     }
 }

@@ -26,8 +26,9 @@ pub struct BrokerOptions {
     /// How long an event is kept. Defaults to `None`: until it is pushed out.
     pub event_ttl: Option<Duration>,
     /// An event goes to everyone who is parked for it, or else to the first poll that fetches it, and is then gone.
-    /// That is delivery at most once: an event on its way to a client that has just vanished is lost. Defaults to
-    /// `false`.
+    /// That is delivery at most once: an event on its way to a client that has just vanished is lost. With polls that
+    /// ask for one event ([`subscribe_up_to`](crate::Broker::subscribe_up_to), the parameter `limit` over HTTP), a
+    /// category is a queue of work that is shared out. Defaults to `false`.
     pub delete_after_first_retrieval: bool,
     /// The largest data of one event, in bytes of JSON. Defaults to 1 MiB.
     pub max_event_size: usize,
@@ -37,6 +38,15 @@ pub struct BrokerOptions {
     /// The most categories that hold events; past it, those that were published to least recently lose their events.
     /// Defaults to 10,000.
     pub max_categories: usize,
+    /// The size of one batch, and so of one answer over HTTP, in bytes of its events' JSON. What does not fit comes with
+    /// the next poll, which goes on from the batch's last id. One event is always given, even one that is larger; and to
+    /// a poll that goes by time alone, without a limit of its own, whole milliseconds, since it goes on after the last
+    /// one. Defaults to 4 MiB.
+    pub max_batch_size: usize,
+    /// The most bytes of JSON of all events held; past it, the categories that were published to least recently lose
+    /// their oldest events, down to a sixteenth below it. Only the newest event is never lost to it. At least
+    /// `max_event_size`. Defaults to 64 MiB.
+    pub max_event_bytes: usize,
 }
 
 impl Default for BrokerOptions {
@@ -48,6 +58,8 @@ impl Default for BrokerOptions {
             max_event_size: 1 << 20,
             max_parked: 10_000,
             max_categories: 10_000,
+            max_batch_size: 4 << 20,
+            max_event_bytes: 64 << 20,
         }
     }
 }
@@ -62,6 +74,7 @@ impl BrokerOptions {
             ("max_event_size", self.max_event_size),
             ("max_parked", self.max_parked),
             ("max_categories", self.max_categories),
+            ("max_batch_size", self.max_batch_size),
         ] {
             if value == 0 {
                 return Err(Error::setting(
@@ -69,6 +82,16 @@ impl BrokerOptions {
                     "is 0, so that nothing could be done; give 1 or more",
                 ));
             }
+        }
+        let (all, one) = (self.max_event_bytes, self.max_event_size);
+        if all < one {
+            return Err(Error::setting(
+                "max_event_bytes",
+                format!(
+                    "{all} bytes for all events are less than one may have, {one} by max_event_size; \
+                     give several times as much, or lower max_event_size"
+                ),
+            ));
         }
         match self.event_ttl {
             Some(ttl) if ttl < Duration::from_millis(1) => Err(Error::setting(

@@ -6,14 +6,15 @@ use std::time::Instant;
 
 use super::batch::Batch;
 use super::catalog::{Category, State};
-use super::ring::{Entry, Place};
-use super::sequencer::Placed;
+use super::portion::Portion;
+use super::ring::{Entry, Place, Ring};
+use super::sequencer::{Newest, Placed};
 use super::sync::MutexGuard;
 use super::waiter::{Waiter, Woken, stopped};
 use super::{Broker, Shared};
 use crate::error::Error;
 use crate::event::Event;
-use crate::position::{Cursor, EventId};
+use crate::position::Cursor;
 use crate::record::Record;
 use crate::wire::Categories;
 
@@ -35,20 +36,25 @@ pub(crate) enum Polled {
 }
 
 impl Broker {
-    /// Looks for events, and parks where there are none: the caller then has to [`wait`](Parked::wait).
+    /// Looks for events, at most `limit` of them, and parks where there are none: the caller then has to
+    /// [`wait`](Parked::wait).
     ///
     /// # Errors
     ///
-    /// Those of [`Broker::subscribe`].
+    /// Those of [`Broker::subscribe_up_to`].
     pub(crate) fn poll(
         &self,
         names: &Categories,
         cursor: Cursor,
+        limit: Option<usize>,
         look: Look,
     ) -> Result<Polled, Error> {
+        if limit == Some(0) {
+            return Err(Error::request("a limit of 0 events: give 1 or more"));
+        }
         let polled = names
             .check()
-            .and_then(|()| self.0.poll(&self.0, names, cursor, look));
+            .and_then(|()| self.0.poll(&self.0, names, cursor, limit, look));
         if let Ok(Polled::Ready(batch)) = &polled {
             self.0.count_answered(batch);
         }
@@ -58,8 +64,13 @@ impl Broker {
     /// What a poll would find, after the stop: events that are held are as good as ever, and the position reached is one
     /// that the next run places where it has the file. `None` where a retrieval would have to delete them: that can't be
     /// told to the file any more.
-    pub(crate) fn look_after_stop(&self, names: &Categories, cursor: Cursor) -> Option<Arc<Batch>> {
-        let polled = self.poll(names, cursor, Look::AndLeave).ok()?;
+    pub(crate) fn look_after_stop(
+        &self,
+        names: &Categories,
+        cursor: Cursor,
+        limit: Option<usize>,
+    ) -> Option<Arc<Batch>> {
+        let polled = self.poll(names, cursor, limit, Look::AndLeave).ok()?;
         match polled {
             Polled::Ready(batch) if batch.events().is_empty() => Some(batch),
             Polled::Ready(batch) if !self.0.options.delete_after_first_retrieval => Some(batch),
@@ -92,6 +103,7 @@ impl Shared {
         shared: &Arc<Shared>,
         names: &Categories,
         cursor: Cursor,
+        limit: Option<usize>,
         look: Look,
     ) -> Result<Polled, Error> {
         if self.parking.is_closed() && look != Look::AndLeave {
@@ -100,7 +112,7 @@ impl Shared {
         let mut names: Vec<&str> = names.iter().collect();
         names.sort_unstable();
         self.with_all(&names, |locked| {
-            self.look_or_park(shared, locked, cursor, look)
+            self.look_or_park(shared, locked, cursor, limit, look)
         })
     }
 
@@ -144,14 +156,23 @@ impl Shared {
         shared: &Arc<Shared>,
         locked: &mut Locked<'_>,
         cursor: Cursor,
+        limit: Option<usize>,
         look: Look,
     ) -> Result<Polled, Error> {
-        let newest = self.sequencer.newest();
+        let newest = self.newest();
         let (place, unplaced) = self.resolve(cursor, &locked.states, newest.sequence);
         let gap = unplaced || locked.lost_after(|_| place) || self.sequencer.lost().after(place);
-        let entries = self.take(&mut locked.states, |_| place, look != Look::AndLeave);
-        if !entries.is_empty() || look != Look::AndPark {
-            return Ok(Polled::Ready(Arc::new(batch(entries, gap, newest.id))));
+        let portion = Portion {
+            events: limit.unwrap_or(usize::MAX),
+            bytes: self.options.max_batch_size,
+            // Whoever gives a limit goes on by the last id.
+            whole_milliseconds: limit.is_none() && place.is_by_time(),
+        };
+        let states = &mut locked.states;
+        let retrieval = look != Look::AndLeave;
+        let taken = self.take(states, |_| place, Vec::new(), portion, retrieval);
+        if !taken.entries.is_empty() || look != Look::AndPark {
+            return Ok(Polled::Ready(Arc::new(taken.batch(gap, newest))));
         }
         let (ticket, waiter) = self.parking.enter()?;
         for state in &mut locked.states {
@@ -169,9 +190,19 @@ impl Shared {
             ticket,
             waiter,
             parked_at: newest.sequence,
+            portion,
             gap,
             listed: true,
         }))
+    }
+
+    /// How far everything can be seen, with the locks of the categories held in which one looks.
+    fn newest(&self) -> Newest {
+        let mut newest = self.sequencer.newest();
+        if let Some(hidden) = self.commits.oldest_timestamp() {
+            newest.before = newest.before.min(hidden.saturating_sub(1));
+        }
+        newest
     }
 
     /// Where the cursor stands, and true where it could not be placed, so that something may be missing.
@@ -200,32 +231,55 @@ impl Shared {
         }
     }
 
-    /// The events after each category's place, in publish order; a retrieval removes them where they are to be deleted.
+    /// A portion of what was `offered` and of the events after each category's place, in publish order; a retrieval
+    /// removes it from the rings where it is to be deleted.
     fn take(
         &self,
         states: &mut Guards<'_>,
         place: impl Fn(usize) -> Place,
+        offered: Vec<Entry>,
+        portion: Portion,
         retrieval: bool,
-    ) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = Vec::new();
-        for (at, state) in states.iter_mut().enumerate() {
-            let before = entries.len();
-            entries.extend(state.ring.after(place(at)).cloned());
-            if retrieval && self.options.delete_after_first_retrieval {
-                let removed = self.remove(&mut state.ring, |ring| ring.take_after(place(at)));
-                self.counters.removed(removed);
-                let taken = &entries[before..];
-                if let Some(first) = taken.first() {
-                    let ids = taken.iter().map(|entry| entry.event.id()).collect();
-                    let category = first.event.shared_category().clone();
-                    self.record(Record::Taken { category, ids });
-                }
-            }
+    ) -> Taken {
+        let deletes = self.options.delete_after_first_retrieval;
+        // What was offered has been deleted by that, and is nowhere else.
+        let sequences = offered.iter().map(|entry| entry.sequence);
+        let not_before = sequences.max().filter(|_| deletes);
+        let mut entries = offered;
+        for (at, state) in states.iter().enumerate() {
+            let ring = state.ring.after(place(at));
+            entries.extend(portion.needed(ring).cloned());
         }
         if states.len() > 1 {
             entries.sort_unstable_by_key(|entry| entry.sequence);
         }
-        entries
+        let least = entries.partition_point(|entry| Some(entry.sequence) <= not_before);
+        let count = portion.of(&entries).max(least);
+        let cut_off = count < entries.len();
+        entries.truncate(count);
+        if let (true, true, Some(last)) = (deletes, retrieval, entries.last()) {
+            for (at, state) in states.iter_mut().enumerate() {
+                self.delete(&mut state.ring, place(at), last.sequence);
+            }
+        }
+        Taken { entries, cut_off }
+    }
+
+    /// Deletes the events of a ring after `place`, up to this sequence number: they are being handed out.
+    fn delete(&self, ring: &mut Ring, place: Place, last: u64) {
+        let handed_out = ring
+            .after(place)
+            .take_while(|entry| entry.sequence <= last)
+            .map(|entry| entry.event.clone());
+        let handed_out: Vec<Event> = handed_out.collect();
+        let Some(first) = handed_out.first() else {
+            return;
+        };
+        let removed = self.remove(ring, |ring| ring.take(place, last));
+        self.counters.removed(removed);
+        let ids = handed_out.iter().map(Event::id).collect();
+        let category = first.shared_category().clone();
+        self.record(Record::Taken { category, ids });
     }
 
     fn count_answered(&self, batch: &Batch) {
@@ -241,10 +295,24 @@ impl Shared {
     }
 }
 
-fn batch(entries: Vec<Entry>, gap: bool, newest: EventId) -> Batch {
-    let events: Vec<Event> = entries.into_iter().map(|entry| entry.event).collect();
-    let last_id = events.last().map_or(newest, Event::id);
-    Batch::new(events, gap, last_id)
+/// What a poll gets, in publish order.
+struct Taken {
+    entries: Vec<Entry>,
+    /// There is more after it.
+    cut_off: bool,
+}
+
+impl Taken {
+    /// `newest` is how far was looked.
+    fn batch(self, gap: bool, newest: Newest) -> Batch {
+        let events: Vec<Event> = self.entries.into_iter().map(|entry| entry.event).collect();
+        let last_id = match events.last() {
+            // What was lost may be newer than the last event: whoever was told of it stands behind it.
+            Some(last) if self.cut_off || !gap => last.id(),
+            _ => newest.id,
+        };
+        Batch::new(events, gap, last_id).up_to(newest.before)
+    }
 }
 
 /// A subscriber that is parked. It leaves when this is dropped.
@@ -256,6 +324,7 @@ pub(crate) struct Parked {
     waiter: Arc<Waiter>,
     /// The newest sequence number when it parked: all events up to here have been looked at.
     parked_at: u64,
+    portion: Portion,
     /// To be told with the first events.
     gap: bool,
     /// Some category may still have the waiter in its list.
@@ -325,12 +394,11 @@ impl Parked {
                 .map(|category| place(category))
                 .collect();
             let lost = locked.lost_after(|at| places[at]);
-            let newest = shared.sequencer.newest();
+            let newest = shared.newest();
             let there = !self.waiter.has_hung_up();
-            let mut entries = shared.take(&mut locked.states, |at| places[at], there);
-            entries.extend(offered);
-            entries.sort_unstable_by_key(|entry| entry.sequence);
-            Arc::new(batch(entries, self.gap || lost, newest.id))
+            let states = &mut locked.states;
+            let taken = shared.take(states, |at| places[at], offered, self.portion, there);
+            Arc::new(taken.batch(self.gap || lost, newest))
         })
     }
 }

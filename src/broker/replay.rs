@@ -1,7 +1,5 @@
 //! Starting from a log: each record does again what it tells of.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::Shared;
 use super::ring::{Entry, Lost};
 use super::sequencer::Restorer;
@@ -60,7 +58,7 @@ impl Shared {
             entry.event.share_category(category.name());
             self.push(state, entry);
         });
-        if self.occupied.load(Relaxed) > self.options.max_categories {
+        if self.is_over() {
             self.evict();
         }
     }

@@ -47,6 +47,11 @@ pub(crate) enum Place {
 }
 
 impl Place {
+    /// True for a follower that goes by timestamps, and so can't go on within a millisecond.
+    pub(crate) fn is_by_time(self) -> bool {
+        !matches!(self, Place::Sequence(_))
+    }
+
     fn is_before(self, entry: &Entry) -> bool {
         match self {
             Place::Oldest => true,
@@ -112,10 +117,7 @@ impl Ring {
                 timestamp: event.timestamp(),
             });
         }
-        if self.entries.is_empty() {
-            // An idle category keeps no memory for the events that it once had.
-            self.entries = VecDeque::new();
-        }
+        self.shrink();
         removed
     }
 
@@ -123,12 +125,16 @@ impl Ring {
         self.lose(self.entries.len())
     }
 
-    /// The events after `place`.
-    pub(crate) fn after(&self, place: Place) -> impl Iterator<Item = &Entry> {
-        let start = self
-            .entries
-            .partition_point(|entry| !place.is_before(entry));
-        self.entries.range(start..)
+    /// Loses the oldest events, as few as have so many bytes of JSON together; the `kept` newest stay in any case.
+    pub(crate) fn lose_bytes(&mut self, bytes: usize, kept: usize) -> Removed {
+        let mut missing = bytes;
+        let enough = self.entries.iter().take_while(|entry| {
+            let needed = missing > 0;
+            missing = missing.saturating_sub(entry.event.as_json().len());
+            needed
+        });
+        let count = enough.count().min(self.entries.len().saturating_sub(kept));
+        self.lose(count)
     }
 
     /// The events up to this sequence number.
@@ -139,16 +145,37 @@ impl Ring {
         self.entries.range(..end)
     }
 
-    /// Takes the events after `place` out: handed out, not lost.
-    pub(crate) fn take_after(&mut self, place: Place) -> Removed {
-        let start = self
-            .entries
-            .partition_point(|entry| !place.is_before(entry));
-        let taken = self.entries.split_off(start);
-        Removed {
-            events: taken.len(),
-            bytes: taken.iter().map(|entry| entry.event.as_json().len()).sum(),
+    /// A category keeps no memory for the events that it once had.
+    fn shrink(&mut self) {
+        let held = self.entries.len();
+        if held == 0 {
+            self.entries = VecDeque::new();
+        } else if self.entries.capacity() > 4 * held {
+            self.entries.shrink_to(2 * held);
         }
+    }
+
+    /// The events after `place`.
+    pub(crate) fn after(&self, place: Place) -> impl Iterator<Item = &Entry> {
+        self.entries.range(self.start(place)..)
+    }
+
+    fn start(&self, place: Place) -> usize {
+        self.entries
+            .partition_point(|entry| !place.is_before(entry))
+    }
+
+    /// Takes the events after `place` out, up to this sequence number: handed out, not lost.
+    pub(crate) fn take(&mut self, place: Place, last: u64) -> Removed {
+        let end = self.entries.partition_point(|entry| entry.sequence <= last);
+        let start = self.start(place).min(end);
+        let mut removed = Removed::default();
+        for entry in self.entries.drain(start..end) {
+            removed.events += 1;
+            removed.bytes += entry.event.as_json().len();
+        }
+        self.shrink();
+        removed
     }
 
     /// Takes these events out: handed out, not lost.
@@ -162,6 +189,7 @@ impl Ring {
             }
             keep
         });
+        self.shrink();
         removed
     }
 
@@ -248,9 +276,42 @@ mod tests {
         let mut ring = ring(&[(1, 10), (2, 20), (3, 30)], 10);
         let expired = ring.expire(20);
         assert_eq!((expired.events, ring.lost.sequence), (1, 1));
-        assert_eq!(ring.take_after(Place::Sequence(1)).events, 2);
+        assert_eq!(ring.take(Place::Sequence(1), 2).events, 1);
+        assert_eq!(sequences(&ring, Place::Oldest), [3]);
+        assert_eq!(ring.take(Place::Oldest, 3).events, 1);
         assert_eq!(ring.lost.sequence, 1);
         assert!(ring.is_empty());
+    }
+
+    #[test]
+    fn bytes_are_lost_from_the_oldest_on_and_no_more_than_asked_for() {
+        let mut ring = ring(&[(1, 10), (2, 10), (3, 10), (4, 10)], 10);
+        let one = entry(1, 10).event.as_json().len();
+        assert_eq!(ring.lose_bytes(0, 0), Removed::default());
+        let two = Removed {
+            events: 2,
+            bytes: 2 * one,
+        };
+        assert_eq!(ring.lose_bytes(one + 1, 0), two);
+        assert_eq!(ring.lost.sequence, 2);
+        assert_eq!(ring.lose_bytes(usize::MAX, 1).events, 1);
+        assert_eq!(sequences(&ring, Place::Oldest), [4]);
+        assert_eq!(ring.lose_bytes(1, 0).events, 1);
+    }
+
+    #[test]
+    fn a_ring_that_has_lost_most_of_its_events_gives_their_memory_back() {
+        let entries: Vec<(u64, u64)> = (1..=1000).map(|number| (number, number)).collect();
+        let mut ring = ring(&entries, 1000);
+        ring.lose(900);
+        assert!(ring.entries.capacity() <= 400);
+        ring.take(Place::Sequence(903), 1000);
+        assert!(ring.entries.capacity() <= 12);
+        ring.remove(&[EventId::from(901), EventId::from(902)]);
+        assert_eq!(sequences(&ring, Place::Oldest), [903]);
+        assert!(ring.entries.capacity() <= 4);
+        ring.lose_all();
+        assert_eq!(ring.entries.capacity(), 0);
     }
 
     #[test]

@@ -44,6 +44,7 @@ struct Follower {
     broker: Broker,
     names: Vec<&'static str>,
     cursor: Cursor,
+    limit: Option<usize>,
     seen: Vec<EventId>,
     gap: bool,
 }
@@ -54,8 +55,18 @@ impl Follower {
             broker: broker.clone(),
             names: names.to_vec(),
             cursor: Cursor::Oldest,
+            limit: None,
             seen: Vec::new(),
             gap: false,
+        }
+    }
+
+    /// With polls for one event at a time.
+    fn one_by_one(broker: &Broker, names: &[&'static str]) -> Self {
+        let limit = Some(1);
+        Follower {
+            limit,
+            ..Follower::of(broker, names)
         }
     }
 
@@ -68,9 +79,13 @@ impl Follower {
     }
 
     fn poll(&mut self, timeout: Duration) -> Result<(), Error> {
-        let batch = self
-            .broker
-            .subscribe(self.names.clone(), self.cursor, timeout)?;
+        let names = self.names.clone();
+        let batch = match self.limit {
+            None => self.broker.subscribe(names, self.cursor, timeout)?,
+            Some(limit) => self
+                .broker
+                .subscribe_up_to(limit, names, self.cursor, timeout)?,
+        };
         self.take(&batch);
         if batch.events().is_empty() {
             thread::yield_now();
@@ -200,6 +215,32 @@ fn what_is_deleted_after_retrieval_was_handed_to_someone() {
     });
 }
 
+#[test]
+fn whoever_asks_for_one_event_at_a_time_has_all_of_them_in_order() {
+    explore(|| {
+        let broker = default();
+        let follower = Follower::one_by_one(&broker, &["a", "b"]).until(4, FOR_EVER);
+        join_all([
+            publisher(&broker, &["a", "b"]),
+            publisher(&broker, &["b", "a"]),
+        ]);
+        join_all([follower]);
+    });
+}
+
+#[test]
+fn what_is_deleted_one_by_one_was_handed_to_someone() {
+    explore(|| {
+        let broker = deleting();
+        let followers =
+            [&["a"][..], &["a", "b"]].map(|names| Follower::one_by_one(&broker, names).times(2));
+        let publishers = [publisher(&broker, &["a", "b"]), publisher(&broker, &["a"])];
+        let published = published(publishers);
+        let followers = followers.map(|follower| follower.join().unwrap());
+        assert_eq!(accounted_for(&broker, followers), published);
+    });
+}
+
 /// A follower has everything, or else it was told of a gap.
 fn all_or_a_gap(options: BrokerOptions) {
     let broker = broker(options);
@@ -235,6 +276,33 @@ fn what_was_evicted_with_its_category_is_told_as_a_gap() {
             max_categories: 1,
             ..BrokerOptions::default()
         })
+    });
+}
+
+/// Two events, and not three.
+fn two_events() -> BrokerOptions {
+    BrokerOptions {
+        max_event_size: 3,
+        max_event_bytes: 250,
+        ..BrokerOptions::default()
+    }
+}
+
+#[test]
+fn what_was_evicted_for_its_bytes_is_told_as_a_gap() {
+    explore(|| all_or_a_gap(two_events()));
+}
+
+#[test]
+fn the_limit_of_bytes_holds_when_all_have_published() {
+    explore(|| {
+        let broker = broker(two_events());
+        let publishers = [["a", "b"], ["b", "a"], ["a", "c"]];
+        let publishers = publishers.map(|names| publisher(&broker, &names));
+        assert_eq!(published(publishers).len(), 6);
+        let statistics = broker.statistics();
+        assert!(statistics.event_bytes <= 250 && statistics.events > 0);
+        assert_eq!(statistics.events as u64 + statistics.evicted, 6);
     });
 }
 
@@ -274,7 +342,9 @@ fn a_stop_answers_whoever_is_parked_and_loses_nothing() {
         for follower in followers {
             let mut follower = follower.join().unwrap();
             let names = follower.names.clone().into();
-            let rest = broker.look_after_stop(&names, follower.cursor).unwrap();
+            let rest = broker
+                .look_after_stop(&names, follower.cursor, None)
+                .unwrap();
             follower.take(&rest);
             assert!(follower.seen == published && !follower.gap);
         }
@@ -282,7 +352,7 @@ fn a_stop_answers_whoever_is_parked_and_loses_nothing() {
 }
 
 fn park(broker: &Broker) -> Option<Parked> {
-    match broker.poll(&["a", "b"].into(), Cursor::Oldest, Look::AndPark) {
+    match broker.poll(&["a", "b"].into(), Cursor::Oldest, None, Look::AndPark) {
         Ok(Polled::Parked(parked)) => Some(parked),
         _ => None,
     }

@@ -37,8 +37,8 @@ pub(crate) struct Newest {
     pub(crate) sequence: u64,
     /// The position after it.
     pub(crate) id: EventId,
-    /// What is stamped from now on has at least this timestamp.
-    pub(crate) timestamp: u64,
+    /// What comes to be seen from now on has a greater timestamp.
+    pub(crate) before: u64,
 }
 
 /// The sequence numbers of a run that a log holds.
@@ -285,7 +285,7 @@ impl Sequencer {
         Newest {
             sequence: stamps.visible,
             id: self.position(stamps.visible),
-            timestamp: stamps.timestamp.max(self.clock.now()),
+            before: stamps.timestamp.max(self.clock.now()).saturating_sub(1),
         }
     }
 

@@ -23,7 +23,9 @@ pub struct Statistics {
     pub pushed_out: u64,
     /// Events that outlived [`event_ttl`](crate::BrokerOptions::event_ttl).
     pub expired: u64,
-    /// Events evicted with their category, past [`max_categories`](crate::BrokerOptions::max_categories).
+    /// Events evicted from the categories that were published to least recently, past
+    /// [`max_categories`](crate::BrokerOptions::max_categories) or
+    /// [`max_event_bytes`](crate::BrokerOptions::max_event_bytes).
     pub evicted: u64,
     /// Subscribers parked now.
     pub parked: usize,
@@ -31,7 +33,7 @@ pub struct Statistics {
     pub categories: usize,
     /// Events held now.
     pub events: usize,
-    /// Bytes of JSON of the events held now.
+    /// Bytes of JSON of the events held now: what `max_event_bytes` limits.
     pub event_bytes: usize,
     /// What the store, such as a file, has done; all zero without one.
     pub store: StoreStatistics,
@@ -86,6 +88,10 @@ impl Counters {
     pub(crate) fn removed(&self, removed: Removed) {
         self.events.fetch_sub(removed.events, Relaxed);
         self.event_bytes.fetch_sub(removed.bytes, Relaxed);
+    }
+
+    pub(crate) fn event_bytes(&self) -> usize {
+        self.event_bytes.load(Relaxed)
     }
 
     pub(crate) fn lost(&self, why: &AtomicU64, removed: Removed) {

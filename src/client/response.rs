@@ -20,7 +20,7 @@ pub struct SubscriptionResponse {
     /// True where events between the poll's position and these were lost.
     pub gap: bool,
     /// The position reached, from the header `Last-Event-ID`: give it to the next poll as
-    /// [`last_id`](crate::SubscriptionRequest::last_id) where there are no events. golongpoll has no such header.
+    /// [`last_id`](crate::SubscriptionRequest::last_id). golongpoll has no such header; go on from the last event there.
     pub last_id: Option<EventId>,
     /// Where a server of golongpoll's says that no event came: the Unix time in milliseconds to give to the next poll
     /// as [`since_time`](crate::SubscriptionRequest::since_time).

@@ -39,9 +39,9 @@ type OnRetry = Box<dyn Fn(&Error) + Send>;
 ///
 /// # Position
 ///
-/// The position comes from the events, and from the header `Last-Event-ID` of answers without any: once the first poll
-/// is answered, no event is missed, neither between two polls nor while the server can't be reached, as long as the
-/// server still buffers it. Where it does not, `next` gives an error of kind [`Gap`](ErrorKind::Gap) before the events
+/// The position comes from the events, and from the header `Last-Event-ID` of each answer: once the first poll is
+/// answered, no event is missed, neither between two polls nor while the server can't be reached, as long as the server
+/// still buffers it. Where it does not, `next` gives an error of kind [`Gap`](ErrorKind::Gap) before the events
 /// that follow the gap, and goes on after it. To go on after a restart of the program, save
 /// [`position`](Subscriber::position) and give it back as `Cursor::LastId`.
 ///
@@ -85,6 +85,8 @@ pub struct Subscriber {
     cursor: Cursor,
     /// After all that the caller was given.
     position: Option<EventId>,
+    /// After the events held, and what was lost among them.
+    reached: Option<EventId>,
     /// Comes before the events held.
     gap: Option<Error>,
     held: vec::IntoIter<Event>,
@@ -112,6 +114,7 @@ impl Subscriber {
             on_retry: None,
             cursor: Cursor::Now,
             position: None,
+            reached: None,
             gap: None,
             held: vec::IntoIter::default(),
             quick: 0,
@@ -143,6 +146,17 @@ impl Subscriber {
     /// Defaults to 60 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = timeout.max(Duration::from_secs(1));
+        self
+    }
+
+    /// The most events that one poll brings, at least 1; golongpoll's server does not heed it. Defaults to as many as the
+    /// server puts into one answer: fewer round trips, but more events held here.
+    ///
+    /// With a server that deletes events after their retrieval, a limit of 1 takes no event before this subscriber is
+    /// asked for it: several subscribers share out a category's events as work. Those that are parked when an event is
+    /// published all get it.
+    pub fn limit(mut self, limit: usize) -> Self {
+        self.request.limit = Some(limit.max(1));
         self
     }
 
@@ -190,7 +204,7 @@ impl Subscriber {
     }
 
     /// The position after everything that the caller was given: the id of the last event that `next` returned, or a
-    /// position reached without events. `None` as long as there is none.
+    /// position reached after it. `None` as long as there is none.
     ///
     /// Saved, and given back as [`Cursor::LastId`] to [`from`](Subscriber::from), it makes a new subscriber go on here.
     pub fn position(&self) -> Option<EventId> {
@@ -262,10 +276,9 @@ impl Subscriber {
         }
         let (_, id) = self.cursor.parameters();
         self.cursor = match (response.events.last(), response.last_id, response.timestamp) {
-            (Some(event), Some(_), _) => Cursor::LastId(event.id()),
+            (_, Some(id), _) => Cursor::LastId(id),
             // golongpoll heeds an id only beside a time.
             (Some(event), None, _) => Cursor::LastIdOrSinceTime(event.id(), event.timestamp()),
-            (None, Some(id), _) => Cursor::LastId(id),
             (None, None, Some(time)) => match id {
                 Some(id) => Cursor::LastIdOrSinceTime(id, time),
                 None => Cursor::SinceTime(time),
@@ -275,6 +288,7 @@ impl Subscriber {
         if response.events.is_empty() && self.gap.is_none() {
             self.position = response.last_id.or(self.position);
         }
+        self.reached = response.last_id;
         self.held = response.events.into_iter();
     }
 
@@ -349,7 +363,8 @@ impl Iterator for Subscriber {
                 return Some(Err(gap));
             }
             if let Some(event) = self.held.next() {
-                self.position = Some(event.id());
+                let is_last = self.held.len() == 0;
+                self.position = self.reached.filter(|_| is_last).or(Some(event.id()));
                 return Some(Ok(event));
             }
             if let ControlFlow::Break(error) = self.step() {

@@ -83,15 +83,16 @@ impl Inner {
         } else {
             Some(batch.last_id())
         };
-        self.timed_out(asked, position).into()
+        self.timed_out(asked, batch.before(), position).into()
     }
 
-    pub(super) fn timed_out(&self, asked: &Asked, position: Option<EventId>) -> Reply {
+    /// `before` is when the broker was looked at; nobody is sent back behind the time that was asked for.
+    pub(super) fn timed_out(&self, asked: &Asked, before: u64, position: Option<EventId>) -> Reply {
         let reply = match self.info.timeout_answer {
             TimeoutAnswer::NoContent => Reply::new(204),
             TimeoutAnswer::Golongpoll => Reply::json(
                 200,
-                Answer::render_timeout(self.broker.timeout_timestamp(asked.since_time)),
+                Answer::render_timeout(before.max(asked.since_time.unwrap_or(0))),
             ),
         };
         match position {

@@ -180,15 +180,20 @@ impl Visit<'_> {
             last_id: asked.last_id,
             deadline,
         };
-        match self.server.broker.poll(&asked.categories, cursor, look) {
+        let (categories, limit) = (&asked.categories, asked.limit);
+        match self.server.broker.poll(categories, cursor, limit, look) {
             Ok(Polled::Ready(batch)) => Ok(self.server.polled(batch, &kept).into()),
             Ok(Polled::Parked(parked)) => Ok(Step::Park(parked, kept)),
             // Stopping, and the connection was kept from before: answered at once, and told to come back on a new one.
             Err(error) if error.kind() == ErrorKind::Stopped => {
                 let broker = &self.server.broker;
-                Ok(match broker.look_after_stop(&asked.categories, cursor) {
+                Ok(match broker.look_after_stop(categories, cursor, limit) {
                     Some(batch) => self.server.polled(batch, &kept).into(),
-                    None => self.server.timed_out(&kept, kept.last_id).into(),
+                    // The client stays where it is.
+                    None => {
+                        let before = kept.since_time.unwrap_or_else(|| broker.now());
+                        self.server.timed_out(&kept, before, kept.last_id).into()
+                    }
                 })
             }
             Err(error) => Err(error.into()),

@@ -136,6 +136,7 @@ pub(crate) fn rows() -> Vec<Row> {
     };
     request_lines(&mut table);
     targets(&mut table);
+    limits(&mut table);
     not_http(&mut table);
     header_fields(&mut table);
     lengths(&mut table);
@@ -432,6 +433,34 @@ fn targets(t: &mut Table) {
         "MAY be accepted (9112 §3)",
         (&[204], Kept, Tolerates),
     );
+}
+
+fn limits(t: &mut Table) {
+    t.group = "The parameter limit";
+    for (name, more) in [
+        ("One", "&limit=1"),
+        ("Zeros before the number", "&limit=007"),
+        ("Empty", "&limit="),
+        ("More than 64 bits", "&limit=99999999999999999999999"),
+        ("Given twice", "&limit=1&limit=2"),
+    ] {
+        t.row(name, target(more), "2xx", (&[204], Kept, Conforms));
+    }
+    for (name, more) in [
+        ("Zero", "&limit=0"),
+        ("Negative", "&limit=-1"),
+        ("A fraction", "&limit=1.5"),
+        ("A sign, encoded", "&limit=%2B1"),
+        ("No number", "&limit=all"),
+        ("Bad, then good", "&limit=x&limit=1"),
+    ] {
+        t.row(
+            name,
+            target(more),
+            "400 (9110 §15.5.1)",
+            (&[400], Kept, Conforms),
+        );
+    }
 }
 
 fn not_http(t: &mut Table) {

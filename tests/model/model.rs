@@ -17,6 +17,8 @@ pub(crate) struct Published {
     pub(crate) id: EventId,
     pub(crate) category: usize,
     pub(crate) timestamp: u64,
+    /// Bytes of its JSON.
+    pub(crate) size: usize,
     pub(crate) fate: Fate,
 }
 
@@ -33,6 +35,8 @@ pub(crate) struct Answer {
     /// By their numbers in the list.
     pub(crate) events: Vec<usize>,
     pub(crate) gap: bool,
+    /// No limit has left anything for the next answer.
+    pub(crate) whole: bool,
 }
 
 pub(crate) struct Model {
@@ -70,10 +74,15 @@ impl Model {
     pub(crate) fn publish(&mut self, category: usize, id: EventId, someone_is_parked: bool) {
         let timestamp = self.now();
         let deleted = someone_is_parked && self.options.delete_after_first_retrieval;
+        let (name, data) = (crate::NAMES[category], crate::data(self.events.len()));
+        let json = format!(
+            r#"{{"timestamp":{timestamp},"category":"{name}","data":"{data}","id":"{id}"}}"#
+        );
         self.events.push(Published {
             id,
             category,
             timestamp,
+            size: json.len(),
             fate: Fate::Consumed,
         });
         self.expire();
@@ -99,12 +108,32 @@ impl Model {
             .map(|category| held_of(&self.events, category))
             .filter(|ring| !ring.is_empty())
             .collect();
+        rings.sort_by_key(|ring| ring.last().copied());
+        let max = self.options.max_event_bytes;
+        let enough = match self.held_bytes() > max {
+            true => max - max / 16,
+            false => usize::MAX,
+        };
         if rings.len() > self.options.max_categories {
-            rings.sort_by_key(|ring| ring.last().copied());
-            rings[0]
+            let evicted = rings.remove(0);
+            evicted
                 .iter()
                 .for_each(|number| self.events[*number].fate = Fate::Lost);
         }
+        let mut evictable = rings.concat();
+        assert_eq!(evictable.pop(), Some(number), "the newest stays");
+        for number in evictable {
+            if self.held_bytes() <= enough {
+                break;
+            }
+            self.events[number].fate = Fate::Lost;
+        }
+    }
+
+    pub(crate) fn held_bytes(&self) -> usize {
+        let held = |event: &&Published| event.fate == Fate::Held;
+        let held = self.events.iter().filter(held);
+        held.map(|event| event.size).sum()
     }
 
     fn expire(&mut self) {
@@ -141,7 +170,7 @@ impl Model {
     }
 
     /// What a poll of these categories finds, which it then has retrieved.
-    pub(crate) fn poll(&mut self, of: &[usize], cursor: Cursor) -> Answer {
+    pub(crate) fn poll(&mut self, of: &[usize], cursor: Cursor, limit: Option<usize>) -> Answer {
         self.expire();
         let (place, unplaced) = match cursor {
             Cursor::Now => (Place::After(self.events.len()), false),
@@ -166,10 +195,13 @@ impl Model {
                     Place::Time(time) => event.timestamp > time,
                 }
         };
-        let (lost, there): (Vec<usize>, Vec<usize>) = (self.known_from..self.events.len())
+        let (lost, mut there): (Vec<usize>, Vec<usize>) = (self.known_from..self.events.len())
             .filter(asked_for)
             .filter(|number| self.events[*number].fate != Fate::Consumed)
             .partition(|number| self.events[*number].fate == Fate::Lost);
+        let count = self.portion(&there, place, limit);
+        let whole = count == there.len();
+        there.truncate(count);
         if self.options.delete_after_first_retrieval {
             there
                 .iter()
@@ -178,7 +210,34 @@ impl Model {
         Answer {
             gap: unplaced || !lost.is_empty(),
             events: there,
+            whole,
         }
+    }
+
+    /// How many of these events one answer has.
+    fn portion(&self, there: &[usize], place: Place, limit: Option<usize>) -> usize {
+        let events: Vec<&Published> = there.iter().map(|number| &self.events[*number]).collect();
+        let size = |count: &usize| -> usize {
+            let sizes = events[..*count].iter().map(|event| event.size + 1);
+            sizes.sum()
+        };
+        let fits = |count: &usize| {
+            *count == 1
+                || size(count) <= self.options.max_batch_size
+                    && limit.is_none_or(|limit| *count <= limit)
+        };
+        let largest = (1..=events.len()).rfind(fits).unwrap_or(0);
+        if limit.is_some() || matches!(place, Place::After(_)) {
+            return largest;
+        }
+        // Time alone does not place anybody within a millisecond.
+        let parts = |count: &usize| {
+            let latest = events[..*count].iter().map(|event| event.timestamp).max();
+            let mut rest = events[*count..].iter();
+            rest.all(|event| Some(event.timestamp) > latest)
+        };
+        let within = (1..=largest).rfind(parts);
+        within.or((largest..=events.len()).find(parts)).unwrap_or(0)
     }
 
     /// The file is read again, event by event; without one everything is lost.
@@ -190,7 +249,16 @@ impl Model {
         for event in &mut self.events {
             event.fate = Fate::Lost;
         }
-        (self.known_from..self.events.len()).for_each(|number| self.hold(number));
+        // While the file is read, the clock alone says what time it is.
+        let before = self
+            .options
+            .event_ttl
+            .map(|ttl| self.clock - ttl.as_millis() as u64);
+        for number in self.known_from..self.events.len() {
+            if before.is_none_or(|before| self.events[number].timestamp >= before) {
+                self.hold(number);
+            }
+        }
         self.expire();
     }
 }

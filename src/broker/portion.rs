@@ -1,0 +1,169 @@
+//! [`Portion`]: how much of what is there one batch holds.
+
+use super::ring::Entry;
+
+/// How much of what is there one batch holds: the oldest, at least one event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Portion {
+    /// The most events.
+    pub(crate) events: usize,
+    /// The most bytes of JSON, with a comma for each event.
+    pub(crate) bytes: usize,
+    /// It ends between two milliseconds, even where that is more.
+    pub(crate) whole_milliseconds: bool,
+}
+
+/// The room that is left in a batch.
+struct Room {
+    events: usize,
+    bytes: usize,
+    empty: bool,
+}
+
+impl Room {
+    /// False where the event does not fit any more.
+    fn fits(&mut self, entry: &Entry) -> bool {
+        let size = entry.event.as_json().len() + 1;
+        let fits = self.empty || (self.events > 0 && self.bytes >= size);
+        self.events = self.events.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(size);
+        self.empty = false;
+        fits
+    }
+}
+
+impl Portion {
+    fn room(self) -> Room {
+        Room {
+            events: self.events,
+            bytes: self.bytes,
+            empty: true,
+        }
+    }
+
+    /// As many of a category's events as can be needed to find the portion of several categories, and one more, which
+    /// tells that it is not all.
+    pub(crate) fn needed<'a>(
+        self,
+        entries: impl Iterator<Item = &'a Entry>,
+    ) -> impl Iterator<Item = &'a Entry> {
+        let (mut room, mut full) = (self.room(), false);
+        entries.take_while(move |entry| {
+            let needed = !full;
+            full = !self.whole_milliseconds && !room.fits(entry);
+            needed
+        })
+    }
+
+    /// How many of these events, which are in publish order, are the portion.
+    pub(crate) fn of(self, entries: &[Entry]) -> usize {
+        let mut room = self.room();
+        let most = entries.iter().take_while(|entry| room.fits(entry)).count();
+        if self.whole_milliseconds && most < entries.len() {
+            between_milliseconds(entries, most)
+        } else {
+            most
+        }
+    }
+}
+
+/// The largest part of at most so many events, else the smallest beyond, whose timestamps are all less than those of the
+/// rest. Events of several categories that were read from a file may be in another order than their timestamps.
+fn between_milliseconds(entries: &[Entry], most: usize) -> usize {
+    let mut earliest_of_rest = vec![u64::MAX; entries.len() + 1];
+    for (at, entry) in entries.iter().enumerate().rev() {
+        earliest_of_rest[at] = earliest_of_rest[at + 1].min(entry.event.timestamp());
+    }
+    let mut latest = 0;
+    let ends = std::iter::zip(1.., entries).filter_map(|(count, entry)| {
+        latest = latest.max(entry.event.timestamp());
+        (latest < earliest_of_rest[count]).then_some(count)
+    });
+    let mut largest = None;
+    for end in ends {
+        if end > most {
+            return largest.unwrap_or(end);
+        }
+        largest = Some(end);
+    }
+    largest.unwrap_or(entries.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Draft;
+    use crate::position::EventId;
+
+    /// Events with these timestamps.
+    fn entries(timestamps: &[u64]) -> Vec<Entry> {
+        let entry = |(sequence, timestamp)| Entry {
+            sequence,
+            event: Draft::new("c".into(), "x")
+                .unwrap()
+                .stamp(timestamp, EventId::from(u128::from(sequence))),
+        };
+        std::iter::zip(1.., timestamps.iter().copied())
+            .map(entry)
+            .collect()
+    }
+
+    /// Of one of them, with its comma.
+    fn size() -> usize {
+        entries(&[1])[0].event.as_json().len() + 1
+    }
+
+    fn exact(events: usize, bytes: usize) -> Portion {
+        Portion {
+            events,
+            bytes,
+            whole_milliseconds: false,
+        }
+    }
+
+    #[test]
+    fn a_portion_has_as_many_events_as_fit_and_at_least_one() {
+        let entries = entries(&[1, 1, 2, 2]);
+        for (portion, count) in [
+            (exact(usize::MAX, 4 * size()), 4),
+            (exact(usize::MAX, 4 * size() - 1), 3),
+            (exact(usize::MAX, 1), 1),
+            (exact(3, usize::MAX), 3),
+            (exact(3, 2 * size()), 2),
+            (exact(1, 2 * size()), 1),
+        ] {
+            assert_eq!(portion.of(&entries), count, "{portion:?}");
+            let needed = portion.needed(entries.iter()).count();
+            assert_eq!(needed, entries.len().min(count + 1), "{portion:?}");
+        }
+        assert_eq!(exact(1, 1).of(&[]), 0);
+    }
+
+    #[test]
+    fn a_portion_for_a_follower_by_time_ends_between_two_milliseconds() {
+        for (timestamps, most, count) in [
+            (&[1, 1, 2, 2, 3][..], 4, 4),
+            (&[1, 1, 2, 2, 3], 3, 2),
+            (&[1, 1, 2, 2, 3], 1, 2),
+            (&[1, 1, 1], 2, 3),
+            // Not in order: 5 is followed by 4, so that neither can be the end.
+            (&[1, 5, 4, 6, 7], 2, 1),
+            (&[1, 5, 4, 6, 7], 3, 3),
+            (&[3, 5, 4, 2, 7], 1, 4),
+            (&[3, 2, 1], 1, 3),
+            (&[1, u64::MAX, u64::MAX], 2, 1),
+            (&[u64::MAX, u64::MAX], 1, 2),
+        ] {
+            let entries = entries(timestamps);
+            let longest = entries.iter().map(|entry| entry.event.as_json().len() + 1);
+            let portion = Portion {
+                events: most,
+                bytes: longest.max().unwrap() * entries.len(),
+                whole_milliseconds: true,
+            };
+            assert_eq!(portion.of(&entries), count, "{timestamps:?}");
+            let needed = portion.needed(entries.iter()).count();
+            assert_eq!(needed, entries.len());
+        }
+    }
+}
