@@ -4,7 +4,7 @@
 mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -158,6 +158,36 @@ fn restarts_with_a_file_lose_nothing_and_repeat_nothing() {
     stopper.stop();
     thread.join().unwrap();
     assert!(seen.try_recv().is_err());
+}
+
+#[test]
+fn a_publisher_with_several_connections_to_a_server_that_was_stopped_reaches_the_next_one() {
+    const CONNECTIONS: usize = 5;
+    let all_at_once = Arc::new(Barrier::new(CONNECTIONS));
+    let server = start(ServerInfo {
+        handler_to_run_before_publish: Some(Handler::new(move |_| {
+            all_at_once.wait();
+            Ok(())
+        })),
+        ..info()
+    });
+    let publisher = publisher(&server);
+    thread::scope(|scope| {
+        for number in 0..CONNECTIONS {
+            let publisher = &publisher;
+            scope.spawn(move || publisher.publish("c", &number).unwrap());
+        }
+    });
+    server.stop(LIMIT).unwrap();
+    let next = start(ServerInfo {
+        address: server.local_address().to_string(),
+        ..info()
+    });
+    // All of them are still open, and lead to the server that was stopped.
+    for number in 0..CONNECTIONS {
+        publisher.publish("c", &number).unwrap();
+    }
+    assert_eq!(next.statistics().published, CONNECTIONS as u64);
 }
 
 #[test]
