@@ -1,50 +1,94 @@
 //! The Go package's "Client with Incremental Updates": a client that keeps its position in a file, so that it goes on
-//! where it was when it is started again.
+//! where it was when it is started again, however it ended.
+//!
+//! Without arguments it shows this twice, with a server of its own. In earnest, it goes on until it is stopped:
+//!
+//! ```text
+//! cargo run --example incremental_updates -- http://localhost:8080 updates updates.position
+//! ```
 
-mod common;
-
-use std::fs;
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use long_polling::{Cursor, ServerInfo, Subscriber};
+use long_polling::{Cursor, EventId, Server, ServerInfo, Subscriber};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (url, server) = common::server(ServerInfo::default())?;
-    if let Some(server) = &server {
-        for number in 1..=4 {
-            server.publish("updates", &format!("update {number}"))?;
-        }
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match &arguments[..] {
+        [] => two_runs(),
+        [url, category, file] => follow(url, category, Path::new(file), usize::MAX),
+        _ => Err("give a URL, a category and a file for the position, or nothing".into()),
     }
+}
 
+fn two_runs() -> Result<(), Box<dyn Error>> {
+    let address = "127.0.0.1:0".into();
+    let server = Server::start(
+        ServerInfo {
+            address,
+            ..ServerInfo::default()
+        },
+        None,
+        None,
+    )?;
+    for number in 1..=4 {
+        server.publish("updates", &format!("update {number}"))?;
+    }
+    let url = format!("http://{}", server.local_address());
     // In earnest, a place that stays.
     let folder = tempfile::tempdir()?;
-    let file = folder.path().join("position");
+    let file = folder.path().join("updates.position");
     for run in 1..=2 {
         println!("run {run} of the client");
-        follow(&url, &file)?;
+        follow(&url, "updates", &file, 2)?;
     }
     Ok(())
 }
 
-/// Shows two updates, and keeps the position after each.
-fn follow(url: &str, file: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let start = match fs::read_to_string(file) {
-        Ok(saved) => Cursor::LastId(saved.parse()?),
-        // The first run of all.
-        Err(_) => Cursor::Oldest,
-    };
-    let mut events = Subscriber::new(format!("{url}/events"), "updates").from(start);
-    for _ in 0..2 {
-        match events.next() {
-            Some(Ok(event)) => {
+/// Shows updates, `most` of them, and commits the position after each.
+pub(crate) fn follow(
+    url: &str,
+    category: &str,
+    file: &Path,
+    most: usize,
+) -> Result<(), Box<dyn Error>> {
+    let start = committed(file)?.map_or(Cursor::Oldest, Cursor::LastId);
+    let events = Subscriber::new(format!("{url}/events"), category).from(start);
+    for event in events.take(most) {
+        match event {
+            Ok(event) => {
                 println!("Update: {}", event.text());
-                // Kept after the work is done: a crash in between repeats an event, and loses none.
-                fs::write(file, event.id().to_string())?;
+                // Once the work is done: a kill in between repeats this event, and loses none.
+                commit(event.id(), file)?;
             }
-            Some(Err(gap)) if gap.is_gap() => eprintln!("{gap}"),
-            Some(Err(error)) => return Err(error.into()),
-            None => break,
+            Err(gap) if gap.is_gap() => eprintln!("{gap}"),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
+}
+
+/// The position in the file; none before the first run of all.
+pub(crate) fn committed(file: &Path) -> Result<Option<EventId>, Box<dyn Error>> {
+    match fs::read_to_string(file) {
+        Ok(saved) => Ok(Some(saved.parse()?)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Puts the position into the file, in place of the one before.
+///
+/// `fs::write` would empty the file first, and a kill at that moment would leave it so. Hence the new position goes into
+/// a file beside it, which then takes its name: at any moment the file holds one of the two positions, and all of it.
+/// Without `sync_all` this would be so after a kill, but not after a power failure.
+fn commit(position: EventId, file: &Path) -> io::Result<()> {
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(".new");
+    let mut new = File::create(&beside)?;
+    write!(new, "{position}")?;
+    new.sync_all()?;
+    fs::rename(beside, file)
 }

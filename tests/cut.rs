@@ -4,6 +4,7 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
 use std::time::Duration;
 
 use long_polling::testing::{Relay, wait_until_parked};
@@ -36,19 +37,29 @@ fn next(subscriber: &mut Subscriber) -> EventId {
 
 #[test]
 fn an_answer_cut_off_at_any_byte_is_asked_for_again_and_every_event_comes_once() {
+    const THREADS: usize = 8;
     let server = server();
-    let relay = Relay::to(server.local_address()).unwrap();
     let ids = three(&server);
-    for bytes in 0.. {
-        relay.cut_next_answer(bytes);
-        let (mut subscriber, retries) = subscriber(&relay, Cursor::Oldest);
-        let got: Vec<EventId> = ids.iter().map(|_| next(&mut subscriber)).collect();
-        assert_eq!(got, ids, "cut after {bytes} bytes");
-        if retries.load(SeqCst) == 0 {
-            assert!(bytes > 300, "an answer of {bytes} bytes");
-            return;
+    let cut_every_so_many_bytes = |first: usize| {
+        let relay = Relay::to(server.local_address()).unwrap();
+        for bytes in (first..).step_by(THREADS) {
+            relay.cut_next_answer(bytes);
+            let (mut subscriber, retries) = subscriber(&relay, Cursor::Oldest);
+            let got: Vec<EventId> = ids.iter().map(|_| next(&mut subscriber)).collect();
+            assert_eq!(got, ids, "cut after {bytes} bytes");
+            if retries.load(SeqCst) == 0 {
+                assert!(bytes > 300, "an answer of {bytes} bytes");
+                return;
+            }
         }
-    }
+    };
+    // Each waits before it tries again, most of the time.
+    let cut = &cut_every_so_many_bytes;
+    thread::scope(|scope| {
+        for first in 0..THREADS {
+            scope.spawn(move || cut(first));
+        }
+    });
 }
 
 #[test]
@@ -57,7 +68,7 @@ fn an_answer_to_a_parked_poll_that_gets_lost_is_fetched_again() {
     let relay = Relay::to(server.local_address()).unwrap();
     let (mut subscriber, retries) = subscriber(&relay, Cursor::Oldest);
     for _ in 0..20 {
-        let published = std::thread::scope(|scope| {
+        let published = thread::scope(|scope| {
             let broker = server.broker();
             let publisher = scope.spawn(|| {
                 assert!(wait_until_parked(broker, 1, LIMIT));

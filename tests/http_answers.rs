@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::thread;
 
-use long_polling::server::{PollWithoutCursor, TimeoutAnswer};
+use long_polling::server::PollWithoutCursor;
 use long_polling::{BrokerOptions, EventId, ServerInfo};
 use support::{Connection, ask, buffered, get, info, poll, server, start, until_parked};
 
@@ -54,33 +54,6 @@ fn a_position_told_without_events_misses_nothing() {
     until_parked(&server, 1);
     server.publish("c", "while parked").unwrap();
     assert_eq!(connection.receive().data(), ["while parked"]);
-}
-
-#[test]
-fn golongpolls_time_out_tells_a_time_to_go_on_from() {
-    let server = start(ServerInfo {
-        timeout_answer: TimeoutAnswer::Golongpoll,
-        ..info()
-    });
-    let mut connection = Connection::to(&server);
-    connection.ask("GET", &poll("c", 1, "&since_time=1&last_id="));
-    let nothing = connection.receive();
-    assert_eq!(nothing.status, 200);
-    nothing.has_the_promised_headers();
-    let time = nothing.json()["timestamp"].as_u64().unwrap();
-    let expected = format!(r#"{{"timeout":"no events before timeout","timestamp":{time}}}"#);
-    assert_eq!(nothing.text(), expected);
-    assert!(nothing.position().parse::<EventId>().is_ok());
-    server.publish("c", "between two polls").unwrap();
-    let since = format!("&since_time={time}&last_id=");
-    connection.ask("GET", &poll("c", 60, &since));
-    assert_eq!(connection.receive().data(), ["between two polls"]);
-    // Never a time before the caller's own.
-    connection.ask("GET", &poll("c", 0, "&since_time=9999999999999"));
-    assert_eq!(
-        connection.receive().json()["timestamp"],
-        9_999_999_999_999_u64
-    );
 }
 
 #[test]

@@ -56,6 +56,14 @@ pub(crate) struct Endpoint {
     direct: bool,
 }
 
+/// Which connection a publish may go out on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Connection {
+    Any,
+    /// None that was kept open.
+    New,
+}
+
 /// The time limits of one call. An agent's own are replaced.
 struct Limits {
     whole: Option<Duration>,
@@ -152,7 +160,7 @@ impl Endpoint {
         };
         let get = Request::get(uri).body(());
         let answer = self
-            .run(agent, get, &limits)
+            .run(agent, get, &limits, Connection::Any)
             .map_err(|error| failed(&self.url, error))?;
         let (status, headers, body) = split(answer);
         let response = SubscriptionResponse::new(status, headers);
@@ -185,6 +193,7 @@ impl Endpoint {
         category: &str,
         data: &T,
         timeout: Duration,
+        connection: Connection,
     ) -> Result<PublishResponse, Error> {
         check_category(category)?;
         if timeout.is_zero() {
@@ -218,7 +227,7 @@ impl Endpoint {
         let post = Request::post(&self.url)
             .header(CONTENT_TYPE, json)
             .body(body);
-        let answer = self.run(agent, post, &limits).map_err(undone)?;
+        let answer = self.run(agent, post, &limits, connection).map_err(undone)?;
         let (status, headers, body) = split(answer);
         match read_start(body) {
             (_, Err(error)) if status == 200 => Err(undone(error)),
@@ -231,6 +240,7 @@ impl Endpoint {
         agent: &Agent,
         request: ureq::http::Result<Request<B>>,
         limits: &Limits,
+        connection: Connection,
     ) -> Result<Response<Body>, ureq::Error> {
         let mut request = request?;
         let posts = request.headers().contains_key(CONTENT_TYPE);
@@ -255,6 +265,9 @@ impl Endpoint {
         }
         if self.direct {
             config = config.proxy(None);
+        }
+        if connection == Connection::New {
+            config = config.max_idle_age(Duration::ZERO);
         }
         agent.run(config.build())
     }

@@ -23,7 +23,7 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::headers::Headers;
 use crate::wire::{PublishRequest, SubscriptionRequest};
-use endpoint::{Endpoint, GRACE, or_shared};
+use endpoint::{Connection, Endpoint, GRACE, or_shared};
 
 /// Polls once: asks the server at `url` for events and waits until there are some, or until `request.timeout` is over.
 ///
@@ -104,5 +104,11 @@ pub fn publish<T: Serialize>(
 ) -> Result<PublishResponse, Error> {
     let endpoint = Endpoint::new(url, headers, credentials, transport)?;
     let agent = or_shared(transport);
-    endpoint.publish(agent, &request.category, &request.data, timeout)
+    endpoint.publish(
+        agent,
+        &request.category,
+        &request.data,
+        timeout,
+        Connection::Any,
+    )
 }

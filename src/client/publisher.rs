@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::credentials::Credentials;
-use super::endpoint::{Endpoint, or_shared};
+use super::endpoint::{Connection, Endpoint, or_shared};
 use super::failure::{refusal, shown};
 use super::response::PublishResponse;
 use crate::error::Error;
@@ -90,12 +90,14 @@ impl Publisher {
         let agent = self.agent.as_ref();
         let credentials = self.credentials.as_ref();
         let endpoint = Endpoint::new(&self.url, Some(&self.headers), credentials, agent)?;
-        let publish = |timeout| endpoint.publish(or_shared(agent), category, data, timeout);
+        let publish = |timeout, connection| {
+            endpoint.publish(or_shared(agent), category, data, timeout, connection)
+        };
         let started = Instant::now();
-        let mut response = publish(self.timeout)?;
+        let mut response = publish(self.timeout, Connection::Any)?;
         let left = self.timeout.saturating_sub(started.elapsed());
         if is_stopping(&response) && !left.is_zero() {
-            response = publish(left)?;
+            response = publish(left, Connection::New)?;
         }
         if response.success() {
             return Ok(response);
@@ -117,7 +119,7 @@ impl Publisher {
 }
 
 /// A server that is being stopped says so once to each connection that was kept open. One that has been started in its
-/// place, on the same port, is reached by a new connection.
+/// place, on the same port, is reached by a new connection, and not by another that was kept open.
 fn is_stopping(response: &PublishResponse) -> bool {
     response.status == 503 && response.headers.get("Connection") == Some("close")
 }

@@ -134,7 +134,6 @@ prop_compose! {
             max_batch_size,
             max_event_bytes,
             max_event_size: LARGEST,
-            ..BrokerOptions::default()
         }
     }
 }
