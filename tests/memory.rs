@@ -28,6 +28,7 @@ struct Use {
     followed: usize,
     /// Answers being written.
     answers: usize,
+    files: usize,
 }
 
 /// The README's formula, in bytes.
@@ -42,6 +43,7 @@ fn most(options: &BrokerOptions, of: Use) -> usize {
         + of.publishing * 3 * options.max_event_size
         + of.parked * (1000 + of.followed * (500 + 2 * of.name))
         + of.answers * 3 * options.max_batch_size
+        + of.files * MIB
         + 100_000
 }
 
@@ -217,6 +219,7 @@ fn a_file() {
         smallest: 595,
         name: 500,
         publishing: 1,
+        files: 1,
         ..Use::default()
     };
     let broker = fits("a file", &options, of, || {
