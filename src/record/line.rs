@@ -137,8 +137,7 @@ pub(super) fn event(sealed: &[u8]) -> Option<(u64, Event)> {
         return None;
     }
     let start = before.len() - data.len();
-    let mut json = std::str::from_utf8(json).ok()?.to_owned();
-    json.push_str("\"}");
+    let json = [std::str::from_utf8(json).ok()?, "\"}"].concat();
     let category: Cow<'_, str> = match category {
         [b'"', plain @ .., b'"'] if !plain.contains(&b'\\') => {
             std::str::from_utf8(plain).ok()?.into()
