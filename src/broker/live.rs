@@ -17,6 +17,8 @@ impl Shared {
     ///
     /// What was lost is told as far as those events go: what follows in the log tells the rest.
     pub(super) fn live_records(&self, last: u64) -> Vec<Record> {
+        // Whoever has handed the last of them to the store holds this lock until it waits to be seen.
+        let _ = self.sequencer.end();
         self.commits.wait_for(self, last);
         let capped = |lost: Lost| Lost {
             sequence: lost.sequence.min(last),

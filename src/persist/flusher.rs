@@ -287,21 +287,22 @@ impl<D: Disk> Flusher<D> {
         self.queue.refuse(up_to);
     }
 
-    /// Syncs what was written without, at the end.
+    /// Syncs what was written without, at the end; a file that is not trusted is replaced.
     fn finish(&mut self) {
-        let mut synced = self.file.sync();
-        if let Err(error) = &synced {
-            self.failed(error);
+        for _ in 0..2 {
+            let synced = if self.state.distrusted {
+                let ended = self.state.ended.clone().filter(|_| self.is_acknowledged());
+                self.attempt(&mut ended.into_iter().collect())
+            } else {
+                self.file.sync()
+            };
+            let Err(error) = synced else {
+                return self.worked();
+            };
+            self.failed(&error);
             self.state.distrusted = true;
-            synced = self.rewrite(&mut Vec::new());
         }
-        match synced {
-            Ok(()) => self.worked(),
-            Err(error) => {
-                self.failed(&error);
-                self.progress.unsynced.store(true, Release);
-            }
-        }
+        self.progress.unsynced.store(true, Release);
     }
 
     fn failed(&mut self, error: &io::Error) {

@@ -113,6 +113,12 @@ impl<D: Disk> Store for FilePersistor<D> {
         });
         self.loaded =
             read.map_err(|error| unusable(&file_name, "can't be read to its end").because(error))?;
+        if self.loaded.bytes == 0 {
+            // A file that was just made has a name for good only now.
+            self.disk.sync_folder(&file_name).map_err(|error| {
+                unusable(&file_name, "its folder can't be synced").because(error)
+            })?;
+        }
         self.progress.bytes.store(self.loaded.bytes, Relaxed);
         let flusher = Flusher {
             disk: self.disk.clone(),

@@ -1,9 +1,73 @@
+//! The log on a disk that fails.
+
+mod fake_disk;
+mod faults;
+mod power;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use self::fake_disk::FakeDisk;
+use super::*;
 use crate::event::{Draft, Event};
-use crate::position::{EventId, Run};
+use crate::position::{Cursor, EventId, Run};
 
 /// An event whose sequence number is its timestamp.
 pub(super) fn event(timestamp: u64, data: &str) -> Event {
     let id = EventId::new(Run::new(1_700_000_000_000, 7), timestamp);
     let draft = Draft::new("category".into(), data).unwrap();
     draft.stamp(timestamp, id)
+}
+
+fn wait_until(done: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < LIMIT, "nothing happened for {LIMIT:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+const LIMIT: Duration = Duration::from_secs(20);
+/// How long a disk that fails is left alone.
+const SOON: Duration = Duration::from_millis(1);
+/// Every level of durability, with a short period.
+const LEVELS: [Durability; 3] = [
+    Durability::Buffered,
+    Durability::Synced { period: SOON },
+    Durability::Acknowledged,
+];
+/// The size of the rings where a file is to be made smaller soon.
+const RING: usize = 4;
+const CATEGORIES: [&str; 2] = ["one", "two"];
+
+fn info(durability: Durability, compact_from: Option<u64>) -> FilePersistorInfo {
+    FilePersistorInfo {
+        durability,
+        write_buffer_size: 0,
+        write_flush_period: SOON,
+        compact_from,
+        ..FilePersistorInfo::new("events.log")
+    }
+}
+
+fn broker(
+    disk: &FakeDisk,
+    events_per_category: usize,
+    info: FilePersistorInfo,
+) -> Result<Broker, Error> {
+    let options = BrokerOptions {
+        events_per_category,
+        ..BrokerOptions::default()
+    };
+    let store = FilePersistor::new(disk.clone(), info)?;
+    Broker::restore(options, Clock::System, Box::new(store))
+}
+
+/// The numbers that a category holds, whether a follower from `cursor` on is told of a gap.
+fn held(broker: &Broker, category: &str, cursor: Cursor) -> (Vec<u64>, bool) {
+    let batch = broker.subscribe(category, cursor, Duration::ZERO).unwrap();
+    let numbers = batch.events().iter().map(|event| event.json().unwrap());
+    let ids: Vec<EventId> = batch.events().iter().map(Event::id).collect();
+    assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
+    (numbers.collect(), batch.gap())
 }

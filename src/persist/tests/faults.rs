@@ -1,0 +1,149 @@
+//! One operation of the disk fails, each in its turn.
+
+use std::io;
+
+use super::fake_disk::{FakeDisk, Fault};
+use super::*;
+use crate::ErrorKind;
+
+/// What was published to each category, and what was refused.
+#[derive(Default)]
+struct Published {
+    taken: Vec<(u64, EventId)>,
+    refused: Vec<u64>,
+}
+
+/// What is to be found again: of those that were taken, what a ring holds.
+fn newest(published: &Published, ring: usize) -> Vec<u64> {
+    let from = published.taken.len().saturating_sub(ring);
+    published.taken[from..]
+        .iter()
+        .map(|(number, _)| *number)
+        .collect()
+}
+
+/// Publishes, stops and starts again on a disk of which one operation fails; says how many there were.
+fn run(
+    durability: Durability,
+    ring: usize,
+    compact_from: Option<u64>,
+    fault: Option<(usize, Fault)>,
+) -> usize {
+    let context = format!("{durability:?}, {compact_from:?}, {fault:?}");
+    let mut disk = FakeDisk::default();
+    if let Some((number, fault)) = fault {
+        disk = disk.fail(number, fault);
+    }
+    let broker = match super::broker(&disk, ring, info(durability, compact_from)) {
+        Ok(broker) => broker,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::File, "{context}");
+            // It is the one operation that failed.
+            super::broker(&disk, ring, info(durability, compact_from)).expect(&context)
+        }
+    };
+    let mut all = CATEGORIES.map(|_| Published::default());
+    for number in 0..12 {
+        for (category, published) in CATEGORIES.iter().zip(&mut all) {
+            match broker.publish(category, &number) {
+                Ok(id) => published.taken.push((number, id)),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Busy, "{context}");
+                    assert_eq!(durability, Durability::Acknowledged, "{context}");
+                    published.refused.push(number);
+                    // Reads go on, and so do publishes, once the disk works.
+                    held(&broker, category, Cursor::Oldest);
+                    wait_until(|| broker.statistics().store.failing.is_none());
+                }
+            }
+            if durability == Durability::Acknowledged {
+                power_cut_keeps(&disk, category, published, ring, &context);
+            }
+        }
+    }
+    for (category, published) in CATEGORIES.iter().zip(&all) {
+        assert_eq!(
+            held(&broker, category, Cursor::Oldest).0,
+            newest(published, ring),
+            "{context}"
+        );
+        assert!(
+            published.refused.len() <= 3,
+            "{context}: {:?}",
+            published.refused
+        );
+    }
+    broker.stop(LIMIT).expect(&context);
+    drop(broker);
+    let operations = disk.operations();
+
+    // What was stopped is there again, whatever happens to the power.
+    let (killed, cut) = disk.left();
+    for left in [killed, cut] {
+        let again = FakeDisk::with(&left);
+        let broker = super::broker(&again, ring, info(durability, compact_from)).unwrap();
+        assert_eq!(broker.statistics().store.damaged, 0, "{context}");
+        for (category, published) in CATEGORIES.iter().zip(&all) {
+            assert_eq!(
+                held(&broker, category, Cursor::Oldest).0,
+                newest(published, ring),
+                "{context}"
+            );
+            // Nobody is told of a gap who stands where nothing is missing.
+            let from = published.taken.len().saturating_sub(ring + 1);
+            let stands = Cursor::LastId(published.taken[from].1);
+            assert_eq!(
+                held(&broker, category, stands),
+                (
+                    published.taken[from + 1..]
+                        .iter()
+                        .map(|(number, _)| *number)
+                        .collect(),
+                    false
+                ),
+                "{context}"
+            );
+            if let Some((_, first)) = published.taken.first().filter(|_| from > 0) {
+                assert!(
+                    held(&broker, category, Cursor::LastId(*first)).1,
+                    "{context}"
+                );
+            }
+        }
+    }
+    operations
+}
+
+/// Everything that was acknowledged outlasts a power cut at this moment, and nothing that was refused comes back.
+fn power_cut_keeps(
+    disk: &FakeDisk,
+    category: &str,
+    published: &Published,
+    ring: usize,
+    context: &str,
+) {
+    let (_, cut) = disk.left();
+    let again = FakeDisk::with(&cut);
+    let broker = super::broker(&again, ring, info(Durability::Acknowledged, None)).unwrap();
+    let (numbers, _) = held(&broker, category, Cursor::Oldest);
+    assert_eq!(numbers, newest(published, ring), "{context}");
+}
+
+#[test]
+fn whichever_operation_fails_nothing_acknowledged_is_lost_and_publishing_goes_on() {
+    for durability in LEVELS {
+        for (ring, compact_from) in [(1000, None), (RING, Some(1))] {
+            let operations = run(durability, ring, compact_from, None);
+            assert!(operations > 5);
+            for number in 1..=operations {
+                for fault in [
+                    Fault::Error(io::ErrorKind::Other),
+                    Fault::Error(io::ErrorKind::StorageFull),
+                    Fault::Short,
+                ] {
+                    run(durability, ring, compact_from, Some((number, fault)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! A kill, or a power cut, after each operation of the disk.
+
+use super::fake_disk::FakeDisk;
+use super::*;
+
+/// Publishes to one category, and starts again from what is left after each operation.
+fn run(durability: Durability, ring: usize, compact_from: Option<u64>) {
+    const COUNT: usize = 40;
+    let (disk, returned) = FakeDisk::default().remember();
+    let broker = super::broker(&disk, ring, info(durability, compact_from)).unwrap();
+    for number in 0..COUNT {
+        broker.publish("one", &number).unwrap();
+        *returned.lock() = number + 1;
+        wait_until(|| broker.statistics().store.pending == 0);
+    }
+    broker.stop(LIMIT).unwrap();
+    let rewritten = broker.statistics().store.rewritten;
+    assert_eq!(rewritten > 0, compact_from.is_some());
+    let history = disk.history();
+    assert!(history.len() > COUNT / 4, "{}", history.len());
+    for (at, (killed, cut, returned)) in history.iter().enumerate() {
+        let acknowledged = durability == Durability::Acknowledged;
+        for (what, left, safe) in [("killed", killed, acknowledged), ("cut", cut, acknowledged)] {
+            let context = format!("{durability:?}, {compact_from:?}, {what} after operation {at}");
+            let again = FakeDisk::with(left);
+            let broker = super::broker(&again, ring, info(durability, compact_from)).unwrap();
+            let (numbers, _) = held(&broker, "one", Cursor::Oldest);
+            // The newest of some beginning of what was published, which has all that publishers were told is kept.
+            let end = numbers.last().map_or(0, |last| *last as usize + 1);
+            let expected: Vec<u64> = (end.saturating_sub(ring)..end)
+                .map(|at| at as u64)
+                .collect();
+            assert_eq!(numbers, expected, "{context}");
+            if safe {
+                assert!(end >= *returned, "{context}: {end} of {returned}");
+            }
+            // Goes on after that.
+            broker.publish("one", &end).unwrap();
+            broker.stop(LIMIT).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_kill_or_power_cut_at_any_moment_leaves_a_whole_beginning() {
+    for durability in LEVELS {
+        run(durability, 1000, None);
+    }
+}
+
+#[test]
+fn a_kill_or_power_cut_at_any_step_of_a_compaction_leaves_one_whole_log() {
+    for durability in LEVELS {
+        run(durability, RING, Some(1));
+    }
+}
