@@ -1,5 +1,6 @@
 //! What is allocated, against the formula of the README (section "Memory"): never more, and not so much less that the
 //! formula would say nothing.
+#![cfg(feature = "server")]
 
 mod support;
 

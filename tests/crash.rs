@@ -1,0 +1,321 @@
+//! The log of a process that is killed, again and again, and of one whose disk is full: real files and real processes.
+#![cfg(all(feature = "server", unix))]
+
+mod support;
+
+use std::collections::HashMap;
+use std::env;
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use long_polling::{
+    Broker, BrokerOptions, Cursor, Durability, ErrorKind, EventId, FilePersistorInfo, Server,
+};
+use support::{Connection, LIMIT, info, poll, until};
+
+const PUBLISH: &str = "LONG_POLLING_TEST_PUBLISH";
+const SERVE: &str = "LONG_POLLING_TEST_SERVE_FILE";
+const PUBLISHERS: usize = 16;
+/// Events that a category keeps: so few that the file is made smaller now and then.
+const RING: usize = 64;
+
+/// The settings of the process that is killed, and of the one that looks at what it left.
+fn open(folder: &Path, level: &str) -> Result<Broker, long_polling::Error> {
+    let options = BrokerOptions {
+        events_per_category: RING,
+        ..BrokerOptions::default()
+    };
+    let period = Duration::from_millis(20);
+    let info = FilePersistorInfo {
+        durability: match level {
+            "buffered" => Durability::Buffered,
+            "synced" => Durability::Synced { period },
+            _ => Durability::Acknowledged,
+        },
+        write_buffer_size: 1 << 20,
+        write_flush_period: period,
+        compact_from: Some(20_000),
+        ..FilePersistorInfo::new(folder.join("events.db"))
+    };
+    Broker::open(options, info)
+}
+
+fn log(folder: &Path) -> std::path::PathBuf {
+    folder.join("published")
+}
+
+#[test]
+#[ignore = "not a test: the process that the others kill"]
+fn publish_as_a_process() {
+    let Ok(arguments) = env::var(PUBLISH) else {
+        return;
+    };
+    let [folder, level, first] = arguments.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("a folder, a level and a number");
+    };
+    let folder = Path::new(folder);
+    let first: u64 = first.parse().unwrap();
+    let broker = open(folder, level).unwrap();
+    let log = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(log(folder));
+    let log = log.unwrap();
+    thread::scope(|scope| {
+        for publisher in 0..PUBLISHERS {
+            let (broker, mut log) = (&broker, &log);
+            scope.spawn(move || {
+                for number in first.. {
+                    let id = broker.publish(&publisher.to_string(), &number).unwrap();
+                    // In the system's hands before the next one: a kill does not take it back.
+                    log.write_all(format!("{publisher} {number} {id}\n").as_bytes())
+                        .unwrap();
+                }
+            });
+        }
+    });
+}
+
+struct Killed(Child);
+
+impl Killed {
+    fn start(test: &str, variable: &str, arguments: &str) -> Self {
+        let process = Command::new(env::current_exe().unwrap())
+            .args([test, "--exact", "--ignored", "--nocapture"])
+            .env(variable, arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Killed(process.unwrap())
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What the process was told that it had published: numbers and ids of each publisher.
+fn published(folder: &Path) -> Vec<Vec<(u64, EventId)>> {
+    let mut published = vec![Vec::new(); PUBLISHERS];
+    let text = fs::read_to_string(log(folder)).unwrap_or_default();
+    let (lines, _) = text.rsplit_once('\n').unwrap_or_default();
+    for line in lines.lines() {
+        let [publisher, number, id] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line:?}");
+        };
+        let publisher: usize = publisher.parse().unwrap();
+        published[publisher].push((number.parse().unwrap(), id.parse().unwrap()));
+    }
+    published
+}
+
+/// Kills a publishing process so many times, and looks each time at what it left.
+fn kill_again_and_again(level: &str, rounds: u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut lost = 0;
+    for round in 0..rounds {
+        let first = round * 1_000_000;
+        let arguments = format!("{} {level} {first}", folder.display());
+        let before = fs::metadata(log(folder)).map_or(0, |log| log.len());
+        let process = Killed::start("publish_as_a_process", PUBLISH, &arguments);
+        let enough = before + random.u64(1..60_000);
+        until("published", || {
+            fs::metadata(log(folder)).is_ok_and(|log| log.len() > enough)
+        });
+        if round == 0 {
+            let refused = open(folder, level).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::File);
+            let text = refused.to_string();
+            assert!(
+                text.contains("events.db") && text.contains("another process"),
+                "{text}"
+            );
+        }
+        drop(process);
+
+        let broker = open(folder, level).unwrap();
+        // At most the line that was being written.
+        assert!(broker.statistics().store.damaged <= 1);
+        let mut seen = HashMap::new();
+        for (publisher, published) in published(folder).into_iter().enumerate() {
+            let category = publisher.to_string();
+            let batch = broker.subscribe(category.as_str(), Cursor::Oldest, Duration::ZERO);
+            let batch = batch.unwrap();
+            let mut held = Vec::new();
+            for event in batch.events() {
+                let number: u64 = event.json().unwrap();
+                assert_eq!(seen.insert(event.id(), number), None, "an id twice");
+                held.push((number, event.id()));
+            }
+            let context = format!("round {round}, publisher {publisher}: {held:?}");
+            assert!(
+                held.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1),
+                "{context}"
+            );
+            let Some(last) = published.last() else {
+                continue;
+            };
+            let newest = held.last().map_or(0, |(number, _)| *number);
+            if level == "acknowledged" {
+                assert!(newest >= last.0, "{context}, but {last:?} was acknowledged");
+            }
+            // What is there has no hole, but for what a kill cost at the end of a round.
+            for (number, id) in published.iter().filter(|(number, _)| {
+                held.first().is_some_and(|oldest| *number >= oldest.0) && *number >= first
+            }) {
+                assert_eq!(
+                    held.contains(&(*number, *id)),
+                    *number <= newest,
+                    "{context}: {number}"
+                );
+            }
+            assert!(held.len() == RING.min(held.len()), "{context}");
+            // Whoever has seen more than is left is told so.
+            if last.0 > newest {
+                lost += 1;
+                let follower = Cursor::LastId(last.1);
+                let batch = broker.subscribe(category.as_str(), follower, Duration::ZERO);
+                assert!(batch.unwrap().gap(), "{context}");
+            }
+        }
+        // Every other run ends as it should, between two that do not.
+        if round % 2 == 0 {
+            broker.stop(LIMIT).unwrap();
+        }
+    }
+    println!("{rounds} rounds, {lost} times a publisher's last events were lost");
+}
+
+/// 50 rounds, or what `CRASH_ROUNDS` says.
+#[test]
+fn a_kill_loses_nothing_that_was_acknowledged() {
+    let rounds = env::var("CRASH_ROUNDS").map_or(50, |rounds| rounds.parse().unwrap());
+    kill_again_and_again("acknowledged", rounds);
+}
+
+#[test]
+fn a_kill_leaves_the_beginning_of_what_was_buffered_and_the_rest_is_told_as_a_gap() {
+    kill_again_and_again("buffered", 10);
+    kill_again_and_again("synced", 10);
+}
+
+#[test]
+#[ignore = "not a test: the server whose disk is full"]
+fn serve_as_a_process() {
+    let Ok(arguments) = env::var(SERVE) else {
+        return;
+    };
+    let (level, file) = arguments.split_once(' ').expect("a level and a file");
+    let file = FilePersistorInfo {
+        durability: match level {
+            "buffered" => Durability::Buffered,
+            _ => Durability::Acknowledged,
+        },
+        write_flush_period: Duration::from_millis(10),
+        max_queue_size: 20_000,
+        compact_from: None,
+        ..FilePersistorInfo::new(file)
+    };
+    let server = Server::start(info(), Some(file), None).unwrap();
+    println!("listening on {}", server.local_address());
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    server.stop(Duration::from_secs(5)).unwrap();
+}
+
+/// A file may have so many blocks of 1024 bytes: what is written beyond fails, as it does on a full disk.
+fn a_full_disk(level: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    let mut command = Command::new("bash");
+    command
+        .args(["-c", "trap '' XFSZ; ulimit -S -f 32; exec \"$0\" serve_as_a_process --exact --ignored --nocapture"])
+        .arg(env::current_exe().unwrap())
+        .env(SERVE, format!("{level} {}", file.display()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut process = Killed(command.spawn().expect("bash"));
+    let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
+    let address: SocketAddr = loop {
+        let line = lines.next().expect("a server").unwrap();
+        if let Some((_, address)) = line.split_once("listening on ") {
+            break address.parse().unwrap();
+        }
+    };
+    let mut connection = Connection::open(address);
+    let mut number = 0;
+    let mut publish = |connection: &mut Connection| {
+        let data = "x".repeat(900);
+        connection.publish(format!(r#"{{"category":"c","data":[{number},"{data}"]}}"#));
+        let answer = connection.receive();
+        if answer.status == 200 {
+            number += 1;
+        }
+        (answer, number)
+    };
+    let refusal = loop {
+        let (answer, taken) = publish(&mut connection);
+        assert!(taken < 1000, "never full");
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    refusal.refuses(503, "file");
+    assert!(refusal.header("Retry-After").is_some());
+    // Reads go on.
+    connection.ask("GET", &poll("c", 0, "&since_time=1"));
+    let held = connection.receive().data().len();
+    let (refused, taken) = publish(&mut connection);
+    assert_eq!((refused.status, held), (503, taken));
+
+    // There is space again.
+    let pid = process.0.id().to_string();
+    let mut relieve = Command::new("prlimit");
+    relieve.args(["--pid", &pid, "--fsize=unlimited"]);
+    assert!(relieve.status().expect("prlimit").success());
+    until("publishing goes on", || {
+        publish(&mut connection).0.status == 200
+    });
+    connection.ask("GET", &poll("c", 0, "&since_time=1"));
+    let held = connection.receive().ids();
+    drop(process.0.stdin.take());
+    assert!(process.0.wait().unwrap().success());
+
+    let broker = Broker::open(BrokerOptions::default(), FilePersistorInfo::new(&file)).unwrap();
+    let batch = broker
+        .subscribe("c", Cursor::Oldest, Duration::ZERO)
+        .unwrap();
+    let ids: Vec<String> = batch
+        .events()
+        .iter()
+        .map(|event| event.id().to_string())
+        .collect();
+    assert_eq!(ids, held);
+    let last = batch.events().last().unwrap().id();
+    let first = batch.events()[0].id();
+    for position in [first, last] {
+        let follower = broker.subscribe("c", Cursor::LastId(position), Duration::ZERO);
+        assert!(!follower.unwrap().gap());
+    }
+    assert_eq!(broker.statistics().store.damaged, 0);
+}
+
+#[test]
+fn a_full_disk_refuses_publishes_and_nothing_else_until_there_is_space() {
+    for level in ["buffered", "acknowledged"] {
+        a_full_disk(level);
+    }
+}

@@ -1,0 +1,136 @@
+//! Files that were cut off or changed: what is left is served as it was, and what is missing is told.
+#![cfg(feature = "server")]
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use long_polling::{Broker, BrokerOptions, Cursor, Event, FilePersistorInfo, Record};
+
+const LIMIT: Duration = Duration::from_secs(20);
+const EVENTS: usize = 12;
+
+fn open(file: &Path) -> Broker {
+    Broker::open(BrokerOptions::default(), FilePersistorInfo::new(file)).unwrap()
+}
+
+fn held(broker: &Broker, cursor: Cursor) -> (Vec<Event>, bool) {
+    let batch = broker.subscribe("c", cursor, Duration::ZERO).unwrap();
+    (batch.events().to_vec(), batch.gap())
+}
+
+/// A file of a run that has ended, and its events.
+fn written(file: &Path) -> (Vec<u8>, Vec<Event>) {
+    let broker = open(file);
+    for number in 0..EVENTS {
+        let data = serde_json::json!({"number": number, "text": "some text, é and \"quotes\""});
+        broker.publish("c", &data).unwrap();
+    }
+    let (events, _) = held(&broker, Cursor::Oldest);
+    broker.stop(LIMIT).unwrap();
+    (fs::read(file).unwrap(), events)
+}
+
+#[test]
+fn a_file_cut_at_any_byte_of_its_last_records_loses_only_the_one_that_was_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    let (bytes, events) = written(&file);
+    let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+    // The last two events and the end of the run.
+    let last_three: usize = lines[lines.len() - 3..].iter().map(|line| line.len()).sum();
+    for cut in bytes.len() - last_three..=bytes.len() {
+        fs::write(&file, &bytes[..cut]).unwrap();
+        let mut start = 0;
+        let mut whole = 0;
+        for line in &lines {
+            // A line is whole without its line break, too.
+            if start + line.len() - 1 > cut {
+                break;
+            }
+            start += line.len();
+            whole += 1;
+        }
+        // The first line says that the run began.
+        let kept = &events[..(whole - 1).min(EVENTS)];
+        let torn = start < cut;
+        let ended = whole == lines.len();
+
+        let broker = open(&file);
+        let context = format!("cut at {cut} of {}", bytes.len());
+        assert_eq!(held(&broker, Cursor::Oldest).0, kept, "{context}");
+        assert_eq!(
+            broker.statistics().store.damaged,
+            u64::from(torn),
+            "{context}"
+        );
+        let corrupt = folder.path().join(format!("events.db.corrupt-{start}"));
+        assert_eq!(corrupt.exists(), torn, "{context}");
+        if torn {
+            assert_eq!(fs::read(&corrupt).unwrap(), &bytes[start..cut], "{context}");
+            fs::remove_file(corrupt).unwrap();
+        }
+        // Whoever has seen all that is left can't know whether that was all, unless the run has ended.
+        let last = Cursor::LastId(kept.last().unwrap().id());
+        assert_eq!(held(&broker, last).1, !ended, "{context}");
+
+        broker.publish("c", "afterwards").unwrap();
+        broker.stop(LIMIT).unwrap();
+        let broker = open(&file);
+        let (now, _) = held(&broker, Cursor::Oldest);
+        assert_eq!(&now[..kept.len()], kept, "{context}");
+        assert_eq!(now[kept.len()..].len(), 1, "{context}");
+        assert_eq!(broker.statistics().store.damaged, 0, "{context}");
+    }
+}
+
+/// Flips so many bits, each at random.
+fn flip(bytes: &mut [u8], count: usize) {
+    for _ in 0..count {
+        let bit = fastrand::usize(..8 * bytes.len());
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+}
+
+#[test]
+fn ten_thousand_flipped_bits_change_no_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bytes, events) = written(&folder.path().join("events.db"));
+    for round in 0..10_000 {
+        let mut flipped = bytes.clone();
+        flip(&mut flipped, 1 + round % 3 * 10);
+        for line in flipped.split(|byte| *byte == b'\n') {
+            if let Ok(Some(Record::Published { event, .. })) = Record::from_line(line) {
+                assert!(events.contains(&event), "{event}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_broker_with_a_damaged_file_serves_what_is_left_and_tells_of_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    let (bytes, events) = written(&file);
+    for round in 0..300 {
+        let mut flipped = bytes.clone();
+        flip(&mut flipped, 1 + round % 4);
+        fs::write(&file, &flipped).unwrap();
+        let broker = open(&file);
+        let (now, _) = held(&broker, Cursor::Oldest);
+        let text = String::from_utf8_lossy(&flipped);
+        assert!(now.iter().all(|event| events.contains(event)), "{text}");
+        assert!(now.is_sorted_by_key(Event::id), "{text}");
+        // A follower that had seen the first is told, wherever something is missing after it.
+        let (rest, gap) = held(&broker, Cursor::LastId(events[0].id()));
+        let missing = rest.len() < EVENTS - 1;
+        assert!(gap || !missing, "{rest:?}\n{text}");
+        if missing {
+            assert!(broker.statistics().store.damaged > 0, "{text}");
+        }
+        drop(broker);
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+    }
+}
