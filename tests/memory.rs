@@ -1,0 +1,326 @@
+//! What is allocated, against the formula of the README (section "Memory"): never more, and not so much less that the
+//! formula would say nothing.
+#![cfg(feature = "server")]
+mod support;
+
+use std::thread;
+
+use long_polling::{Broker, BrokerOptions, Cursor, FilePersistorInfo, ServerInfo};
+use peak_alloc::PeakAlloc;
+use support::{Connection, LIMIT, info, poll, start, until};
+
+#[global_allocator]
+static ALLOCATED: PeakAlloc = PeakAlloc;
+
+const MIB: usize = 1 << 20;
+
+/// What the formula needs to know besides the settings.
+#[derive(Clone, Copy, Default)]
+struct Use {
+    /// Bytes of JSON of the smallest event.
+    smallest: usize,
+    /// Bytes of a category's name.
+    name: usize,
+    /// Threads that publish.
+    publishing: usize,
+    parked: usize,
+    /// Categories of a parked subscriber.
+    followed: usize,
+    /// Answers being written.
+    answers: usize,
+}
+
+/// The README's formula, in bytes.
+fn most(options: &BrokerOptions, of: Use) -> usize {
+    let events = options
+        .max_categories
+        .saturating_mul(options.events_per_category)
+        .min(options.max_event_bytes / of.smallest);
+    options.max_event_bytes
+        + events * 240
+        + options.max_categories * (400 + 2 * of.name)
+        + of.publishing * 3 * options.max_event_size
+        + of.parked * (1000 + of.followed * (500 + 2 * of.name))
+        + of.answers * 3 * options.max_batch_size
+        + 100_000
+}
+
+/// Runs `fill`, and has the most that was allocated meanwhile fit the formula.
+fn fits<T>(what: &str, options: &BrokerOptions, of: Use, fill: impl FnOnce() -> T) -> T {
+    let before = ALLOCATED.current_usage();
+    ALLOCATED.reset_peak_usage();
+    let filled = fill();
+    let peak = ALLOCATED.peak_usage() - before;
+    let most = most(options, of);
+    println!("{what}: {peak} bytes of {most}, {} %", 100 * peak / most);
+    assert!(peak <= most, "{what}: {peak} bytes, but at most {most}");
+    assert!(peak >= most / 3, "{what}: {peak} bytes, far from {most}");
+    filled
+}
+
+/// A broker with these options, to which so many events are published, each to a category and with so much of `DATA`.
+fn fill(options: &BrokerOptions, count: usize, event: impl Fn(usize) -> (String, usize)) -> Broker {
+    let broker = Broker::new(options.clone()).unwrap();
+    for number in 0..count {
+        let (category, length) = event(number);
+        broker.publish(&category, &DATA[..length]).unwrap();
+    }
+    broker
+}
+
+/// Data of an event, without its quotes. Not allocated.
+static DATA: &str = match std::str::from_utf8(&[b'x'; MIB - 2]) {
+    Ok(data) => data,
+    Err(_) => "",
+};
+
+fn options() -> BrokerOptions {
+    BrokerOptions {
+        max_event_size: 4096,
+        max_event_bytes: 4 * MIB,
+        max_categories: 1,
+        events_per_category: usize::MAX,
+        ..BrokerOptions::default()
+    }
+}
+
+fn name(number: usize, length: usize) -> String {
+    format!("{number:0length$}")
+}
+
+/// One test, since all of them would share the allocator.
+#[test]
+fn what_is_allocated_is_what_the_readme_says() {
+    many_small_events();
+    few_large_events();
+    many_categories();
+    events_of_all_sizes();
+    full_rings();
+    a_file();
+    several_publishers();
+    parked_subscribers();
+    answers_that_nobody_reads();
+}
+
+fn many_small_events() {
+    for categories in [1, 500] {
+        let options = BrokerOptions {
+            max_categories: categories,
+            ..options()
+        };
+        let of = Use {
+            smallest: 98,
+            name: 3,
+            publishing: 1,
+            ..Use::default()
+        };
+        let broker = fits("many small events", &options, of, || {
+            fill(&options, 150_000, |number| {
+                (name(number % categories, 3), 1)
+            })
+        });
+        let statistics = broker.statistics();
+        assert!(statistics.evicted > 100_000 && statistics.event_bytes <= 4 * MIB);
+    }
+}
+
+fn few_large_events() {
+    let options = BrokerOptions {
+        max_event_size: MIB,
+        max_event_bytes: 8 * MIB,
+        ..options()
+    };
+    let of = Use {
+        smallest: MIB,
+        name: 1,
+        publishing: 1,
+        ..Use::default()
+    };
+    let broker = fits("few large events", &options, of, || {
+        fill(&options, 40, |_| ("c".into(), MIB - 2))
+    });
+    assert!(broker.statistics().evicted > 30);
+}
+
+fn many_categories() {
+    for length in [5, 1024] {
+        let options = BrokerOptions {
+            max_categories: 3000,
+            max_event_bytes: 3000 * (length + 94),
+            ..options()
+        };
+        let of = Use {
+            smallest: length + 94,
+            name: length,
+            publishing: 1,
+            ..Use::default()
+        };
+        let broker = fits("many categories", &options, of, || {
+            fill(&options, 20_000, |number| (name(number, length), 0))
+        });
+        assert!(broker.statistics().evicted > 16_000);
+    }
+}
+
+fn events_of_all_sizes() {
+    let options = BrokerOptions {
+        max_categories: 20,
+        ..options()
+    };
+    let of = Use {
+        smallest: 1000,
+        name: 2,
+        publishing: 1,
+        ..Use::default()
+    };
+    let broker = fits("events of all sizes", &options, of, || {
+        fill(&options, 10_000, |number| {
+            (name(number % 20, 2), 900 + number * 7919 % 3000)
+        })
+    });
+    assert!(broker.statistics().evicted > 5000);
+}
+
+fn full_rings() {
+    let options = BrokerOptions {
+        max_categories: 100,
+        events_per_category: 129,
+        max_event_bytes: 100 * 129 * 98,
+        ..options()
+    };
+    let of = Use {
+        smallest: 98,
+        name: 3,
+        publishing: 1,
+        ..Use::default()
+    };
+    let broker = fits("full rings", &options, of, || {
+        fill(&options, 50_000, |number| (name(number % 100, 3), 1))
+    });
+    assert!(broker.statistics().pushed_out > 30_000);
+}
+
+fn a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = FilePersistorInfo::new(folder.path().join("events.db"));
+    let options = BrokerOptions {
+        max_categories: 10,
+        ..options()
+    };
+    let writer = Broker::open(options.clone(), file.clone()).unwrap();
+    for number in 0..10_000 {
+        writer.publish(&name(number % 10, 500), &number).unwrap();
+    }
+    writer.stop(LIMIT).unwrap();
+    drop(writer);
+    let of = Use {
+        smallest: 595,
+        name: 500,
+        publishing: 1,
+        ..Use::default()
+    };
+    let broker = fits("a file", &options, of, || {
+        Broker::open(options.clone(), file).unwrap()
+    });
+    assert!(broker.statistics().evicted > 2000);
+}
+
+fn several_publishers() {
+    let options = BrokerOptions {
+        max_categories: 4,
+        max_event_size: MIB,
+        max_event_bytes: 8 * MIB,
+        ..options()
+    };
+    let of = Use {
+        smallest: MIB,
+        name: 1,
+        publishing: 4,
+        ..Use::default()
+    };
+    let broker = Broker::new(options.clone()).unwrap();
+    fits("several publishers", &options, of, || {
+        thread::scope(|scope| {
+            for category in 0..4 {
+                let broker = &broker;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        broker.publish(&name(category, 1), DATA).unwrap();
+                    }
+                });
+            }
+        })
+    });
+    assert!(broker.statistics().evicted > 60);
+}
+
+fn parked_subscribers() {
+    let options = BrokerOptions {
+        max_event_bytes: MIB / 16,
+        ..options()
+    };
+    for followed in [1, 30] {
+        let of = Use {
+            smallest: 4096,
+            name: 100,
+            parked: 200,
+            followed,
+            ..Use::default()
+        };
+        let broker = Broker::new(options.clone()).unwrap();
+        let subscribers: Vec<_> = fits("parked subscribers", &options, of, || {
+            let park = |subscriber: usize| {
+                let categories: Vec<String> = (0..followed)
+                    .map(|category| name(subscriber * followed + category, 100))
+                    .collect();
+                let broker = broker.clone();
+                thread::spawn(move || broker.subscribe(categories, Cursor::Now, LIMIT))
+            };
+            let subscribers = (0..200).map(park).collect();
+            until("parked", || broker.statistics().parked == 200);
+            subscribers
+        });
+        broker.stop(LIMIT).unwrap();
+        for subscriber in subscribers {
+            assert!(subscriber.join().unwrap().unwrap().events().is_empty());
+        }
+    }
+}
+
+/// Answers so large that they do not fit into the system's buffers.
+fn answers_that_nobody_reads() {
+    let options = BrokerOptions {
+        max_event_size: MIB,
+        max_event_bytes: 24 * MIB,
+        max_batch_size: 24 * MIB,
+        ..options()
+    };
+    let of = Use {
+        smallest: MIB,
+        name: 1,
+        publishing: 1,
+        answers: 3,
+        ..Use::default()
+    };
+    fits("answers that nobody reads", &options, of, || {
+        let server = start(ServerInfo {
+            broker: options.clone(),
+            write_timeout: 2 * LIMIT,
+            ..info()
+        });
+        let before = ALLOCATED.current_usage();
+        for _ in 0..20 {
+            server.publish("c", DATA).unwrap();
+        }
+        let published = ALLOCATED.current_usage() - before;
+        let connections = [(); 3].map(|()| {
+            let mut connection = Connection::to(&server);
+            connection.ask("GET", &poll("c", 1, "&since_time=1"));
+            connection
+        });
+        until("all are being written", || {
+            ALLOCATED.current_usage() - before >= published + 3 * 20 * MIB
+        });
+        drop(connections);
+    });
+}
