@@ -1,6 +1,7 @@
 //! What is allocated, against the formula of the README (section "Memory"): never more, and not so much less that the
 //! formula would say nothing.
 #![cfg(feature = "server")]
+
 mod support;
 
 use std::thread;
@@ -309,7 +310,7 @@ fn answers_that_nobody_reads() {
             ..info()
         });
         let before = ALLOCATED.current_usage();
-        for _ in 0..20 {
+        for _ in 0..23 {
             server.publish("c", DATA).unwrap();
         }
         let published = ALLOCATED.current_usage() - before;
@@ -319,7 +320,7 @@ fn answers_that_nobody_reads() {
             connection
         });
         until("all are being written", || {
-            ALLOCATED.current_usage() - before >= published + 3 * 20 * MIB
+            ALLOCATED.current_usage() - before >= published + 3 * 23 * MIB
         });
         drop(connections);
     });
