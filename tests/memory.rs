@@ -24,6 +24,8 @@ struct Use {
     name: usize,
     /// Threads that publish.
     publishing: usize,
+    /// Requests that publish.
+    requests: usize,
     parked: usize,
     /// Categories of a parked subscriber.
     followed: usize,
@@ -42,6 +44,7 @@ fn most(options: &BrokerOptions, of: Use) -> usize {
         + events * 240
         + options.max_categories * (400 + 2 * of.name)
         + of.publishing * 3 * options.max_event_size
+        + of.requests * 5 * options.max_event_size
         + of.parked * (1000 + of.followed * (500 + 2 * of.name))
         + of.answers * 3 * options.max_batch_size
         + of.files * MIB
@@ -101,6 +104,7 @@ fn what_is_allocated_is_what_the_readme_says() {
     full_rings();
     a_file();
     several_publishers();
+    a_publish_over_http();
     parked_subscribers();
     answers_that_nobody_reads();
 }
@@ -258,6 +262,48 @@ fn several_publishers() {
     assert!(broker.statistics().evicted > 60);
 }
 
+fn a_publish_over_http() {
+    let options = BrokerOptions {
+        max_event_size: MIB,
+        max_event_bytes: MIB,
+        ..options()
+    };
+    let of = Use {
+        smallest: MIB,
+        name: 1,
+        requests: 1,
+        ..Use::default()
+    };
+    let length = format!("Content-Length: {}", DATA.len() + 26);
+    for (framing, chunks) in [(&*length, false), ("Transfer-Encoding: chunked", true)] {
+        let server = fits("a publish over HTTP", &options, of, || {
+            let server = start(ServerInfo {
+                broker: options.clone(),
+                ..info()
+            });
+            let mut connection = Connection::to(&server);
+            connection.send(format!(
+                "POST /publish HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n"
+            ));
+            for part in [r#"{"category":"c","data":""#, DATA, r#""}"#] {
+                if chunks {
+                    connection.send(format!("{:x}\r\n", part.len()));
+                }
+                connection.send(part);
+                if chunks {
+                    connection.send("\r\n");
+                }
+            }
+            if chunks {
+                connection.send("0\r\n\r\n");
+            }
+            assert_eq!(connection.receive().status, 200);
+            server
+        });
+        assert_eq!(server.statistics().published, 1);
+    }
+}
+
 fn parked_subscribers() {
     let options = BrokerOptions {
         max_event_bytes: MIB / 16,
@@ -313,7 +359,7 @@ fn answers_that_nobody_reads() {
             ..info()
         });
         let before = ALLOCATED.current_usage();
-        for _ in 0..20 {
+        for _ in 0..23 {
             server.publish("c", DATA).unwrap();
         }
         let published = ALLOCATED.current_usage() - before;
@@ -323,7 +369,7 @@ fn answers_that_nobody_reads() {
             connection
         });
         until("all are being written", || {
-            ALLOCATED.current_usage() - before >= published + 3 * 20 * MIB
+            ALLOCATED.current_usage() - before >= published + 3 * 23 * MIB
         });
         drop(connections);
     });

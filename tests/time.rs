@@ -136,6 +136,29 @@ fn expired_events_are_gone_told_as_a_gap_and_take_no_memory() {
 }
 
 #[test]
+fn what_has_expired_makes_room_before_anything_is_evicted() {
+    let clock = ManualClock::at(START);
+    let options = BrokerOptions {
+        max_event_size: 1000,
+        max_event_bytes: 4000,
+        ..short_lived(HOUR)
+    };
+    let broker = testing::broker(options, None, &clock).unwrap();
+    let publish = |category| broker.publish(category, &"x".repeat(900)).unwrap();
+    publish("b");
+    clock.advance(HOUR / 2);
+    publish("a");
+    publish("b");
+    publish("b");
+    // The first of b has expired, and a was published to least recently.
+    clock.advance(HOUR / 2 + Duration::from_millis(1));
+    publish("c");
+    let statistics = broker.statistics();
+    assert_eq!((statistics.expired, statistics.evicted), (1, 0));
+    assert_eq!(stamps(&broker).len(), 1);
+}
+
+#[test]
 fn an_event_lives_no_shorter_for_a_clock_that_steps_back() {
     let clock = ManualClock::at(START);
     let broker = testing::broker(short_lived(HOUR), None, &clock).unwrap();

@@ -42,13 +42,15 @@ impl Batch {
         &self.events
     }
 
-    /// True where events after the poll's cursor were lost: pushed out of the ring buffer, expired, evicted with their
-    /// category, or from a run that did not survive. Without events: they were lost, and none has come since.
+    /// True where events after the poll's cursor were lost: pushed out of the ring buffer, expired, evicted, or from a run that did not survive. Without events: they were lost, and none has come since.
     pub fn gap(&self) -> bool {
         self.gap
     }
 
     /// The position reached: `Cursor::LastId` of it misses nothing and repeats nothing, even where no event came.
+    ///
+    /// It is the id of the last event, or, with a gap and nothing left for the next batch, a position after all that was
+    /// lost.
     pub fn last_id(&self) -> EventId {
         self.last_id
     }
