@@ -88,7 +88,15 @@ impl Disk for SystemDisk {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        File::open(folder)?.sync_all()
+        let synced = File::open(folder).and_then(|folder| folder.sync_all());
+        // Some file systems sync no folders, and a folder that may only be written can't be opened: PostgreSQL's
+        // `fsync_fname` passes over the same.
+        synced.or_else(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::Unsupported => Ok(()),
+            _ => Err(error),
+        })
     }
 
     fn lock(&self, path: &Path) -> io::Result<File> {

@@ -39,7 +39,7 @@ pub(super) struct Flusher<D: Disk> {
     pub(super) len: u64,
     /// False where the file ends within a line: a line break is written before the first record.
     pub(super) ends_with_newline: bool,
-    /// The sequence number of the newest event that the file has.
+    /// The file has every event up to this sequence number, or says that it was refused.
     pub(super) reached: u64,
     pub(super) state: Writing,
     pub(super) compaction: Option<Compaction<D::File>>,
@@ -50,6 +50,7 @@ pub(super) struct Flusher<D: Disk> {
 struct Reached {
     len: u64,
     sequence: u64,
+    ended: Option<Record>,
     records: usize,
     /// Lines, and bytes of the queue, that are not counted yet.
     lines: u64,
@@ -78,6 +79,7 @@ impl<D: Disk> Flusher<D> {
             let taken = self.queue.take();
             let stopped = taken.stopped;
             if !self.keep(taken) {
+                self.give_up();
                 break;
             }
             self.compact();
@@ -86,8 +88,13 @@ impl<D: Disk> Flusher<D> {
                 break;
             }
         }
+        self.cancel_compaction();
+    }
+
+    fn cancel_compaction(&mut self) {
         if let Some(compaction) = self.compaction.take() {
             compaction.cancel();
+            let _ = self.disk.remove(&self.new_path());
         }
     }
 
@@ -98,16 +105,24 @@ impl<D: Disk> Flusher<D> {
             mut up_to,
             stopped,
         } = taken;
+        // A run begins after all events that the file has from before.
+        if let Some(Record::Started(id)) = records.first() {
+            self.reached = id.parts().map_or(self.reached, |(_, sequence)| sequence);
+        }
         let mut last_try = false;
         while let Err(error) = self.attempt(&mut records) {
             self.failed(&error);
             if self.is_acknowledged() {
+                // So that a process killed now leaves nothing of what is refused.
+                let _ = self.repair();
                 self.refuse(&mut records, up_to);
             }
             if mem::replace(
                 &mut last_try,
                 stopped || self.queue.pause(self.info.period()) == Pause::Stopped,
             ) {
+                self.queue
+                    .settle(up_to - records.len() as u64, events(&records));
                 return false;
             }
             // What has come meanwhile goes with the next attempt, be it to have an answer.
@@ -116,7 +131,7 @@ impl<D: Disk> Flusher<D> {
             up_to = more.up_to;
         }
         self.worked();
-        self.queue.settle(up_to);
+        self.queue.settle(up_to, 0);
         true
     }
 
@@ -129,12 +144,7 @@ impl<D: Disk> Flusher<D> {
         if self.state.distrusted {
             self.rewrite(records)?;
         }
-        if self.state.torn {
-            let repaired = self.file.truncate(self.len);
-            self.state.distrusted = repaired.is_err();
-            repaired?;
-            self.state.torn = false;
-        }
+        self.repair()?;
         let mut reached = Reached {
             len: self.len,
             sequence: self.reached,
@@ -158,7 +168,9 @@ impl<D: Disk> Flusher<D> {
             // written it: the file is not trusted again.
             if let Err(error) = self.file.sync() {
                 self.state.distrusted = true;
-                if !self.is_acknowledged() {
+                if self.is_acknowledged() {
+                    self.state.torn = true;
+                } else {
                     records.clear();
                 }
                 return Err(error);
@@ -169,11 +181,22 @@ impl<D: Disk> Flusher<D> {
         Ok(())
     }
 
+    /// Cuts off what was not written to its end.
+    fn repair(&mut self) -> io::Result<()> {
+        if self.state.torn {
+            let repaired = self.file.truncate(self.len);
+            self.state.distrusted |= repaired.is_err();
+            repaired?;
+            self.state.torn = false;
+        }
+        Ok(())
+    }
+
     /// Writes the first few of these records.
     fn write_piece(&mut self, records: &[Record], reached: &mut Reached) -> io::Result<()> {
         let piece = &mut self.state.piece;
         piece.clear();
-        if !self.ends_with_newline {
+        if !self.ends_with_newline && reached.len == self.len {
             piece.push(b'\n');
         }
         for record in records {
@@ -183,7 +206,11 @@ impl<D: Disk> Flusher<D> {
             reached.bytes += record.line_len();
             match record {
                 Record::Published { sequence, .. } => reached.sequence = *sequence,
-                Record::Ended(_) => self.state.ended = Some(record.clone()),
+                Record::Refused(id) => {
+                    let refused = id.parts().map_or(0, |(_, sequence)| sequence);
+                    reached.sequence = reached.sequence.max(refused);
+                }
+                Record::Ended(_) => reached.ended = Some(record.clone()),
                 _ => {}
             }
             if piece.len() >= PIECE {
@@ -192,7 +219,6 @@ impl<D: Disk> Flusher<D> {
         }
         self.file.append_all(piece)?;
         reached.len += piece.len() as u64;
-        self.ends_with_newline = true;
         // The memory of an event much larger than others is given back.
         piece.shrink_to(2 * PIECE);
         Ok(())
@@ -200,7 +226,9 @@ impl<D: Disk> Flusher<D> {
 
     /// What has been reached is final, whatever comes next.
     fn advance(&mut self, reached: &mut Reached) {
+        self.ends_with_newline |= reached.len > self.len;
         (self.len, self.reached) = (reached.len, reached.sequence);
+        self.state.ended = reached.ended.take().or(self.state.ended.take());
         self.progress.bytes.store(self.len, Release);
         let lines = mem::take(&mut reached.lines);
         self.progress.written.fetch_add(lines, Relaxed);
@@ -210,9 +238,15 @@ impl<D: Disk> Flusher<D> {
     /// Writes a new file of what is held, and puts it in the place of one that is not trusted. What it has is taken out
     /// of `records`.
     fn rewrite(&mut self, records: &mut Vec<Record>) -> io::Result<()> {
-        if let Some(compaction) = self.compaction.take() {
-            compaction.cancel();
+        self.cancel_compaction();
+        let rewritten = self.try_rewrite(records);
+        if rewritten.is_err() {
+            let _ = self.disk.remove(&self.new_path());
         }
+        rewritten
+    }
+
+    fn try_rewrite(&mut self, records: &mut Vec<Record>) -> io::Result<()> {
         // Where nobody waits for the disk, all that was handed over can be seen already.
         let newest = records.iter().rev().find_map(|record| match record {
             Record::Published { sequence, .. } => Some(*sequence),
@@ -228,9 +262,7 @@ impl<D: Disk> Flusher<D> {
                 "it could not be synced, and the broker is gone",
             ));
         }
-        if !self.is_acknowledged() {
-            held.extend(self.state.ended.clone());
-        }
+        held.extend(self.state.ended.clone());
         let new = self.new_path();
         let mut file = self.disk.create(&new)?;
         let len = compaction::write(&mut file, &held, &|| false)?;
@@ -287,12 +319,18 @@ impl<D: Disk> Flusher<D> {
         self.queue.refuse(up_to);
     }
 
+    /// What has been written before the disk failed for good is synced, if that can be.
+    fn give_up(&mut self) {
+        let synced = !self.state.distrusted && self.file.sync().is_ok();
+        let unsynced = !self.is_acknowledged() && !synced;
+        self.progress.unsynced.store(unsynced, Release);
+    }
+
     /// Syncs what was written without, at the end; a file that is not trusted is replaced.
     fn finish(&mut self) {
         for _ in 0..2 {
             let synced = if self.state.distrusted {
-                let ended = self.state.ended.clone().filter(|_| self.is_acknowledged());
-                self.attempt(&mut ended.into_iter().collect())
+                self.attempt(&mut Vec::new())
             } else {
                 self.file.sync()
             };
@@ -353,6 +391,8 @@ impl<D: Disk> Flusher<D> {
                 }
             }
             None if self.len < from.max(self.state.worth_compacting) => {}
+            // What is held does not say so.
+            None if self.state.ended.is_some() => {}
             None => {
                 if self.live.bytes().is_some_and(|live| self.len > 2 * live) {
                     self.compaction = Some(compaction::start(
@@ -404,4 +444,9 @@ impl<D: Disk> Drop for Flusher<D> {
     fn drop(&mut self) {
         self.queue.end();
     }
+}
+
+fn events(records: &[Record]) -> u64 {
+    let events = records.iter().filter(|record| record.event().is_some());
+    events.count() as u64
 }

@@ -104,21 +104,13 @@ impl<D: Disk> Store for FilePersistor<D> {
             .disk
             .open(&file_name)
             .map_err(|error| unusable(&file_name, cannot_open(error.kind())).because(error))?;
-        let mut reached = 0;
-        let read = recovery::read_back(&*self.disk, &mut file, &file_name, |record| {
-            if let Record::Published { sequence, .. } = record {
-                reached = sequence;
-            }
-            each(record);
-        });
+        // A file that was just made is in its folder for good only after this.
+        self.disk
+            .sync_folder(&file_name)
+            .map_err(|error| unusable(&file_name, "its folder can't be synced").because(error))?;
+        let read = recovery::read_back(&*self.disk, &mut file, &file_name, each);
         self.loaded =
             read.map_err(|error| unusable(&file_name, "can't be read to its end").because(error))?;
-        if self.loaded.bytes == 0 {
-            // A file that was just made has a name for good only now.
-            self.disk.sync_folder(&file_name).map_err(|error| {
-                unusable(&file_name, "its folder can't be synced").because(error)
-            })?;
-        }
         self.progress.bytes.store(self.loaded.bytes, Relaxed);
         let flusher = Flusher {
             disk: self.disk.clone(),
@@ -129,7 +121,7 @@ impl<D: Disk> Store for FilePersistor<D> {
             file,
             len: self.loaded.bytes,
             ends_with_newline: self.loaded.ends_with_newline,
-            reached,
+            reached: 0,
             state: Writing::default(),
             compaction: None,
         };
@@ -178,10 +170,10 @@ impl<D: Disk> Store for FilePersistor<D> {
         let ended = self.queue.wait_for_end(Instant::now().checked_add(timeout));
         let name = self.info.file_name.display();
         let backlog = self.queue.backlog();
-        let pending = backlog.records;
+        let events = backlog.events;
         if !ended {
             let message = format!(
-                "{pending} events are not in the file {name} after {timeout:?}: the disk is too slow or does not \
+                "{events} events are not in the file {name} after {timeout:?}: the disk is too slow or does not \
                  answer; stop again to wait longer"
             );
             return Err(Error::new(ErrorKind::StopTimeout, message));
@@ -190,14 +182,14 @@ impl<D: Disk> Store for FilePersistor<D> {
             let _ = thread.join();
         }
         self.lock.lock().take();
-        let reason = backlog.failing.unwrap_or_default();
-        let message = if pending > 0 {
-            let reason = match &*reason {
-                "" => "the thread that writes it ended early",
-                reason => reason,
-            };
+        let reason = match &backlog.failing {
+            Some(reason) => reason,
+            None if backlog.records > 0 => "the thread that writes it ended early",
+            None => return Ok(()),
+        };
+        let message = if events > 0 {
             format!(
-                "{pending} events are not in the file {name} and are lost to the next start: {reason}"
+                "{events} events are not in the file {name} and are lost to the next start: {reason}"
             )
         } else if self.progress.unsynced.load(Acquire) {
             format!(
@@ -205,7 +197,10 @@ impl<D: Disk> Store for FilePersistor<D> {
                  {reason}"
             )
         } else {
-            return Ok(());
+            format!(
+                "the file {name} has every event, but not that this was the last, so that followers will be told of a \
+                 gap: {reason}"
+            )
         };
         Err(Error::new(ErrorKind::File, message))
     }

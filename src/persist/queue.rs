@@ -40,6 +40,9 @@ struct State {
     waiting_bytes: usize,
     /// Bytes of those that the flusher has taken and not yet written.
     taken_bytes: usize,
+    /// How many of `records` are events, and of those that the flusher has taken and not yet settled.
+    waiting_events: u64,
+    taken_events: u64,
     /// The ticket of the newest record.
     appended: u64,
     /// What became of those up to this ticket is known.
@@ -76,6 +79,7 @@ pub(super) enum Pause {
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     pub(super) records: u64,
+    pub(super) events: u64,
     pub(super) bytes: usize,
     pub(super) failing: Option<String>,
 }
@@ -89,6 +93,7 @@ impl State {
         self.urgent = false;
         self.nudged = false;
         self.taken_bytes += std::mem::take(&mut self.waiting_bytes);
+        self.taken_events += std::mem::take(&mut self.waiting_events);
         Taken {
             records: std::mem::take(&mut self.records),
             up_to: self.appended,
@@ -152,12 +157,13 @@ impl Queue {
     pub(super) fn append(&self, record: Record) -> Result<u64, Error> {
         let bytes = record.line_len();
         let mut state = self.state.lock();
-        if state.stopped {
+        if state.stopped || state.ended {
             return Err(Error::new(
                 ErrorKind::Stopped,
                 "the file has been closed already",
             ));
         }
+        state.waiting_events += u64::from(record.event().is_some());
         state.records.push(record);
         let before = state.waiting_bytes;
         state.waiting_bytes += bytes;
@@ -256,10 +262,11 @@ impl Queue {
         self.progress.notify_all();
     }
 
-    /// Everything up to this ticket is kept.
-    pub(super) fn settle(&self, up_to: u64) {
+    /// Everything up to this ticket is kept, and so many events of what was taken are not.
+    pub(super) fn settle(&self, up_to: u64, events_left: u64) {
         let mut state = self.state.lock();
-        state.settled = up_to;
+        state.settled = state.settled.max(up_to);
+        state.taken_events = events_left;
         drop(state);
         self.progress.notify_all();
     }
@@ -272,6 +279,7 @@ impl Queue {
             state.refused.push(first..=up_to);
             state.settled = up_to;
         }
+        state.taken_events = 0;
         drop(state);
         self.progress.notify_all();
     }
@@ -340,6 +348,7 @@ impl Queue {
         let state = self.state.lock();
         Backlog {
             records: state.appended - state.settled,
+            events: state.waiting_events + state.taken_events,
             bytes: state.bytes(),
             failing: state.failing.clone(),
         }
