@@ -266,6 +266,10 @@ impl Queue {
     pub(super) fn settle(&self, up_to: u64, events_left: u64) {
         let mut state = self.state.lock();
         state.settled = state.settled.max(up_to);
+        if state.records.is_empty() {
+            // Whoever asked for haste has it; the next records may take their time.
+            state.urgent = false;
+        }
         state.taken_events = events_left;
         drop(state);
         self.progress.notify_all();
