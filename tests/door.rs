@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use child::{Limit, Process, Timeouts};
-use long_polling::ServerInfo;
+use long_polling::{BrokerOptions, ServerInfo};
 use support::{Connection, LIMIT, info, poll, server, start, until, until_parked};
 
 const PUBLISH: &str = r#"{"category":"c","data":"x"}"#;
@@ -243,6 +243,11 @@ fn a_client_that_does_not_read_is_given_up_and_holds_up_nobody() {
         write_timeout: Duration::from_millis(500),
         // After that, tiny_http closes the connection.
         idle_timeout: Some(Duration::from_secs(3)),
+        // Answers that no socket takes whole.
+        broker: BrokerOptions {
+            max_batch_size: 64 << 20,
+            ..BrokerOptions::default()
+        },
         ..info()
     });
     for _ in 0..16 {

@@ -458,6 +458,10 @@ fn one_address_may_not_have_more_than_its_share_of_requests() {
 fn nginx_takes_an_answer_off_the_server_that_its_client_does_not_read() {
     let server = start(ServerInfo {
         write_timeout: Duration::from_secs(60),
+        broker: BrokerOptions {
+            max_batch_size: 64 << 20,
+            ..BrokerOptions::default()
+        },
         ..info()
     });
     let nginx = Nginx::before(server.local_address());

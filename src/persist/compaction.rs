@@ -32,6 +32,8 @@ pub(super) struct Compaction<F> {
 pub(super) struct Ready<F> {
     pub(super) file: F,
     pub(super) len: u64,
+    /// Bytes of what was held when it was begun.
+    pub(super) held: u64,
     pub(super) copied_to: u64,
 }
 
@@ -127,7 +129,8 @@ impl<D: Disk> Work<D> {
             return Err(io::Error::other("the broker is gone"));
         }
         let mut file = self.disk.create(new)?;
-        let mut len = write(&mut file, held, &|| self.is_cancelled())?;
+        let held = write(&mut file, held, &|| self.is_cancelled())?;
+        let mut len = held;
         let mut old = self.disk.open(&self.file_name)?;
         let mut copied_to = from;
         for _ in 0..ROUNDS {
@@ -143,6 +146,7 @@ impl<D: Disk> Work<D> {
         Ok(Ready {
             file,
             len,
+            held,
             copied_to,
         })
     }

@@ -414,6 +414,7 @@ impl<D: Disk> Flusher<D> {
         let compaction::Ready {
             mut file,
             mut len,
+            held,
             copied_to,
         } = ready;
         let mut old = self.disk.open(&self.info.file_name)?;
@@ -429,7 +430,7 @@ impl<D: Disk> Flusher<D> {
         self.len = len;
         self.progress.bytes.store(len, Release);
         self.progress.rewritten.fetch_add(1, Relaxed);
-        self.state.worth_compacting = 2 * len;
+        self.state.worth_compacting = 2 * held;
         // A power cut now may bring the old file back, which then lacks what is written from here on.
         if let Err(error) = self.disk.sync_folder(&self.info.file_name) {
             self.state.distrusted = true;
