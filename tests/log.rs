@@ -66,6 +66,7 @@ fn golongpolls_file_is_read_completely_made_smaller_and_read_again() {
     let mut last = read[3].id();
     until("smaller", || {
         last = broker.publish("d", "makes the file grow").unwrap();
+        until("written", || broker.statistics().store.pending == 0);
         broker.statistics().store.rewritten > 0
     });
     broker.publish("c", "ours").unwrap();
@@ -109,8 +110,8 @@ fn a_file_stays_in_proportion_to_what_is_held_while_many_publish() {
     });
     until("made smaller", || {
         broker.publish("other", "one more").unwrap();
-        let store = broker.statistics().store;
-        store.pending == 0 && store.bytes < 80_000
+        until("written", || broker.statistics().store.pending == 0);
+        broker.statistics().store.bytes < 80_000
     });
     assert!(broker.statistics().store.rewritten > 0);
     let positions: Vec<EventId> = (0..4)
