@@ -159,7 +159,7 @@ impl Broker {
         store.start(live.clone(), &mut |record| {
             shared.replay(&mut restorer, record)
         })?;
-        shared.settle_restored();
+        shared.settle_restored(&mut restorer);
         shared.sequencer = restorer.finish(clock, store.acknowledges());
         shared.store = store;
         shared.sweep();

@@ -6,12 +6,24 @@ use super::sequencer::Restorer;
 use crate::position::EventId;
 use crate::record::Record;
 
+/// So many events may stand in a log between one and the word that it was handed to whoever was parked.
+const RECENT: usize = 256;
+
 impl Shared {
     pub(super) fn replay(&self, restorer: &mut Restorer, record: Record) {
         match record {
             Record::Started(id) => restorer.start(id),
-            Record::Published { sequence, event } => self.keep(restorer.place(sequence, event)),
-            Record::Taken { category, ids } => self.forget(&category, &ids),
+            Record::Published { sequence, event } => {
+                let entry = restorer.place(sequence, event);
+                restorer.recent.push_back(entry);
+                let most = if self.options.delete_after_first_retrieval {
+                    RECENT
+                } else {
+                    0
+                };
+                self.keep_recent(restorer, most);
+            }
+            Record::Taken { category, ids } => self.forget(restorer, &category, &ids),
             Record::Refused(id) => restorer.refuse(id),
             Record::Ended(id) => restorer.end(id),
             Record::Damaged => restorer.damaged(),
@@ -38,7 +50,8 @@ impl Shared {
     }
 
     /// After the last record.
-    pub(super) fn settle_restored(&self) {
+    pub(super) fn settle_restored(&self, restorer: &mut Restorer) {
+        self.keep_recent(restorer, 0);
         for category in self.catalog.all() {
             let Some(mut state) = category.lock() else {
                 continue;
@@ -50,6 +63,15 @@ impl Shared {
                 self.catalog.remove_unused(&category);
             }
         }
+    }
+
+    /// Puts the events into their rings that were published last, all but the last few.
+    fn keep_recent(&self, restorer: &mut Restorer, all_but: usize) {
+        let surplus = restorer.recent.len().saturating_sub(all_but);
+        restorer
+            .recent
+            .drain(..surplus)
+            .for_each(|entry| self.keep(entry));
     }
 
     fn keep(&self, mut entry: Entry) {
@@ -64,7 +86,14 @@ impl Shared {
     }
 
     /// Lets go of events that an earlier run has handed out for good.
-    fn forget(&self, category: &str, ids: &[EventId]) {
+    fn forget(&self, restorer: &mut Restorer, category: &str, ids: &[EventId]) {
+        // One that was handed to whoever was parked never was in its ring, and has pushed out no other.
+        let delivered = |entry: &Entry| *ids == [entry.event.id()];
+        if let Some(at) = restorer.recent.iter().rposition(delivered) {
+            restorer.recent.remove(at);
+            return;
+        }
+        self.keep_recent(restorer, 0);
         let Some(category) = self.catalog.get(category) else {
             return;
         };

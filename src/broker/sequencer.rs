@@ -1,5 +1,6 @@
 //! [`Sequencer`]: gives every event its timestamp, its sequence number and its id, and tells where an id stands.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 
 use super::clock::Clock;
@@ -94,6 +95,10 @@ pub(crate) struct Restorer {
     sparse_to: u64,
     /// Something unreadable stands since the last event.
     damaged: bool,
+    /// When the newest of what was lost was published is not known yet: before what comes next.
+    undated: bool,
+    /// The events read last, which are not yet in their rings.
+    pub(super) recent: VecDeque<Entry>,
 }
 
 impl Restorer {
@@ -110,7 +115,6 @@ impl Restorer {
     /// The event's place in the order: its number in the log or, without, that of its id. Those that bring none are
     /// numbered as they come.
     pub(crate) fn place(&mut self, number: u64, event: Event) -> Entry {
-        self.timestamp = self.timestamp.max(event.timestamp());
         let own = event.id().parts();
         let number = match (number, own) {
             (0, Some((_, number))) => number,
@@ -127,6 +131,8 @@ impl Restorer {
             self.go_to(self.sequence + 1);
         }
         self.damaged = false;
+        self.date(event.timestamp());
+        self.timestamp = self.timestamp.max(event.timestamp());
         self.sequence += 1;
         if let (true, Some(span)) = (self.open, self.earlier.last_mut()) {
             span.last = self.sequence;
@@ -137,9 +143,13 @@ impl Restorer {
         }
     }
 
-    /// Something unreadable stands here. Where events have numbers, theirs tell whether one is missing.
+    /// Something unreadable stands here. Where events have numbers, theirs tell whether one is missing; but not where
+    /// others were let go of.
     pub(crate) fn damaged(&mut self) {
         self.damaged = true;
+        if self.sequence < self.sparse_to {
+            self.lose(self.sparse_to);
+        }
     }
 
     /// The numbers up to this position were given to events that nobody has seen.
@@ -190,11 +200,23 @@ impl Restorer {
         }
         self.sequence = sequence;
         if sequence > self.sparse_to {
-            let timestamp = self.timestamp;
-            self.lost(Lost {
-                sequence,
-                timestamp,
-            });
+            self.lose(sequence);
+        }
+    }
+
+    fn lose(&mut self, sequence: u64) {
+        let timestamp = self.timestamp;
+        self.lost(Lost {
+            sequence,
+            timestamp,
+        });
+        self.undated = true;
+    }
+
+    /// What was lost was published by then.
+    fn date(&mut self, timestamp: u64) {
+        if std::mem::take(&mut self.undated) {
+            self.lost.timestamp = self.lost.timestamp.max(timestamp);
         }
     }
 
@@ -203,6 +225,7 @@ impl Restorer {
         if self.open || self.damaged {
             self.go_to(self.sequence + 1);
         }
+        self.date(clock.now());
         let random = RandomState::new().hash_one(0);
         let newest_run = self.earlier.iter().map(|span| span.run.started()).max();
         let run = Run::new(clock.now().max(newest_run.unwrap_or(0) + 1), random);
@@ -433,13 +456,9 @@ mod tests {
         restorer.place(0, draft().stamp(9, EventId::new(second, 4)));
         let sequencer = restorer.finish(Clock::System, false);
         // Whoever has seen all that is left may yet have missed something, and whoever saw more has gone beyond it.
-        assert_eq!(
-            sequencer.lost(),
-            Lost {
-                sequence: 5,
-                timestamp: 9
-            }
-        );
+        assert_eq!(sequencer.lost().sequence, 5);
+        // When that was published nobody knows: by now.
+        assert!(sequencer.lost().timestamp > 1_700_000_000_000);
         assert!(sequencer.lost().after(Place::Sequence(4)));
         assert_eq!(
             sequencer.locate(EventId::new(second, 6)),

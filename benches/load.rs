@@ -1,0 +1,138 @@
+//! How fast a file is read back when a broker is opened, and how much memory that takes.
+//!
+//! ```text
+//! cargo bench --bench load
+//! ```
+//!
+//! Each load is one of a process of its own, so that its memory can be told; the file lies in a temporary folder, and in
+//! the system's cache once it has been written. Without `--bench`, as `cargo test --bench load` runs it, the files are
+//! small and the figures mean nothing.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use long_polling::{Broker, BrokerOptions, FilePersistorInfo};
+
+/// Loads of each file; the median is told.
+const ROUNDS: usize = 7;
+/// Tells a process that it is to load this file.
+const LOAD: &str = "LONG_POLLING_BENCH_LOAD";
+
+/// What a file holds.
+struct Shape {
+    name: &'static str,
+    events: u64,
+    categories: u64,
+    /// Bytes of an event's data.
+    data: usize,
+}
+
+const SHAPES: [Shape; 3] = [
+    Shape {
+        name: "1 KB of data",
+        events: 450_000,
+        categories: 1000,
+        data: 1000,
+    },
+    Shape {
+        name: "small events, 1,000 categories in turns",
+        events: 1_000_000,
+        categories: 1000,
+        data: 12,
+    },
+    Shape {
+        name: "small events, one category",
+        events: 1_000_000,
+        categories: 1,
+        data: 12,
+    },
+];
+
+fn main() {
+    if let Some(file) = std::env::var_os(LOAD) {
+        return load(file.as_ref());
+    }
+    let in_earnest = std::env::args().any(|argument| argument == "--bench");
+    for mut shape in SHAPES {
+        if !in_earnest {
+            shape.events /= 1000;
+        }
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("events.db");
+        fill(&file, &shape);
+        let bytes = std::fs::metadata(&file).expect("a file").len();
+        let rounds = if in_earnest { ROUNDS } else { 1 };
+        let mut loads: Vec<Loaded> = (0..rounds).map(|_| load_apart(&file)).collect();
+        loads.sort_by_key(|load| load.took);
+        let Loaded { took, .. } = loads[rounds / 2];
+        let memory = loads.iter().filter_map(|load| load.memory).max();
+        let memory = memory.map_or("an unknown size".to_owned(), |kib| {
+            format!("{} MiB", kib >> 10)
+        });
+        println!(
+            "{}: {} events, {} MB in {took:.0?}, {:.0} MB/s; at most {memory} of memory",
+            shape.name,
+            shape.events,
+            bytes / 1_000_000,
+            bytes as f64 / 1e6 / took.as_secs_f64()
+        );
+    }
+}
+
+fn open(file: &Path) -> Broker {
+    let info = FilePersistorInfo {
+        compact_from: None,
+        ..FilePersistorInfo::new(file)
+    };
+    Broker::open(BrokerOptions::default(), info).expect("a broker")
+}
+
+/// Has a broker write the file.
+fn fill(file: &Path, shape: &Shape) {
+    let broker = open(file);
+    let data = "x".repeat(shape.data - 2);
+    for number in 0..shape.events {
+        let category = format!("category {}", number % shape.categories);
+        broker.publish(&category, &data).expect("published");
+    }
+    broker.stop(Duration::from_secs(600)).expect("stopped");
+}
+
+struct Loaded {
+    took: Duration,
+    /// The most memory of the process, in KiB, where the system tells.
+    memory: Option<u64>,
+}
+
+fn load_apart(file: &Path) -> Loaded {
+    let program = std::env::current_exe().expect("this program");
+    let output = Command::new(program)
+        .env(LOAD, file)
+        .output()
+        .expect("a process");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut numbers = text.split_whitespace().map(str::parse::<u64>);
+    let took = numbers
+        .next()
+        .expect("a time")
+        .expect("a time in microseconds");
+    Loaded {
+        took: Duration::from_micros(took),
+        memory: numbers.next().and_then(Result::ok),
+    }
+}
+
+/// The process's part: prints how many microseconds the load took, and how many KiB of memory the process has had.
+fn load(file: &Path) {
+    let start = Instant::now();
+    let broker = open(file);
+    let took = start.elapsed();
+    assert_eq!(broker.statistics().store.damaged, 0);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let memory = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let memory = memory.unwrap_or_default().trim_end_matches("kB").trim();
+    println!("{} {memory}", took.as_micros());
+    // Not stopped in an orderly way: every load has the same file.
+    std::process::exit(0);
+}
