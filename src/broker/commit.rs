@@ -87,7 +87,8 @@ impl Commits {
             let _lead = Lead(self);
             while outcome.lock().is_none() && self.settle_first(shared, |_| true) {}
             // Whatever was kept together with it.
-            while self.settle_first(shared, |ticket| ticket <= shared.store.settled()) {}
+            let settled = shared.store.settled();
+            while self.settle_first(shared, |ticket| ticket <= settled) {}
         }
     }
 

@@ -105,6 +105,9 @@ impl Restorer {
     /// A run begins after this position.
     pub(crate) fn start(&mut self, id: EventId) {
         if let Some((run, sequence)) = id.parts() {
+            if sequence >= self.sparse_to {
+                self.pass_compacted();
+            }
             // Where the last run did not end, this one has left a number out.
             self.go_to(sequence);
             self.damaged = false;
@@ -166,6 +169,14 @@ impl Restorer {
         }
     }
 
+    /// All has been read that is left of what was compacted: the last numbers of it may have been let go of, too.
+    fn pass_compacted(&mut self) {
+        self.sequence = self.sequence.max(self.sparse_to);
+        if let (true, Some(span)) = (self.open, self.earlier.last_mut()) {
+            span.last = span.last.max(self.sparse_to);
+        }
+    }
+
     /// Events were lost, whatever their category.
     pub(crate) fn lost(&mut self, lost: Lost) {
         self.lost = self.lost.max(lost);
@@ -221,6 +232,7 @@ impl Restorer {
     }
 
     pub(crate) fn finish(mut self, clock: Clock, acknowledges: bool) -> Sequencer {
+        self.pass_compacted();
         // What a run that has not ended published last is not known, nor what is damaged.
         if self.open || self.damaged {
             self.go_to(self.sequence + 1);
@@ -488,6 +500,21 @@ mod tests {
         let mut restorer = ended(run, 3);
         restorer.end(EventId::new(run, 5));
         assert_eq!(restorer.finish(Clock::System, false).lost().sequence, 5);
+    }
+
+    #[test]
+    fn numbers_of_a_compacted_log_are_not_given_twice_where_the_last_were_let_go_of() {
+        let run = Run::new(1_700_000_000_000, 9);
+        let mut restorer = Restorer::default();
+        restorer.compacted(EventId::new(run, 5));
+        restorer.start(EventId::new(run, 0));
+        restorer.place(1, draft().stamp(1, EventId::new(run, 1)));
+        let sequencer = restorer.finish(Clock::System, false);
+        let last = sequencer.locate(EventId::new(run, 5));
+        assert_eq!(last, Placed::At(Place::Sequence(5)));
+        // It was killed, so one more may be lost.
+        assert_eq!(sequencer.lost().sequence, 6);
+        assert_eq!(stamped(&sequencer).sequence, 7);
     }
 
     #[test]
