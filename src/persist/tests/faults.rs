@@ -56,7 +56,8 @@ fn run(
                     wait_until(|| broker.statistics().store.failing.is_none());
                 }
             }
-            if durability == Durability::Acknowledged {
+            let refused = published.refused.contains(&number);
+            if durability == Durability::Acknowledged && (refused || number % 4 == 3) {
                 power_cut_keeps(&disk, category, published, ring, &context);
             }
         }
@@ -145,5 +146,43 @@ fn whichever_operation_fails_nothing_acknowledged_is_lost_and_publishing_goes_on
                 }
             }
         }
+    }
+}
+
+#[test]
+fn the_state_of_the_file_is_told_when_it_changes_and_by_a_callback_that_may_panic() {
+    for panics in [false, true] {
+        let (tell, told) = crossbeam_channel::unbounded();
+        let callback = StateCallback::new(move |state| {
+            tell.send(state.clone()).unwrap();
+            assert!(!panics, "a callback that panics");
+        });
+        let disk = FakeDisk::default();
+        let info = FilePersistorInfo {
+            on_change: Some(callback),
+            ..info(Durability::Acknowledged, None)
+        };
+        let broker = super::broker(&disk, RING, info).unwrap();
+        broker.publish("one", &1).unwrap();
+        assert!(told.is_empty());
+        let next = disk.operations() + 1;
+        let disk = disk.fail(next, Fault::Error(io::ErrorKind::StorageFull));
+        assert_eq!(
+            broker.publish("one", &2).unwrap_err().kind(),
+            ErrorKind::Busy
+        );
+        let FileState::Failing { reason } = told.recv_timeout(LIMIT).unwrap() else {
+            panic!("it fails");
+        };
+        assert_eq!(
+            reason,
+            io::Error::from(io::ErrorKind::StorageFull).to_string()
+        );
+        assert_eq!(told.recv_timeout(LIMIT).unwrap(), FileState::Working);
+        broker.publish("one", &3).unwrap();
+        assert_eq!(broker.statistics().store.failures, 1);
+        broker.stop(LIMIT).unwrap();
+        assert!(told.is_empty());
+        drop(disk);
     }
 }
