@@ -206,3 +206,31 @@ fn waiting_for_subscribers_to_park_sees_them_come_and_go() {
         assert_eq!(thread.join().unwrap().events().len(), 1);
     }
 }
+
+#[test]
+fn what_was_handed_out_and_would_have_expired_since_is_no_loss_to_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at(START);
+    let options = BrokerOptions {
+        delete_after_first_retrieval: true,
+        ..short_lived(HOUR)
+    };
+    let open = || testing::broker(options.clone(), file_in(&folder), &clock).unwrap();
+    let poll = |broker: &Broker, category: &str, cursor| {
+        let batch = broker.subscribe(category, cursor, Duration::ZERO).unwrap();
+        (batch.events().len(), batch.gap())
+    };
+    let broker = open();
+    let before = broker.subscribe("a", Cursor::Now, Duration::ZERO).unwrap();
+    let before = Cursor::LastId(before.last_id());
+    broker.publish("a", "taken").unwrap();
+    broker.publish("a", "taken with it").unwrap();
+    broker.publish("b", "left").unwrap();
+    assert_eq!(poll(&broker, "a", before), (2, false));
+    broker.stop(LIMIT).unwrap();
+
+    clock.advance(2 * HOUR);
+    let broker = open();
+    assert_eq!(poll(&broker, "a", before), (0, false));
+    assert_eq!(poll(&broker, "b", before), (0, true));
+}

@@ -23,28 +23,30 @@ impl Shared {
         removed
     }
 
-    pub(super) fn expire(&self, ring: &mut Ring) {
+    /// Loses what has expired by `now`, in Unix milliseconds.
+    pub(super) fn expire(&self, ring: &mut Ring, now: u64) {
         let Some(ttl) = self.options.event_ttl else {
             return;
         };
         let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        let before = self.sequencer.now().saturating_sub(ttl);
+        let before = now.saturating_sub(ttl);
         let removed = self.remove(ring, |ring| ring.expire(before));
         self.counters.lost(&self.counters.expired, removed);
     }
 
-    pub(super) fn sweep(&self) {
+    /// Loses what has expired by `now` in all categories.
+    pub(super) fn sweep(&self, now: u64) {
         let Some(ttl) = self.options.event_ttl else {
             return;
         };
         let pause = (ttl / 8).clamp(Duration::from_millis(100), Duration::from_secs(60));
-        self.next_sweep
-            .store(self.sequencer.now() + pause.as_millis() as u64, Relaxed);
+        let next = now.saturating_add(pause.as_millis() as u64);
+        self.next_sweep.store(next, Relaxed);
         for category in self.catalog.all() {
             let Some(mut state) = category.lock() else {
                 continue;
             };
-            self.expire(&mut state.ring);
+            self.expire(&mut state.ring, now);
             let unused = state.is_unused();
             drop(state);
             if unused {
@@ -65,10 +67,10 @@ impl Shared {
     ///
     /// One thread does so at a time, and whoever publishes past a limit meanwhile waits for it: so the limits are passed
     /// by no more than one event of each thread that publishes.
-    pub(super) fn evict(&self) {
+    pub(super) fn evict(&self, now: u64) {
         let _one = self.evicting.lock();
         // What has expired goes first; and another thread may have done all there was to do.
-        self.sweep();
+        self.sweep(now);
         if !self.is_over() {
             return;
         }

@@ -162,7 +162,7 @@ impl Broker {
         shared.settle_restored(&mut restorer);
         shared.sequencer = restorer.finish(clock, store.acknowledges());
         shared.store = store;
-        shared.sweep();
+        shared.sweep(shared.sequencer.now());
         let shared = Arc::new(shared);
         // Only what the store itself fills can be taken: nobody else has seen it.
         let _ = live.0.set(Arc::downgrade(&shared));
@@ -341,7 +341,7 @@ impl Broker {
     /// Lets go of events that have expired. Publishing does so now and then; this is for a broker that nobody publishes
     /// to.
     pub(crate) fn sweep(&self) {
-        self.0.sweep();
+        self.0.sweep(self.now());
     }
 }
 
@@ -460,11 +460,13 @@ impl Shared {
     /// What is done now and then, by those who publish.
     fn tidy(&self) {
         if self.is_over() {
-            self.evict();
+            self.evict(self.sequencer.now());
         }
-        if self.options.event_ttl.is_some() && self.sequencer.now() >= self.next_sweep.load(Relaxed)
-        {
-            self.sweep();
+        if self.options.event_ttl.is_some() {
+            let now = self.sequencer.now();
+            if now >= self.next_sweep.load(Relaxed) {
+                self.sweep(now);
+            }
         }
     }
 
@@ -473,9 +475,10 @@ impl Shared {
             self.occupied.fetch_add(1, Relaxed);
         }
         self.counters.added(entry.event.as_json().len());
+        let now = entry.event.timestamp();
         let removed = state.ring.push(entry, self.options.events_per_category);
         self.counters.lost(&self.counters.pushed_out, removed);
-        self.expire(&mut state.ring);
+        self.expire(&mut state.ring, now);
     }
 
     fn record(&self, record: Record) {

@@ -133,10 +133,11 @@ impl Shared {
                 categories: &categories,
                 states,
             };
-            locked
-                .states
-                .iter_mut()
-                .for_each(|state| self.expire(&mut state.ring));
+            if self.options.event_ttl.is_some() {
+                let now = self.sequencer.now();
+                let states = locked.states.iter_mut();
+                states.for_each(|state| self.expire(&mut state.ring, now));
+            }
             let done = work(&mut locked);
             let unused = locked
                 .states

@@ -74,14 +74,17 @@ impl Shared {
             .for_each(|entry| self.keep(entry));
     }
 
+    /// What expired or was evicted in the meantime did so by the time of the event, not of this start: else what was
+    /// handed out afterwards would count as lost.
     fn keep(&self, mut entry: Entry) {
         let name = entry.event.shared_category().clone();
+        let now = entry.event.timestamp();
         self.catalog.with(&name, |category, state| {
             entry.event.share_category(category.name());
             self.push(state, entry);
         });
         if self.is_over() {
-            self.evict();
+            self.evict(now);
         }
     }
 

@@ -98,12 +98,11 @@ impl Ring {
         self.lose(surplus)
     }
 
-    /// Loses the events with a timestamp before this one, in Unix milliseconds.
+    /// Loses the oldest events as far as their timestamps are before this one, in Unix milliseconds.
     pub(crate) fn expire(&mut self, before: u64) -> Removed {
-        let expired = self
-            .entries
-            .partition_point(|entry| entry.event.timestamp() < before);
-        self.lose(expired)
+        let oldest = self.entries.iter();
+        let expired = oldest.take_while(|entry| entry.event.timestamp() < before);
+        self.lose(expired.count())
     }
 
     /// Loses the `count` oldest events.
