@@ -9,11 +9,11 @@
 //! ```
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::broker::Lost;
 use crate::event::Event;
@@ -29,8 +29,14 @@ mod line;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Record {
-    /// A run of a broker began, with this position before its first event.
-    Started(EventId),
+    /// A run of a broker began.
+    Started {
+        /// The position before its first event.
+        position: EventId,
+        /// Nobody sees an event of it before it is [kept](crate::Store::acknowledges): a run that did not end has lost
+        /// nothing of which anybody knew.
+        acknowledges: bool,
+    },
     /// An event was published.
     Published {
         /// Its place in the publish order of the whole broker, without holes; 0 where it is not known, in a file of
@@ -49,7 +55,8 @@ pub enum Record {
     /// Events after the last one recorded, up to this position, could not be kept: their publishers were told so, and no
     /// subscriber has seen them. A store says this in their place.
     Refused(EventId),
-    /// The run ended, with this position after its last event. Without it, the end of the run may have been lost.
+    /// The run ended, with this position after its last event. Without it, the end of a run that does not acknowledge may
+    /// have been lost.
     Ended(EventId),
     /// Something that could not be read stood here: an event, perhaps.
     Damaged,
@@ -79,6 +86,7 @@ pub struct Forgotten {
 }
 
 const STARTED: &str = "started";
+const ACKNOWLEDGES: &str = "acknowledges";
 const TAKEN: &str = "taken";
 const REFUSED: &str = "refused";
 const ENDED: &str = "ended";
@@ -109,8 +117,7 @@ impl Record {
 
     /// Reads a line, with or without its line break; `None` for a blank one, such as golongpoll's first.
     ///
-    /// A line without a checksum is accepted where it is golongpoll's, or of any other program that adds no members of
-    /// ours.
+    /// A line without a checksum is accepted where it has golongpoll's four members and no others.
     ///
     /// # Errors
     ///
@@ -128,7 +135,14 @@ impl Record {
                 line::push_event(buffer, *sequence, event);
                 return line::seal(buffer, start, line::OBJECT);
             }
-            Record::Started(id) => push_texts(buffer, STARTED, [text_of(*id)]),
+            Record::Started {
+                position,
+                acknowledges,
+            } => {
+                let level = acknowledges.then_some(Cow::from(ACKNOWLEDGES));
+                let texts = std::iter::once(text_of(*position)).chain(level);
+                push_texts(buffer, STARTED, texts);
+            }
             Record::Ended(id) => push_texts(buffer, ENDED, [text_of(*id)]),
             Record::Refused(id) => push_texts(buffer, REFUSED, [text_of(*id)]),
             Record::Compacted(id) => push_texts(buffer, COMPACTED, [text_of(*id)]),
@@ -177,6 +191,7 @@ impl Record {
             Record::Taken { category, ids } => MARK + 6 * category.len() + 39 * ids.len(),
             Record::Lost { category, .. } => MARK + 6 * category.len() + 46,
             Record::Forgotten(Forgotten { lines, .. }) => MARK + 24 + 48 * lines.len(),
+            Record::Started { .. } => MARK + 39 + ACKNOWLEDGES.len() + 3,
             _ => MARK + 39,
         }
     }
@@ -190,11 +205,11 @@ impl Record {
         let parsed = match line::open(line)? {
             line::Opened::Sealed(sealed) if line[0] == b'{' => match line::event(sealed) {
                 Some((sequence, event)) => Ok(Record::Published { sequence, event }),
-                None => event(line, true),
+                None => sealed_event(line),
             },
-            line::Opened::Plain if line[0] == b'{' => event(line, false),
-            line::Opened::Sealed(_) => mark(line, 1),
-            line::Opened::Plain => mark(line, 0),
+            line::Opened::Sealed(_) => mark(line),
+            line::Opened::Plain if line[0] == b'{' => plain_event(line),
+            line::Opened::Plain => Err("neither an event nor sealed by a checksum".into()),
         };
         // serde's messages quote the value that is wrong, however long it is.
         parsed
@@ -221,38 +236,41 @@ fn push_texts<'a>(buffer: &mut Vec<u8>, what: &str, texts: impl IntoIterator<Ite
     buffer.extend_from_slice(array.as_bytes());
 }
 
-/// An event's members in any order, as other programs may write them.
-fn event(line: &[u8], sealed: bool) -> Result<Record, String> {
+/// An event's members in any order, as other programs may write them, with a checksum that fits.
+fn sealed_event(line: &[u8]) -> Result<Record, String> {
     #[derive(Deserialize)]
     struct Ours {
         #[serde(default)]
-        sequence: Option<u64>,
-        #[serde(default)]
-        crc: Option<serde::de::IgnoredAny>,
+        sequence: u64,
     }
-    let wrong = |error: serde_json::Error| error.to_string();
-    let Ours { sequence, crc } = serde_json::from_slice(line).map_err(wrong)?;
-    // Where members of ours are, there was a checksum.
-    if !sealed && (sequence.is_some() || crc.is_some()) {
-        return Err("the checksum is damaged".into());
-    }
-    let event: Event = serde_json::from_slice(line).map_err(wrong)?;
-    // However many of their names are damaged.
-    if !sealed && event.id().parts().is_some() {
-        let members: HashMap<Cow<'_, str>, serde::de::IgnoredAny> =
-            serde_json::from_slice(line).map_err(wrong)?;
-        if members.len() > 4 {
-            return Err("the checksum is damaged".into());
-        }
-    }
-    Ok(Record::Published {
-        sequence: sequence.unwrap_or(0),
-        event,
-    })
+    let Ours { sequence } = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let event = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    Ok(Record::Published { sequence, event })
 }
 
-/// An array of texts, the last of which are not part of what it says.
-fn mark(line: &[u8], after: usize) -> Result<Record, String> {
+/// golongpoll's members in any order. Where there is any other, there was a checksum, however many names are damaged.
+fn plain_event(line: &[u8]) -> Result<Record, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Golongpolls {
+        #[serde(rename = "timestamp")]
+        _timestamp: IgnoredAny,
+        #[serde(rename = "category")]
+        _category: IgnoredAny,
+        #[serde(rename = "data")]
+        _data: IgnoredAny,
+        #[serde(rename = "id")]
+        _id: IgnoredAny,
+    }
+    let _: Golongpolls =
+        serde_json::from_slice(line).map_err(|error| format!("no checksum, and {error}"))?;
+    let event = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let sequence = 0;
+    Ok(Record::Published { sequence, event })
+}
+
+/// An array of texts, the last of which is the checksum.
+fn mark(line: &[u8]) -> Result<Record, String> {
     #[derive(Deserialize)]
     struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
     let texts: Vec<Text<'_>> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
@@ -265,8 +283,13 @@ fn mark(line: &[u8], after: usize) -> Result<Record, String> {
         text.parse::<u64>()
             .map_err(|error| format!("{text:?}: {error}"))
     };
-    match &texts[..texts.len().saturating_sub(after)] {
-        [STARTED, position] => Ok(Record::Started(id(position)?)),
+    match &texts[..texts.len().saturating_sub(1)] {
+        [STARTED, position, level @ ..] if matches!(level, [] | [ACKNOWLEDGES]) => {
+            Ok(Record::Started {
+                position: id(position)?,
+                acknowledges: !level.is_empty(),
+            })
+        }
         [REFUSED, position] => Ok(Record::Refused(id(position)?)),
         [ENDED, position] => Ok(Record::Ended(id(position)?)),
         [COMPACTED, position] => Ok(Record::Compacted(id(position)?)),

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use fastrand::Rng;
 use long_polling::{Broker, BrokerOptions, Cursor, Event, FilePersistorInfo, Record};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -84,10 +85,16 @@ fn a_file_cut_at_any_byte_of_its_last_records_loses_only_the_one_that_was_cut() 
     }
 }
 
+fn random() -> Rng {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    Rng::with_seed(seed)
+}
+
 /// Flips so many bits, each at random.
-fn flip(bytes: &mut [u8], count: usize) {
+fn flip(bytes: &mut [u8], count: usize, random: &mut Rng) {
     for _ in 0..count {
-        let bit = fastrand::usize(..8 * bytes.len());
+        let bit = random.usize(..8 * bytes.len());
         bytes[bit / 8] ^= 1 << (bit % 8);
     }
 }
@@ -96,9 +103,10 @@ fn flip(bytes: &mut [u8], count: usize) {
 fn ten_thousand_flipped_bits_change_no_event() {
     let folder = tempfile::tempdir().unwrap();
     let (bytes, events) = written(&folder.path().join("events.db"));
+    let mut random = random();
     for round in 0..10_000 {
         let mut flipped = bytes.clone();
-        flip(&mut flipped, 1 + round % 3 * 10);
+        flip(&mut flipped, 1 + round % 3 * 10, &mut random);
         for line in flipped.split(|byte| *byte == b'\n') {
             if let Ok(Some(Record::Published { event, .. })) = Record::from_line(line) {
                 assert!(events.contains(&event), "{event}");
@@ -112,9 +120,10 @@ fn a_broker_with_a_damaged_file_serves_what_is_left_and_tells_of_the_rest() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.db");
     let (bytes, events) = written(&file);
+    let mut random = random();
     for round in 0..300 {
         let mut flipped = bytes.clone();
-        flip(&mut flipped, 1 + round % 4);
+        flip(&mut flipped, 1 + round % 4, &mut random);
         fs::write(&file, &flipped).unwrap();
         let broker = open(&file);
         let (now, _) = held(&broker, Cursor::Oldest);

@@ -61,7 +61,11 @@ impl Shared {
             while let Some(entry) = entries.next_if(|entry| entry.sequence < first) {
                 records.push(published(entry));
             }
-            records.push(Record::Started(span.start()));
+            records.push(Record::Started {
+                position: span.start(),
+                // Of earlier runs, what is missing is told already.
+                acknowledges: self.store.acknowledges(),
+            });
             let Some(end) = span.end() else { continue };
             while let Some(entry) = entries.next_if(|entry| entry.sequence <= span.last) {
                 records.push(published(entry));

@@ -166,7 +166,10 @@ impl Broker {
         let shared = Arc::new(shared);
         // Only what the store itself fills can be taken: nobody else has seen it.
         let _ = live.0.set(Arc::downgrade(&shared));
-        let started = Record::Started(shared.sequencer.end());
+        let started = Record::Started {
+            position: shared.sequencer.end(),
+            acknowledges: shared.store.acknowledges(),
+        };
         // That a run began is kept before anybody can see an event of it. Where the disk fails, it comes before them.
         if let Err(error) = shared
             .store

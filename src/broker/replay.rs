@@ -12,7 +12,10 @@ const RECENT: usize = 256;
 impl Shared {
     pub(super) fn replay(&self, restorer: &mut Restorer, record: Record) {
         match record {
-            Record::Started(id) => restorer.start(id),
+            Record::Started {
+                position,
+                acknowledges,
+            } => restorer.start(position, acknowledges),
             Record::Published { sequence, event } => {
                 let entry = restorer.place(sequence, event);
                 restorer.recent.push_back(entry);

@@ -82,12 +82,14 @@ pub(crate) enum Placed {
 /// Reads back what a file tells, oldest first, before the first new event is stamped.
 ///
 /// Sequence numbers have no holes but where something is missing. A run that did not say how it ended may have lost its
-/// last events: a number is left out for them, which counts as a lost event.
+/// last events, unless it acknowledged each: a number is left out for them, which counts as a lost event.
 #[derive(Default)]
 pub(crate) struct Restorer {
     earlier: Vec<Span>,
     /// The last of `earlier` has not ended.
     open: bool,
+    /// The last of `earlier` showed no event before it was kept.
+    acknowledges: bool,
     sequence: u64,
     timestamp: u64,
     lost: Lost,
@@ -103,7 +105,7 @@ pub(crate) struct Restorer {
 
 impl Restorer {
     /// A run begins after this position.
-    pub(crate) fn start(&mut self, id: EventId) {
+    pub(crate) fn start(&mut self, id: EventId, acknowledges: bool) {
         if let Some((run, sequence)) = id.parts() {
             if sequence >= self.sparse_to {
                 self.pass_compacted();
@@ -112,6 +114,7 @@ impl Restorer {
             self.go_to(sequence);
             self.damaged = false;
             self.open(run);
+            self.acknowledges = acknowledges;
         }
     }
 
@@ -201,7 +204,7 @@ impl Restorer {
             over: true,
         };
         self.earlier.push(span);
-        self.open = true;
+        (self.open, self.acknowledges) = (true, false);
     }
 
     /// The numbers up to this one are missing.
@@ -234,7 +237,7 @@ impl Restorer {
     pub(crate) fn finish(mut self, clock: Clock, acknowledges: bool) -> Sequencer {
         self.pass_compacted();
         // What a run that has not ended published last is not known, nor what is damaged.
-        if self.open || self.damaged {
+        if (self.open && !self.acknowledges) || self.damaged {
             self.go_to(self.sequence + 1);
         }
         self.date(clock.now());
@@ -388,7 +391,7 @@ mod tests {
     /// A file of a run that published so many events and ended.
     fn ended(run: Run, events: u64) -> Restorer {
         let mut restorer = Restorer::default();
-        restorer.start(EventId::new(run, 0));
+        restorer.start(EventId::new(run, 0), false);
         for number in 1..=events {
             restorer.place(0, draft().stamp(number, EventId::new(run, number)));
         }
@@ -444,7 +447,7 @@ mod tests {
             Run::new(1_700_000_000_001, 9),
         );
         let mut restorer = ended(first, 3);
-        restorer.start(EventId::new(second, 3));
+        restorer.start(EventId::new(second, 3), false);
         restorer.end(EventId::new(second, 3));
         let sequencer = restorer.finish(Clock::System, false);
         assert_eq!(
@@ -464,7 +467,7 @@ mod tests {
             Run::new(1_700_000_000_001, 9),
         );
         let mut restorer = ended(first, 3);
-        restorer.start(EventId::new(second, 3));
+        restorer.start(EventId::new(second, 3), false);
         restorer.place(0, draft().stamp(9, EventId::new(second, 4)));
         let sequencer = restorer.finish(Clock::System, false);
         // Whoever has seen all that is left may yet have missed something, and whoever saw more has gone beyond it.
@@ -481,10 +484,31 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_acknowledged_has_lost_nothing_of_which_anybody_knew() {
+        let (first, second) = (
+            Run::new(1_700_000_000_000, 9),
+            Run::new(1_700_000_000_001, 9),
+        );
+        let mut restorer = Restorer::default();
+        restorer.start(EventId::new(first, 0), true);
+        restorer.place(0, draft().stamp(9, EventId::new(first, 1)));
+        restorer.start(EventId::new(second, 1), true);
+        restorer.place(0, draft().stamp(9, EventId::new(second, 2)));
+        let sequencer = restorer.finish(Clock::System, true);
+        assert_eq!(sequencer.lost(), Lost::default());
+        assert_eq!(stamped(&sequencer).sequence, 3);
+        // But where something of it is damaged, it may have been known.
+        let mut restorer = Restorer::default();
+        restorer.start(EventId::new(first, 0), true);
+        restorer.damaged();
+        assert_eq!(restorer.finish(Clock::System, true).lost().sequence, 1);
+    }
+
+    #[test]
     fn a_number_that_is_missing_in_the_file_is_a_lost_event() {
         let run = Run::new(1_700_000_000_000, 9);
         let mut restorer = Restorer::default();
-        restorer.start(EventId::new(run, 0));
+        restorer.start(EventId::new(run, 0), false);
         for number in [1, 2, 4] {
             restorer.place(0, draft().stamp(number, EventId::new(run, number)));
         }
@@ -507,7 +531,7 @@ mod tests {
         let run = Run::new(1_700_000_000_000, 9);
         let mut restorer = Restorer::default();
         restorer.compacted(EventId::new(run, 5));
-        restorer.start(EventId::new(run, 0));
+        restorer.start(EventId::new(run, 0), false);
         restorer.place(1, draft().stamp(1, EventId::new(run, 1)));
         let sequencer = restorer.finish(Clock::System, false);
         let last = sequencer.locate(EventId::new(run, 5));

@@ -106,8 +106,10 @@ impl<D: Disk> Flusher<D> {
             stopped,
         } = taken;
         // A run begins after all events that the file has from before.
-        if let Some(Record::Started(id)) = records.first() {
-            self.reached = id.parts().map_or(self.reached, |(_, sequence)| sequence);
+        if let Some(Record::Started { position, .. }) = records.first() {
+            self.reached = position
+                .parts()
+                .map_or(self.reached, |(_, sequence)| sequence);
         }
         let mut last_try = false;
         while let Err(error) = self.attempt(&mut records) {

@@ -77,9 +77,10 @@ pub enum Durability {
     /// A publish returns, and its subscribers are woken, when the event is on the disk (`fdatasync`): neither a killed
     /// process nor a power cut loses an event of which anybody knows. Those who publish at the same time share one sync,
     /// so that the disk's syncs per second do not limit the events per second. Where the disk fails, publishes are
-    /// refused.
+    /// refused. After a crash nobody is told of a gap, unless something of the file was damaged.
     ///
-    /// That an event was deleted by its retrieval
+    /// An event whose publisher was told that it is refused may yet be there after a power cut, where that came before
+    /// the disk has taken it back. That an event was deleted by its retrieval
     /// ([`delete_after_first_retrieval`](crate::BrokerOptions::delete_after_first_retrieval)) is written without anyone
     /// waiting for it: after a crash it may be there again.
     Acknowledged,

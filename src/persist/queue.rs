@@ -38,6 +38,8 @@ struct State {
     records: Vec<Record>,
     /// Bytes of `records`.
     waiting_bytes: usize,
+    /// When the first of `records` came.
+    waiting_since: Option<Instant>,
     /// Bytes of those that the flusher has taken and not yet written.
     taken_bytes: usize,
     /// How many of `records` are events, and of those that the flusher has taken and not yet settled.
@@ -92,6 +94,7 @@ impl State {
     fn take(&mut self) -> Taken {
         self.urgent = false;
         self.nudged = false;
+        self.waiting_since = None;
         self.taken_bytes += std::mem::take(&mut self.waiting_bytes);
         self.taken_events += std::mem::take(&mut self.waiting_events);
         Taken {
@@ -166,6 +169,9 @@ impl Queue {
         state.waiting_events += u64::from(record.event().is_some());
         state.records.push(record);
         let before = state.waiting_bytes;
+        if before == 0 {
+            state.waiting_since = Some(Instant::now());
+        }
         state.waiting_bytes += bytes;
         state.appended += 1;
         let ticket = state.appended;
@@ -228,8 +234,8 @@ impl Queue {
         while idle(&state) {
             self.work.wait(&mut state);
         }
-        let now = Instant::now();
-        let deadline = now.checked_add(self.limits.period);
+        let since = state.waiting_since.unwrap_or_else(Instant::now);
+        let deadline = since.checked_add(self.limits.period);
         let due = |state: &State| {
             state.urgent
                 || state.nudged

@@ -26,7 +26,14 @@ fn records() -> Vec<Record> {
         timestamp: u64::MAX,
     };
     vec![
-        Record::Started(id),
+        Record::Started {
+            position: id,
+            acknowledges: false,
+        },
+        Record::Started {
+            position: id,
+            acknowledges: true,
+        },
         published(7, event),
         published(u64::MAX, odd_event),
         Record::Taken {
@@ -108,23 +115,37 @@ fn a_line_cut_anywhere_is_refused() {
 }
 
 #[test]
-fn members_may_stand_in_any_order_and_others_among_them() {
-    let line = br#" {"id":"d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60","x":[{}],"data":null,"category":"c","timestamp":3} "#;
-    let Ok(Some(Record::Published { sequence, event })) = Record::parse(line) else {
-        panic!("no event");
-    };
-    assert_eq!(
-        (sequence, event.timestamp(), event.category(), event.data()),
-        (0, 3, "c", "null")
-    );
+fn members_may_stand_in_any_order_and_with_a_checksum_others_among_them() {
+    let members =
+        r#""id":"d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60","data":null,"category":"c","timestamp":3"#;
+    let mut sealed = format!(r#"{{"x":[{{}}],{members},"sequence":7"#).into_bytes();
+    line::seal(&mut sealed, 0, line::OBJECT);
+    for (line, number) in [(format!(" {{ {members} }} ").into_bytes(), 0), (sealed, 7)] {
+        let Ok(Some(Record::Published { sequence, event })) = Record::parse(&line) else {
+            panic!("no event");
+        };
+        assert_eq!(
+            (sequence, event.timestamp(), event.category(), event.data()),
+            (number, 3, "c", "null")
+        );
+    }
 }
 
 #[test]
-fn members_of_ours_need_their_checksum() {
-    let line = published(9, event(7, "x")).to_line();
+fn whatever_golongpoll_does_not_write_needs_a_checksum() {
+    let event = event(7, "x");
+    let line = published(9, event.clone()).to_line();
+    assert!(Record::parse(event.as_json().as_bytes()).is_ok());
     let (before, _) = line.rsplit_once(r#","crc""#).unwrap();
     assert!(Record::parse(format!("{before}}}").as_bytes()).is_err());
-    assert!(Record::parse(line.replace("crc", "crd").as_bytes()).is_err());
+    // Even where the names of ours and what makes the id one of ours are damaged.
+    let id = event.id().to_string();
+    let damaged = line.replace("crc", "crd").replace("sequence", "sequencf");
+    let foreign = "d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60";
+    assert!(Record::parse(damaged.replace(&id, foreign).as_bytes()).is_err());
+    let ended = Record::Ended(event.id()).to_line();
+    let (before, _) = ended.rsplit_once(r#","crc"#).unwrap();
+    assert!(Record::parse(format!("{before}]").as_bytes()).is_err());
 }
 
 #[test]
