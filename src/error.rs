@@ -57,7 +57,17 @@ pub enum ErrorKind {
 }
 
 impl Error {
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    /// An error for a program's own part of this crate, such as a [`Store`](crate::Store). The message says what is wrong
+    /// and what to do.
+    ///
+    /// ```
+    /// use long_polling::{Error, ErrorKind};
+    ///
+    /// let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+    /// let error = Error::new(ErrorKind::Busy, "the event could not be kept; try again").because(full);
+    /// assert_eq!(error.to_string(), "the event could not be kept; try again: no storage space");
+    /// ```
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Error(Box::new(Inner {
             kind,
             message: message.into(),
@@ -76,7 +86,7 @@ impl Error {
     }
 
     /// Adds the error that caused this one; the message goes on with its words.
-    pub(crate) fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let source = source.into();
         self.0.message = format!("{}: {source}", self.0.message);
         self.0.source = Some(source);

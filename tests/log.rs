@@ -84,6 +84,58 @@ fn golongpolls_file_is_read_completely_made_smaller_and_read_again() {
     assert!(!events(&broker, "d", Cursor::LastId(last)).1);
 }
 
+/// golongpoll's reader stops at a line of more than 64 KiB.
+#[test]
+fn no_line_of_ours_is_too_long_for_golongpoll_but_that_of_an_event_that_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = BrokerOptions {
+        events_per_category: 5000,
+        max_categories: 1,
+        delete_after_first_retrieval: true,
+        ..BrokerOptions::default()
+    };
+    let info = FilePersistorInfo {
+        compact_from: Some(1),
+        ..FilePersistorInfo::new(folder.path().join("events.db"))
+    };
+    let most = |kind: &str| {
+        let text = fs::read_to_string(&info.file_name).unwrap();
+        let lines = text.lines().filter(|line| line.contains(kind));
+        lines.map(str::len).max().unwrap_or(0)
+    };
+    let name = "c".repeat(1024);
+    let broker = Broker::open(options.clone(), info.clone()).unwrap();
+    let start = broker.subscribe(name.as_str(), Cursor::Now, Duration::ZERO);
+    let start = Cursor::LastId(start.unwrap().last_id());
+    for number in 0..2500 {
+        broker.publish(&name, &number).unwrap();
+    }
+    let (taken, _) = events(&broker, &name, start);
+    broker.stop(LIMIT).unwrap();
+    assert!(taken.len() == 2500 && most("taken") < 64 << 10 && most("taken") > 20_000);
+    let broker = Broker::open(options.clone(), info.clone()).unwrap();
+    assert_eq!(events(&broker, &name, start), (vec![], false));
+
+    // Each of these pushes out the one before, which leaves a word about what was lost.
+    let mut number = 0;
+    let mut rewritten = 0;
+    until("made smaller with all that was lost", || {
+        for _ in 0..4000 {
+            number += 1;
+            broker.publish(&number.to_string(), "x").unwrap();
+        }
+        until("written", || broker.statistics().store.pending == 0);
+        let before = std::mem::replace(&mut rewritten, broker.statistics().store.rewritten);
+        number > 10_000 && rewritten > before
+    });
+    broker.stop(LIMIT).unwrap();
+    assert!(
+        most("forgotten") < 64 << 10 && most("forgotten") > 20_000,
+        "{}",
+        most("forgotten")
+    );
+}
+
 #[test]
 fn a_file_stays_in_proportion_to_what_is_held_while_many_publish() {
     let folder = tempfile::tempdir().unwrap();
@@ -226,8 +278,7 @@ struct State {
 }
 
 fn busy() -> Error {
-    // An error of the crate's own kind, as any store can have one.
-    Record::from_line("[").unwrap_err()
+    Error::new(ErrorKind::Busy, "told to fail")
 }
 
 impl Store for Own {
@@ -280,7 +331,11 @@ fn a_store_of_ones_own_that_fails_refuses_what_it_could_not_keep() {
         let broker = Broker::with_store(BrokerOptions::default(), store.clone()).unwrap();
         let first = broker.publish("c", &1).unwrap();
         store.0.lock().unwrap().append_fails = true;
-        assert!(broker.publish("c", &2).is_err());
+        let refused = broker.publish("c", &2).unwrap_err();
+        assert_eq!(
+            (refused.kind(), refused.to_string()),
+            (ErrorKind::Busy, "told to fail".into())
+        );
         store.0.lock().unwrap().append_fails = false;
         store.0.lock().unwrap().flush_fails = acknowledges;
         assert_eq!(broker.publish("c", &3).is_err(), acknowledges);

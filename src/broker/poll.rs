@@ -18,6 +18,9 @@ use crate::position::Cursor;
 use crate::record::Record;
 use crate::wire::Categories;
 
+/// The most ids of one record: golongpoll stops at a line of more than 64 KiB.
+const MAX_TAKEN: usize = 1000;
+
 /// What a poll does where there is nothing yet, and whether it counts as a retrieval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
@@ -278,9 +281,13 @@ impl Shared {
         };
         let removed = self.remove(ring, |ring| ring.take(place, last));
         self.counters.removed(removed);
-        let ids = handed_out.iter().map(Event::id).collect();
-        let category = first.shared_category().clone();
-        self.record(Record::Taken { category, ids });
+        let category = first.shared_category();
+        for events in handed_out.chunks(MAX_TAKEN) {
+            self.record(Record::Taken {
+                category: category.clone(),
+                ids: events.iter().map(Event::id).collect(),
+            });
+        }
     }
 
     fn count_answered(&self, batch: &Batch) {

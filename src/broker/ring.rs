@@ -1,6 +1,6 @@
 //! [`Ring`]: the newest events of one category, and what it has to say about those that it no longer holds.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use crate::event::Event;
 use crate::position::EventId;
@@ -180,14 +180,22 @@ impl Ring {
     /// Takes these events out: handed out, not lost.
     pub(crate) fn remove(&mut self, ids: &[EventId]) -> Removed {
         let mut removed = Removed::default();
-        self.entries.retain(|entry| {
-            let keep = !ids.contains(&entry.event.id());
-            if !keep {
+        let mut wanted: HashSet<EventId> = ids.iter().copied().collect();
+        let mut kept = Vec::new();
+        // Most often these are the oldest.
+        while !wanted.is_empty()
+            && let Some(entry) = self.entries.pop_front()
+        {
+            if wanted.remove(&entry.event.id()) {
                 removed.events += 1;
                 removed.bytes += entry.event.as_json().len();
+            } else {
+                kept.push(entry);
             }
-            keep
-        });
+        }
+        for entry in kept.into_iter().rev() {
+            self.entries.push_front(entry);
+        }
         self.shrink();
         removed
     }
