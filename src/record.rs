@@ -49,6 +49,9 @@ pub enum Record {
     Taken {
         /// The category.
         category: Arc<str>,
+        /// The position after the newest event that could be seen then. Those of the events that come after it were handed
+        /// to whoever was parked, and never took anybody's place in the ring buffer.
+        seen: EventId,
         /// The ids of the events.
         ids: Vec<EventId>,
     },
@@ -146,13 +149,14 @@ impl Record {
             Record::Ended(id) => push_texts(buffer, ENDED, [text_of(*id)]),
             Record::Refused(id) => push_texts(buffer, REFUSED, [text_of(*id)]),
             Record::Compacted(id) => push_texts(buffer, COMPACTED, [text_of(*id)]),
-            Record::Taken { category, ids } => {
+            Record::Taken {
+                category,
+                seen,
+                ids,
+            } => {
                 let ids = ids.iter().map(|id| text_of(*id));
-                push_texts(
-                    buffer,
-                    TAKEN,
-                    std::iter::once(Cow::from(&**category)).chain(ids),
-                );
+                let first = [Cow::from(&**category), text_of(*seen)];
+                push_texts(buffer, TAKEN, first.into_iter().chain(ids));
             }
             Record::Lost {
                 category,
@@ -188,7 +192,7 @@ impl Record {
         const MARK: usize = 32;
         match self {
             Record::Published { event, .. } => event_line_len(event.as_json().len()),
-            Record::Taken { category, ids } => MARK + 6 * category.len() + 39 * ids.len(),
+            Record::Taken { category, ids, .. } => MARK + 6 * category.len() + 39 * (1 + ids.len()),
             Record::Lost { category, .. } => MARK + 6 * category.len() + 46,
             Record::Forgotten(Forgotten { lines, .. }) => MARK + 24 + 48 * lines.len(),
             Record::Started { .. } => MARK + 39 + ACKNOWLEDGES.len() + 3,
@@ -294,8 +298,9 @@ fn mark(line: &[u8]) -> Result<Record, String> {
         [ENDED, position] => Ok(Record::Ended(id(position)?)),
         [COMPACTED, position] => Ok(Record::Compacted(id(position)?)),
         [DAMAGED] => Ok(Record::Damaged),
-        [TAKEN, category, ids @ ..] => Ok(Record::Taken {
+        [TAKEN, category, seen, ids @ ..] => Ok(Record::Taken {
             category: (*category).into(),
+            seen: id(seen)?,
             ids: ids.iter().map(|text| id(text)).collect::<Result<_, _>>()?,
         }),
         [LOST, category, sequence, timestamp] => Ok(Record::Lost {

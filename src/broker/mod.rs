@@ -38,6 +38,7 @@ use crate::record::{Record, event_line_len};
 use crate::wire::{Categories, check_category};
 use catalog::{Catalog, State};
 use commit::Commits;
+use replay::Replay;
 use ring::Entry;
 use sequencer::{Restorer, Sequencer};
 use statistics::Counters;
@@ -154,13 +155,13 @@ impl Broker {
             next_sweep: AtomicU64::new(0),
             options,
         };
-        let mut restorer = Restorer::default();
+        let mut replay = Replay::default();
         let live = Live::default();
         store.start(live.clone(), &mut |record| {
-            shared.replay(&mut restorer, record)
+            shared.replay(&mut replay, record)
         })?;
-        shared.settle_restored(&mut restorer);
-        shared.sequencer = restorer.finish(clock, store.acknowledges());
+        shared.settle_restored(&mut replay);
+        shared.sequencer = replay.restorer.finish(clock, store.acknowledges());
         shared.store = store;
         shared.sweep(shared.sequencer.now());
         let shared = Arc::new(shared);
@@ -450,9 +451,11 @@ impl Shared {
                 .filter(|waiter| waiter.offer(batch))
                 .count();
             if taken > 0 {
-                let category = entry.event.shared_category().clone();
-                let ids = vec![id];
-                self.record(Record::Taken { category, ids });
+                self.record(Record::Taken {
+                    category: entry.event.shared_category().clone(),
+                    seen: self.sequencer.position(entry.sequence - 1),
+                    ids: vec![id],
+                });
                 return Delivery::default();
             }
         }

@@ -282,9 +282,11 @@ impl Shared {
         let removed = self.remove(ring, |ring| ring.take(place, last));
         self.counters.removed(removed);
         let category = first.shared_category();
+        let seen = self.sequencer.newest().id;
         for events in handed_out.chunks(MAX_TAKEN) {
             self.record(Record::Taken {
                 category: category.clone(),
+                seen,
                 ids: events.iter().map(Event::id).collect(),
             });
         }

@@ -1,6 +1,5 @@
 //! [`Sequencer`]: gives every event its timestamp, its sequence number and its id, and tells where an id stands.
 
-use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 
 use super::clock::Clock;
@@ -99,8 +98,6 @@ pub(crate) struct Restorer {
     damaged: bool,
     /// When the newest of what was lost was published is not known yet: before what comes next.
     undated: bool,
-    /// The events read last, which are not yet in their rings.
-    pub(super) recent: VecDeque<Entry>,
 }
 
 impl Restorer {

@@ -38,6 +38,7 @@ fn records() -> Vec<Record> {
         published(u64::MAX, odd_event),
         Record::Taken {
             category: odd.clone(),
+            seen: id,
             ids: vec![id, EventId::from(0), EventId::from(u128::MAX)],
         },
         Record::Refused(id),

@@ -194,9 +194,7 @@ fn subscribe(
 impl Pair {
     fn new(options: BrokerOptions, with_file: bool) -> Self {
         let clock = ManualClock::at(START);
-        // That a deleted event stays deleted is not in the file.
-        let file =
-            (with_file && !options.delete_after_first_retrieval).then(|| TempDir::new().unwrap());
+        let file = with_file.then(|| TempDir::new().unwrap());
         let follower = |of| Follower {
             of,
             cursor: Cursor::Now,

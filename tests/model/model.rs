@@ -20,6 +20,9 @@ pub(crate) struct Published {
     /// Bytes of its JSON.
     pub(crate) size: usize,
     pub(crate) fate: Fate,
+    /// How many events had been published when it was handed out and deleted by that: one handed to whoever was parked
+    /// does not count itself.
+    consumed_after: Option<usize>,
 }
 
 /// Where a poll starts.
@@ -84,6 +87,7 @@ impl Model {
             timestamp,
             size: json.len(),
             fate: Fate::Consumed,
+            consumed_after: deleted.then_some(self.events.len()),
         });
         self.expire();
         if !deleted {
@@ -137,10 +141,14 @@ impl Model {
     }
 
     fn expire(&mut self) {
+        self.expire_by(self.now());
+    }
+
+    fn expire_by(&mut self, now: u64) {
         let Some(ttl) = self.options.event_ttl else {
             return;
         };
-        let before = self.now() - ttl.as_millis() as u64;
+        let before = now - ttl.as_millis() as u64;
         for event in &mut self.events {
             if event.fate == Fate::Held && event.timestamp < before {
                 event.fate = Fate::Lost;
@@ -203,9 +211,11 @@ impl Model {
         let whole = count == there.len();
         there.truncate(count);
         if self.options.delete_after_first_retrieval {
-            there
-                .iter()
-                .for_each(|number| self.events[*number].fate = Fate::Consumed);
+            let count = self.events.len();
+            for number in &there {
+                self.events[*number].fate = Fate::Consumed;
+                self.events[*number].consumed_after = Some(count);
+            }
         }
         Answer {
             gap: unplaced || !lost.is_empty(),
@@ -249,14 +259,19 @@ impl Model {
         for event in &mut self.events {
             event.fate = Fate::Lost;
         }
-        // While the file is read, the clock alone says what time it is.
-        let before = self
-            .options
-            .event_ttl
-            .map(|ttl| self.clock - ttl.as_millis() as u64);
+        // All that happened to the events happens again when it did, but for what expired by a clock that was set back
+        // afterwards.
         for number in self.known_from..self.events.len() {
-            if before.is_none_or(|before| self.events[number].timestamp >= before) {
+            self.expire_by(self.events[number].timestamp);
+            if self.events[number].consumed_after == Some(number) {
+                self.events[number].fate = Fate::Consumed;
+            } else {
                 self.hold(number);
+            }
+            for event in &mut self.events[self.known_from..=number] {
+                if event.consumed_after == Some(number + 1) && event.fate == Fate::Held {
+                    event.fate = Fate::Consumed;
+                }
             }
         }
         self.expire();
