@@ -13,7 +13,9 @@ mod live;
 mod options;
 mod poll;
 mod portion;
+mod publish;
 mod replay;
+mod restorer;
 mod ring;
 #[cfg(all(test, shuttle))]
 mod schedules;
@@ -23,7 +25,6 @@ mod store;
 mod sync;
 mod waiter;
 
-use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -31,16 +32,15 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::error::{Error, ErrorKind};
-use crate::event::Draft;
+use crate::error::Error;
 use crate::position::{Cursor, EventId};
-use crate::record::{Record, event_line_len};
-use crate::wire::{Categories, check_category};
-use catalog::{Catalog, State};
+use crate::record::Record;
+use crate::wire::Categories;
+use catalog::Catalog;
 use commit::Commits;
 use replay::Replay;
-use ring::Entry;
-use sequencer::{Restorer, Sequencer};
+use restorer::Restorer;
+use sequencer::Sequencer;
 use statistics::Counters;
 use sync::{AtomicU64, AtomicUsize, Mutex};
 use waiter::Parking;
@@ -121,7 +121,7 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`InvalidSetting`](ErrorKind::InvalidSetting) where an option can't be used.
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) where an option can't be used.
     pub fn new(options: BrokerOptions) -> Result<Self, Error> {
         Broker::restore(options, Clock::System, Box::new(NoStore))
     }
@@ -131,7 +131,7 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`InvalidSetting`](ErrorKind::InvalidSetting) where an option can't be used, and those of
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) where an option can't be used, and those of
     /// [`Store::start`].
     pub fn with_store(options: BrokerOptions, store: impl Store + 'static) -> Result<Self, Error> {
         Broker::restore(options, Clock::System, Box::new(store))
@@ -188,10 +188,10 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`InvalidRequest`](ErrorKind::InvalidRequest) for a category that is empty or longer than 1024 bytes and for
-    /// data that is null or can't be serialized, [`TooLarge`](ErrorKind::TooLarge) for data over
-    /// [`max_event_size`](BrokerOptions::max_event_size), [`Busy`](ErrorKind::Busy) where the store can't take it,
-    /// [`Stopped`](ErrorKind::Stopped) after the stop. What was refused was not published.
+    /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for a category that is empty or longer than 1024 bytes and for
+    /// data that is null or can't be serialized, [`TooLarge`](crate::ErrorKind::TooLarge) for data over
+    /// [`max_event_size`](BrokerOptions::max_event_size), [`Busy`](crate::ErrorKind::Busy) where the store can't take it,
+    /// [`Stopped`](crate::ErrorKind::Stopped) after the stop. What was refused was not published.
     pub fn publish<T: Serialize + ?Sized>(
         &self,
         category: &str,
@@ -218,8 +218,8 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`InvalidRequest`](ErrorKind::InvalidRequest) for a category that is empty or too long, none, or more than 100;
-    /// [`Stopped`](ErrorKind::Stopped) after the stop. A subscriber that is parked at the stop gets a batch without
+    /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for a category that is empty or too long, none, or more than 100;
+    /// [`Stopped`](crate::ErrorKind::Stopped) after the stop. A subscriber that is parked at the stop gets a batch without
     /// events.
     pub fn subscribe(
         &self,
@@ -253,7 +253,7 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// Those of [`subscribe`](Broker::subscribe), and [`InvalidRequest`](ErrorKind::InvalidRequest) for a limit of 0.
+    /// Those of [`subscribe`](Broker::subscribe), and [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for a limit of 0.
     pub fn subscribe_up_to(
         &self,
         limit: usize,
@@ -302,8 +302,8 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`File`](ErrorKind::File) where events could not be written, and
-    /// [`StopTimeout`](ErrorKind::StopTimeout) where that took longer than `timeout`.
+    /// [`File`](crate::ErrorKind::File) where events could not be written, and
+    /// [`StopTimeout`](crate::ErrorKind::StopTimeout) where that took longer than `timeout`.
     pub fn stop(&self, timeout: Duration) -> Result<(), Error> {
         self.release();
         if self.0.sequencer.close() {
@@ -354,159 +354,5 @@ impl std::fmt::Debug for Broker {
         f.debug_struct("Broker")
             .field("options", self.options())
             .finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    fn draft<T: Serialize + ?Sized>(&self, category: &str, data: &T) -> Result<Draft, Error> {
-        check_category(category)?;
-        // A category in use lends its name, so that its events share one.
-        let name = self
-            .catalog
-            .get(category)
-            .map_or_else(|| category.into(), |category| category.name().clone());
-        let draft = Draft::new(name, data)?;
-        let size = draft.data().len();
-        if draft.data() == "null" {
-            return Err(Error::request(
-                "null data: an event carries any JSON value but null",
-            ));
-        }
-        if size > self.options.max_event_size {
-            let max = self.options.max_event_size;
-            let message =
-                format!("an event with {size} bytes of data: the limit (max_event_size) is {max}");
-            return Err(Error::new(ErrorKind::TooLarge, message));
-        }
-        Ok(draft)
-    }
-
-    fn publish(&self, category: &str, draft: Draft) -> Result<EventId, Error> {
-        self.store.admit(event_line_len(draft.json_len()))?;
-        if self.store.acknowledges() {
-            return self.publish_acknowledged(draft);
-        }
-        let delivered = self.with_category(category, |state| {
-            let (entry, _) = self.sequencer.stamp(draft, |entry| self.append(entry))?;
-            let id = entry.event.id();
-            Ok((id, self.deliver(state, entry)))
-        });
-        let (id, delivery) = delivered?;
-        delivery.finish();
-        self.tidy();
-        Ok(id)
-    }
-
-    /// Publishes an event that nobody sees before it is kept: its publisher does not hold a lock meanwhile, so that many
-    /// can wait at the same time.
-    fn publish_acknowledged(&self, draft: Draft) -> Result<EventId, Error> {
-        let (entry, outcome) = self.sequencer.stamp(draft, |entry| {
-            let ticket = self.append(entry)?;
-            Ok(self.commits.add(ticket, entry.clone()))
-        })?;
-        self.commits.settle(self, &outcome)?;
-        Ok(entry.event.id())
-    }
-
-    fn append(&self, entry: &Entry) -> Result<u64, Error> {
-        let (sequence, event) = (entry.sequence, entry.event.clone());
-        self.store.append(Record::Published { sequence, event })
-    }
-
-    /// Shows an event to subscribers that the store has kept; called in publish order.
-    fn commit(&self, entry: Entry) {
-        let category = entry.event.shared_category().clone();
-        let delivery = self.with_category(&category, |state| {
-            let sequence = entry.sequence;
-            let delivery = self.deliver(state, entry);
-            self.sequencer.show(sequence);
-            delivery
-        });
-        delivery.finish();
-        self.tidy();
-    }
-
-    fn with_category<T>(&self, name: &str, work: impl FnOnce(&mut State) -> T) -> T {
-        let (done, category, unused) = self.catalog.with(name, |category, state| {
-            (work(state), category.clone(), state.is_unused())
-        });
-        if unused {
-            self.catalog.remove_unused(&category);
-        }
-        done
-    }
-
-    /// Puts an event where subscribers find it, under the lock of its category.
-    fn deliver(&self, state: &mut State, entry: Entry) -> Delivery {
-        self.counters.published.fetch_add(1, Relaxed);
-        let id = entry.event.id();
-        let waiters = std::mem::take(&mut state.waiters);
-        let batch = (!waiters.is_empty())
-            .then(|| Arc::new(Batch::new(vec![entry.event.clone()], false, id)));
-        if let (true, Some(batch)) = (self.options.delete_after_first_retrieval, &batch) {
-            // Whether the event is kept depends on whether anyone was still there to take it, so this can't wait for
-            // the lock to be released.
-            let taken = waiters
-                .values()
-                .filter(|waiter| waiter.offer(batch))
-                .count();
-            if taken > 0 {
-                self.record(Record::Taken {
-                    category: entry.event.shared_category().clone(),
-                    seen: self.sequencer.position(entry.sequence - 1),
-                    ids: vec![id],
-                });
-                return Delivery::default();
-            }
-        }
-        self.push(state, entry);
-        Delivery { waiters, batch }
-    }
-
-    /// What is done now and then, by those who publish.
-    fn tidy(&self) {
-        if self.is_over() {
-            self.evict(self.sequencer.now());
-        }
-        if self.options.event_ttl.is_some() {
-            let now = self.sequencer.now();
-            if now >= self.next_sweep.load(Relaxed) {
-                self.sweep(now);
-            }
-        }
-    }
-
-    fn push(&self, state: &mut State, entry: Entry) {
-        if state.ring.is_empty() {
-            self.occupied.fetch_add(1, Relaxed);
-        }
-        self.counters.added(entry.event.as_json().len());
-        let now = entry.event.timestamp();
-        let removed = state.ring.push(entry, self.options.events_per_category);
-        self.counters.lost(&self.counters.pushed_out, removed);
-        self.expire(&mut state.ring, now);
-    }
-
-    fn record(&self, record: Record) {
-        if let Err(error) = self.store.append(record) {
-            log::error!("the store did not take what it should keep: {error}");
-        }
-    }
-}
-
-/// What is left to do for an event once the lock of its category is released.
-#[derive(Default)]
-struct Delivery {
-    waiters: BTreeMap<u64, Arc<Waiter>>,
-    batch: Option<Arc<Batch>>,
-}
-
-impl Delivery {
-    fn finish(self) {
-        if let Some(batch) = self.batch {
-            self.waiters
-                .values()
-                .for_each(|waiter| _ = waiter.offer(&batch));
-        }
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use super::Shared;
+use super::restorer::Restorer;
 use super::ring::{Entry, Lost};
-use super::sequencer::Restorer;
 use crate::position::EventId;
 use crate::record::Record;
 
