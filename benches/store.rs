@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The file lies in a temporary folder; `TMPDIR` says where, which matters where that is memory. Each figure is the
-//! median of several rounds, taken in turns.
+//! median of several rounds, taken in turns. Without `--bench`, as `cargo test --bench store` runs it, there are few events
+//! and the figures mean nothing.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -23,13 +24,16 @@ const ROUNDS: usize = 5;
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() {
-    let [alone, buffered] = medians([&|| in_process(None, 1, 1_000_000), &|| {
-        in_process(Some(Durability::Buffered), 1, 1_000_000)
+    let in_earnest = std::env::args().any(|argument| argument == "--bench");
+    let of = |count: usize| if in_earnest { count } else { count / 1000 };
+    let [alone, buffered] = medians([&|| in_process(None, 1, of(1_000_000)), &|| {
+        in_process(Some(Durability::Buffered), 1, of(1_000_000))
     }]);
     println!("in process, one thread: {alone:.0} events/s without a file, {buffered:.0} Buffered");
 
-    let [alone, buffered] = medians([&|| over_http(None), &|| {
-        over_http(Some(Durability::Buffered))
+    let each = of(10_000);
+    let [alone, buffered] = medians([&|| over_http(None, each), &|| {
+        over_http(Some(Durability::Buffered), each)
     }]);
     println!(
         "over HTTP, 8 connections: {alone:.0} events/s without a file, {buffered:.0} Buffered: {:.0} %",
@@ -40,7 +44,7 @@ fn main() {
         in_process(
             Some(Durability::Acknowledged),
             publishers,
-            2_000 * publishers,
+            of(2_000) * publishers,
         )
     };
     let [one, many] = medians([&|| acknowledged(1), &|| acknowledged(16)]);
@@ -118,9 +122,9 @@ fn in_process(durability: Option<Durability>, threads: usize, count: usize) -> f
     rate(count, took, &broker.statistics(), durability.is_some())
 }
 
-fn over_http(durability: Option<Durability>) -> f64 {
+/// Of so many events on each connection.
+fn over_http(durability: Option<Durability>, each: usize) -> f64 {
     const CONNECTIONS: usize = 8;
-    const EACH: usize = 10_000;
     let (_folder, info) = file(durability);
     let server_info = ServerInfo {
         address: "127.0.0.1:0".into(),
@@ -131,13 +135,13 @@ fn over_http(durability: Option<Durability>) -> f64 {
     let start = Instant::now();
     thread::scope(|scope| {
         for connection in 0..CONNECTIONS {
-            scope.spawn(move || publish_over_http(address, connection, EACH));
+            scope.spawn(move || publish_over_http(address, connection, each));
         }
     });
     let took = start.elapsed();
     server.stop(LIMIT).expect("stopped");
     rate(
-        CONNECTIONS * EACH,
+        CONNECTIONS * each,
         took,
         &server.statistics(),
         durability.is_some(),
