@@ -45,6 +45,7 @@ pub(super) fn read_back<D: Disk>(
     let reader = Reader {
         file_name,
         max_line_bytes: MAX_LINE_BYTES,
+        logged_every: LOGGED_EVERY,
     };
     let (mut loaded, torn) = reader.read(&mut *file, each)?;
     if let Some(start) = torn {
@@ -84,6 +85,7 @@ fn cut_off<D: Disk>(disk: &D, file: &mut D::File, start: u64, path: &Path) -> io
 struct Reader<'a> {
     file_name: &'a Path,
     max_line_bytes: usize,
+    logged_every: Duration,
 }
 
 impl Reader<'_> {
@@ -145,7 +147,7 @@ impl Reader<'_> {
                 }
             }
             lines += 1;
-            if lines.is_multiple_of(4096) && logged.elapsed() >= LOGGED_EVERY {
+            if lines.is_multiple_of(4096) && logged.elapsed() >= self.logged_every {
                 logged = Instant::now();
                 let megabytes = loaded.bytes >> 20;
                 log::info!("{file_name}: {megabytes} MiB have been read so far");
@@ -170,7 +172,10 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
+    use crate::persist::disk::SystemDisk;
     use crate::persist::tests::event;
 
     fn read(file: impl AsRef<[u8]>, max_line_bytes: usize) -> (Vec<u64>, Loaded, Option<u64>) {
@@ -178,6 +183,7 @@ mod tests {
         let reader = Reader {
             file_name: Path::new("events.log"),
             max_line_bytes,
+            logged_every: LOGGED_EVERY,
         };
         let read = reader.read(file.as_ref(), |record| match record {
             Record::Published { event, .. } => timestamps.push(event.timestamp()),
@@ -226,6 +232,62 @@ mod tests {
         }
     }
 
+    thread_local! {
+        static LOGGED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    }
+
+    struct Logger;
+
+    impl log::Log for Logger {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            let line = format!("{} {}", record.level(), record.args());
+            LOGGED.with_borrow_mut(|logged| logged.push(line));
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[test]
+    fn the_log_tells_where_a_file_is_damaged_and_how_far_a_long_load_is() {
+        log::set_logger(&Logger).expect("no other test has a logger");
+        log::set_max_level(log::LevelFilter::Info);
+        let line = format!("{}\n", event(1, &"x".repeat(200)).as_json());
+        let file = format!(
+            "{line}damaged\n{}{}",
+            line.repeat(2 * 4096),
+            "damaged\n".repeat(9)
+        );
+        let reader = Reader {
+            file_name: Path::new("events.log"),
+            max_line_bytes: 1000,
+            logged_every: Duration::ZERO,
+        };
+        reader.read(file.as_bytes(), |_| {}).unwrap();
+        let logged = LOGGED.take();
+        let first = format!(
+            "WARN events.log: the line at byte {} is damaged and is skipped: ",
+            line.len()
+        );
+        assert!(logged[0].starts_with(&first), "{logged:?}");
+        assert_eq!(logged[1], "INFO events.log: 1 MiB have been read so far");
+        assert_eq!(logged[2], "INFO events.log: 2 MiB have been read so far");
+        let last = "WARN events.log: 10 lines are damaged and were skipped, the first 5 as logged";
+        assert_eq!((logged.len(), &*logged[7]), (8, last));
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.log");
+        std::fs::write(&path, format!("{line}{{\"torn")).unwrap();
+        let mut file = SystemDisk.open(&path).unwrap();
+        read_back(&SystemDisk, &mut file, &path, |_| {}).unwrap();
+        let torn = LOGGED.take().pop().unwrap();
+        let moved = format!("is now in {}.corrupt-{}", path.display(), line.len());
+        assert!(torn.starts_with("WARN") && torn.ends_with(&moved), "{torn}");
+    }
+
     #[test]
     fn an_error_of_reading_is_handed_on() {
         struct Broken;
@@ -237,6 +299,7 @@ mod tests {
         let reader = Reader {
             file_name: Path::new("events.log"),
             max_line_bytes: 100,
+            logged_every: LOGGED_EVERY,
         };
         let error = reader.read(Broken, |_| {}).unwrap_err();
         assert_eq!(error.to_string(), "disk on fire");
