@@ -5,6 +5,7 @@
 mod support;
 
 use std::thread;
+use std::time::Duration;
 
 use long_polling::{Broker, BrokerOptions, Cursor, FilePersistorInfo, ServerInfo};
 use peak_alloc::PeakAlloc;
@@ -32,6 +33,11 @@ struct Use {
     /// Answers being written.
     answers: usize,
     files: usize,
+    /// Events that the disk has not taken yet, and what the queue counts of them.
+    waiting: usize,
+    waiting_bytes: usize,
+    /// A file is written anew meanwhile.
+    anew: bool,
 }
 
 /// The README's formula, in bytes.
@@ -48,6 +54,9 @@ fn most(options: &BrokerOptions, of: Use) -> usize {
         + of.parked * (1000 + of.followed * (500 + 2 * of.name))
         + of.answers * 3 * options.max_batch_size
         + of.files * MIB
+        + of.waiting_bytes
+        + of.waiting * 200
+        + if of.anew { events * 50 } else { 0 }
         + 100_000
 }
 
@@ -103,6 +112,8 @@ fn what_is_allocated_is_what_the_readme_says() {
     events_of_all_sizes();
     full_rings();
     a_file();
+    a_file_that_waits();
+    a_file_written_anew();
     several_publishers();
     parked_subscribers();
     // Last, since a server's threads give back their memory a little after it has stopped.
@@ -232,6 +243,76 @@ fn a_file() {
         Broker::open(options.clone(), file).unwrap()
     });
     assert!(broker.statistics().evicted > 2000);
+}
+
+/// The events are in no ring any more, but not yet in the file.
+fn a_file_that_waits() {
+    // Just past a power of two, when the queue has grown and copied itself.
+    const COUNT: usize = 66_000;
+    let folder = tempfile::tempdir().unwrap();
+    let file = FilePersistorInfo {
+        write_buffer_size: usize::MAX,
+        write_flush_period: Duration::MAX,
+        ..FilePersistorInfo::new(folder.path().join("events.db"))
+    };
+    let options = BrokerOptions {
+        events_per_category: 1,
+        ..options()
+    };
+    let broker = Broker::open(options.clone(), file).unwrap();
+    // What the queue counts is known only then; it is the same for every event.
+    broker.publish("c", &1).unwrap();
+    let bytes = broker.statistics().store.pending_bytes as usize;
+    let of = Use {
+        smallest: 95,
+        name: 1,
+        publishing: 1,
+        files: 1,
+        waiting: COUNT,
+        waiting_bytes: COUNT * bytes,
+        ..Use::default()
+    };
+    fits("events on their way to the file", &options, of, || {
+        for _ in 1..COUNT {
+            broker.publish("c", &1).unwrap();
+        }
+    });
+    let store = broker.statistics().store;
+    assert_eq!(store.pending_bytes as usize, COUNT * bytes);
+    broker.stop(LIMIT).unwrap();
+}
+
+fn a_file_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = FilePersistorInfo {
+        write_buffer_size: 0,
+        compact_from: Some(1),
+        ..FilePersistorInfo::new(folder.path().join("events.db"))
+    };
+    let options = BrokerOptions {
+        events_per_category: 40_000,
+        max_event_bytes: 8 * MIB,
+        ..options()
+    };
+    let of = Use {
+        smallest: 98,
+        name: 3,
+        publishing: 1,
+        files: 1,
+        anew: true,
+        ..Use::default()
+    };
+    let broker = Broker::open(options.clone(), file).unwrap();
+    fits("a file written anew", &options, of, || {
+        for number in 0..100_000 {
+            broker.publish("one", "x").unwrap();
+            if number % 100 == 0 {
+                until("written", || broker.statistics().store.pending == 0);
+            }
+        }
+    });
+    assert!(broker.statistics().store.rewritten > 0);
+    broker.stop(LIMIT).unwrap();
 }
 
 fn several_publishers() {
