@@ -28,6 +28,7 @@ A long-polling server.
     --write-buffer-size BYTES         write to the file when this much waits (65536)
     --flush-period SECONDS            write to the file, and sync it with synced, at least this often (1)
     --max-queue-size BYTES            events that may wait for the file (67108864)
+    --max-wait SECONDS                a publish waits for room there, then 503; 0 for at once (5)
     --keep-history                    never make the file smaller
     --events-per-category N           events kept of each category (250)
     --event-ttl SECONDS               events expire after this long (never)
@@ -52,6 +53,7 @@ struct Flags {
     flush_period: Option<Duration>,
     durability: Option<String>,
     max_queue_size: Option<usize>,
+    max_wait: Option<Duration>,
     keep_history: bool,
 }
 
@@ -73,6 +75,7 @@ impl Flags {
                 }
                 Long("flush-period") => flags.flush_period = Some(seconds(&mut arguments)?),
                 Long("durability") => flags.durability = Some(arguments.value()?.string()?),
+                Long("max-wait") => flags.max_wait = Some(seconds(&mut arguments)?),
                 Long("max-queue-size") => flags.max_queue_size = Some(arguments.value()?.parse()?),
                 Long("keep-history") => flags.keep_history = true,
                 Long("events-per-category") => {
@@ -115,6 +118,7 @@ impl Flags {
         let mut info = FilePersistorInfo::new(file);
         info.write_buffer_size = self.write_buffer_size.unwrap_or(info.write_buffer_size);
         info.write_flush_period = self.flush_period.unwrap_or(info.write_flush_period);
+        info.max_wait = self.max_wait.unwrap_or(info.max_wait);
         info.max_queue_size = self.max_queue_size.unwrap_or(info.max_queue_size);
         if self.keep_history {
             info.compact_from = None;

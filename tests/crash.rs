@@ -264,19 +264,80 @@ fn serve_as_a_process() {
     server.stop(Duration::from_secs(5)).unwrap();
 }
 
-/// A file may have so many blocks of 1024 bytes: what is written beyond fails, as it does on a full disk.
-fn a_full_disk(level: &str) {
+/// How a disk is made full in earnest.
+#[derive(Clone, Copy, Debug)]
+enum Full {
+    /// A file may have so many blocks: what is written beyond fails (EFBIG).
+    Limit,
+    /// A file system of its own has no space left (ENOSPC), in a mount namespace of the server's.
+    FileSystem,
+}
+
+impl Full {
+    /// What comes before the server, which is "$0"; "$1" is the folder of the file.
+    fn script(self) -> &'static str {
+        match self {
+            Full::Limit => "trap '' XFSZ; ulimit -S -f 32; exec \"$0\" \"${@:2}\"",
+            Full::FileSystem => {
+                "mount -t tmpfs -o size=128k tmpfs \"$1\" && head -c 64K /dev/zero > \"$1/filler\" \
+                && \"$0\" \"${@:2}\" && cp \"$1/events.db\" \"$1.db\""
+            }
+        }
+    }
+
+    fn command(self) -> Command {
+        match self {
+            Full::Limit => Command::new("bash"),
+            Full::FileSystem => {
+                let mut command = Command::new("unshare");
+                command.args(["--user", "--map-root-user", "--mount", "bash"]);
+                command
+            }
+        }
+    }
+
+    /// What the system says.
+    fn reason(self) -> &'static str {
+        match self {
+            Full::Limit => "File too large",
+            Full::FileSystem => "No space left on device",
+        }
+    }
+
+    fn relieve(self, process: &Child, folder: &Path) {
+        let pid = process.id().to_string();
+        match self {
+            Full::Limit => {
+                let mut relieve = Command::new("prlimit");
+                relieve.args(["--pid", &pid, "--fsize=unlimited"]);
+                assert!(relieve.status().expect("prlimit").success());
+            }
+            // As the process sees its folder.
+            Full::FileSystem => {
+                let seen = Path::new("/proc").join(pid).join("root");
+                let folder = folder.strip_prefix("/").unwrap();
+                fs::remove_file(seen.join(folder).join("filler")).unwrap();
+            }
+        }
+    }
+}
+
+fn a_full_disk(full: Full, level: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("events.db");
-    let mut command = Command::new("bash");
+    let disk = folder.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let file = disk.join("events.db");
+    let mut command = full.command();
     command
-        .args(["-c", "trap '' XFSZ; ulimit -S -f 32; exec \"$0\" serve_as_a_process --exact --ignored --nocapture"])
+        .args(["-c", full.script()])
         .arg(env::current_exe().unwrap())
+        .arg(&disk)
+        .args(["serve_as_a_process", "--exact", "--ignored", "--nocapture"])
         .env(SERVE, format!("{level} {}", file.display()))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
-    let mut process = Killed(command.spawn().expect("bash"));
+    let mut process = Killed(command.spawn().expect("bash or unshare"));
     let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
     let address: SocketAddr = loop {
         let line = lines.next().expect("a server").unwrap();
@@ -302,7 +363,7 @@ fn a_full_disk(level: &str) {
             break answer;
         }
     };
-    refusal.refuses(503, "file");
+    refusal.refuses(503, full.reason());
     assert!(refusal.header("Retry-After").is_some());
     // Reads go on.
     connection.ask("GET", &poll("c", 0, "&since_time=1"));
@@ -311,10 +372,7 @@ fn a_full_disk(level: &str) {
     assert_eq!((refused.status, held), (503, taken));
 
     // There is space again.
-    let pid = process.0.id().to_string();
-    let mut relieve = Command::new("prlimit");
-    relieve.args(["--pid", &pid, "--fsize=unlimited"]);
-    assert!(relieve.status().expect("prlimit").success());
+    full.relieve(&process.0, &disk);
     until("publishing goes on", || {
         publish(&mut connection).0.status == 200
     });
@@ -323,6 +381,10 @@ fn a_full_disk(level: &str) {
     drop(process.0.stdin.take());
     assert!(process.0.wait().unwrap().success());
 
+    let file = match full {
+        Full::Limit => file,
+        Full::FileSystem => folder.path().join("disk.db"),
+    };
     let broker = Broker::open(BrokerOptions::default(), FilePersistorInfo::new(&file)).unwrap();
     let batch = broker
         .subscribe("c", Cursor::Oldest, Duration::ZERO)
@@ -345,6 +407,16 @@ fn a_full_disk(level: &str) {
 #[test]
 fn a_full_disk_refuses_publishes_and_nothing_else_until_there_is_space() {
     for level in ["buffered", "acknowledged"] {
-        a_full_disk(level);
+        a_full_disk(Full::Limit, level);
+    }
+    // Where a file system may be mounted.
+    let mut mount = Full::FileSystem.command();
+    let mount = mount.args(["-c", "mount -t tmpfs tmpfs /mnt"]).status();
+    if !mount.is_ok_and(|status| status.success()) {
+        println!("no file system can be mounted here: a file's limit had to do");
+        return;
+    }
+    for level in ["buffered", "acknowledged"] {
+        a_full_disk(Full::FileSystem, level);
     }
 }
