@@ -3,12 +3,16 @@
 
 mod model;
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use long_polling::testing::{self, ManualClock};
-use long_polling::{Batch, Broker, BrokerOptions, Cursor, ErrorKind, EventId, FilePersistorInfo};
+use long_polling::{
+    Batch, Broker, BrokerOptions, Cursor, Durability, ErrorKind, EventId, FilePersistorInfo,
+};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use tempfile::TempDir;
@@ -56,7 +60,16 @@ enum Step {
     /// With the file, if there is one and it survives.
     Restart {
         keeping: bool,
+        end: End,
     },
+}
+
+/// How a run comes to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Stopped,
+    /// What an acknowledged file has, once all was written, is all that is left; with any other file, stopped.
+    Killed,
 }
 
 /// A cursor, its position chosen among those that were told so far, counted from the newest, and its time among those of
@@ -110,7 +123,8 @@ fn step() -> impl Strategy<Value = Step> {
         20 => (0..3usize, limit()).prop_map(|(follower, limit)| Step::Follow(follower, limit)),
         6 => proptest::sample::select(&ADVANCES[..]).prop_map(Step::Advance),
         1 => (0..7_200_000u64).prop_map(Step::SetBack),
-        1 => any::<bool>().prop_map(|keeping| Step::Restart { keeping }),
+        1 => (any::<bool>(), prop_oneof![Just(End::Stopped), Just(End::Killed)])
+            .prop_map(|(keeping, end)| Step::Restart { keeping, end }),
     ]
 }
 
@@ -138,6 +152,15 @@ prop_compose! {
     }
 }
 
+/// Of the file, if there is one.
+fn durability() -> impl Strategy<Value = Option<Durability>> {
+    prop_oneof![
+        2 => Just(None),
+        1 => Just(Some(Durability::Buffered)),
+        1 => Just(Some(Durability::Acknowledged)),
+    ]
+}
+
 struct Parked {
     of: Set,
     gap: bool,
@@ -159,7 +182,7 @@ struct Pair {
     clock: ManualClock,
     /// The latest time that the clock has shown.
     latest: u64,
-    file: Option<TempDir>,
+    file: Option<File>,
     parked: Vec<Parked>,
     followers: Vec<Follower>,
     /// Positions told by events and answers.
@@ -170,11 +193,41 @@ fn names(of: &Set) -> Vec<&'static str> {
     of.iter().map(|category| NAMES[*category]).collect()
 }
 
-fn start(options: &BrokerOptions, file: &Option<TempDir>, clock: &ManualClock) -> Broker {
-    let file = file
-        .as_ref()
-        .map(|folder| FilePersistorInfo::new(folder.path().join("events.db")));
-    testing::broker(options.clone(), file, clock).unwrap()
+struct File {
+    folder: TempDir,
+    durability: Durability,
+}
+
+impl File {
+    fn new(durability: Durability) -> Self {
+        File {
+            folder: TempDir::new().unwrap(),
+            durability,
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("events.db")
+    }
+
+    /// What a killed process leaves.
+    fn copy(&self) -> Self {
+        let copy = File::new(self.durability);
+        fs::copy(self.path(), copy.path()).unwrap();
+        copy
+    }
+}
+
+fn start(options: &BrokerOptions, file: &Option<File>, clock: &ManualClock) -> Broker {
+    let can_evict = options.max_categories < NAMES.len() || options.max_event_bytes < 64 << 20;
+    let info = file.as_ref().map(|file| FilePersistorInfo {
+        durability: file.durability,
+        // Made smaller now and then; but one that was evicted meanwhile may be there again after that.
+        compact_from: (!can_evict).then_some(2000),
+        write_flush_period: Duration::from_millis(1),
+        ..FilePersistorInfo::new(file.path())
+    });
+    testing::broker(options.clone(), info, clock).unwrap()
 }
 
 fn subscribe(
@@ -192,9 +245,9 @@ fn subscribe(
 }
 
 impl Pair {
-    fn new(options: BrokerOptions, with_file: bool) -> Self {
+    fn new(options: BrokerOptions, durability: Option<Durability>) -> Self {
         let clock = ManualClock::at(START);
-        let file = with_file.then(|| TempDir::new().unwrap());
+        let file = durability.map(File::new);
         let follower = |of| Follower {
             of,
             cursor: Cursor::Now,
@@ -237,7 +290,7 @@ impl Pair {
                 self.model.clock -= milliseconds;
                 self.clock.set(self.model.clock);
             }
-            Step::Restart { keeping } => self.restart(keeping),
+            Step::Restart { keeping, end } => self.restart(keeping, end),
         }
         // What has expired is held until somebody looks.
         if self.model.options.event_ttl.is_none() {
@@ -395,7 +448,18 @@ impl Pair {
         follower.reached = Some(now_at);
     }
 
-    fn restart(&mut self, keeping: bool) {
+    fn restart(&mut self, keeping: bool, end: End) {
+        let killed =
+            |file: &&File| end == End::Killed && file.durability == Durability::Acknowledged;
+        let copy = self.file.as_ref().filter(killed).map(|file| {
+            // That events were taken is written a little later.
+            let deadline = Instant::now() + LIMIT;
+            while self.broker.statistics().store.pending > 0 {
+                assert!(Instant::now() < deadline, "not written");
+                thread::sleep(Duration::from_millis(1));
+            }
+            file.copy()
+        });
         self.broker.stop(LIMIT).unwrap();
         for parked in std::mem::take(&mut self.parked) {
             self.answered_early(parked);
@@ -410,8 +474,9 @@ impl Pair {
             assert_eq!(refused.unwrap_err().kind(), ErrorKind::Stopped);
         }
         let keeping = keeping && self.file.is_some();
+        self.file = copy.or(self.file.take());
         if !keeping {
-            self.file = self.file.take().map(|_| TempDir::new().unwrap());
+            self.file = self.file.take().map(|file| File::new(file.durability));
             // Runs without a common file are told apart by when they started.
             self.latest += 1;
             self.take(Step::Advance(self.latest - self.model.clock));
@@ -459,11 +524,11 @@ fn the_broker_answers_as_its_model_does_whatever_is_done() {
     // Short cases among long ones, so that the mean is as it should be.
     let case = (
         options(),
-        any::<bool>(),
+        durability(),
         prop::collection::vec(step(), 1..2 * STEPS_OF_A_CASE),
     );
-    let run = |(options, with_file, steps): (_, _, Vec<Step>)| {
-        let mut pair = Pair::new(options, with_file);
+    let run = |(options, durability, steps): (_, _, Vec<Step>)| {
+        let mut pair = Pair::new(options, durability);
         steps.into_iter().for_each(|step| pair.take(step));
         Ok(())
     };
