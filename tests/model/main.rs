@@ -222,8 +222,9 @@ fn start(options: &BrokerOptions, file: &Option<File>, clock: &ManualClock) -> B
     let can_evict = options.max_categories < NAMES.len() || options.max_event_bytes < 64 << 20;
     let info = file.as_ref().map(|file| FilePersistorInfo {
         durability: file.durability,
-        // Made smaller now and then; but one that was evicted meanwhile may be there again after that.
-        compact_from: (!can_evict).then_some(2000),
+        // Made smaller now and then. What was evicted meanwhile may be there again after that, and what has expired by a
+        // clock that was set back may be not.
+        compact_from: (!can_evict && options.event_ttl.is_none()).then_some(2000),
         write_flush_period: Duration::from_millis(1),
         ..FilePersistorInfo::new(file.path())
     });
