@@ -27,6 +27,7 @@ use self::steps::{Log, Probe, Step, case};
 use super::*;
 use crate::error::ErrorKind;
 use crate::event::Draft;
+use crate::position::Run;
 use crate::testing::ManualClock;
 
 const START: u64 = 1_700_000_000_000;
@@ -376,4 +377,51 @@ fn a_compacted_log_says_the_same_as_the_whole_one() {
     if let Err(failure) = TestRunner::new(config).run(&case(), run) {
         panic!("{failure}");
     }
+}
+
+/// A publisher that hands its event to whoever is parked, and a retrieval in another category at the same time.
+#[test]
+fn an_event_that_is_being_handed_out_pushes_out_none_while_another_category_is_retrieved_from() {
+    let event = |number: u64, category: &str| {
+        let draft = Draft::new(category.into(), &number).unwrap();
+        draft.stamp(START, position(number))
+    };
+    let published = |number, category| Record::Published {
+        sequence: number,
+        event: event(number, category),
+    };
+    let taken = |category: &str, seen, id| Record::Taken {
+        category: category.into(),
+        seen: position(seen),
+        ids: vec![position(id)],
+    };
+    let mut logs = Logs::default();
+    for record in [
+        Record::Started {
+            position: position(0),
+            acknowledges: false,
+        },
+        published(1, "a"),
+        published(2, "a"),
+        published(3, "b"),
+        taken("b", 3, 3),
+        taken("a", 1, 2),
+        Record::Ended(position(3)),
+    ] {
+        logs.push(record);
+    }
+    let options = BrokerOptions {
+        events_per_category: 1,
+        delete_after_first_retrieval: true,
+        ..BrokerOptions::default()
+    };
+    let clock = ManualClock::at(START);
+    let broker = start(&options, &clock, &Keeper::with(&logs, false), Log::Whole);
+    let held = look(&broker, &["a", "b"], Cursor::LastId(position(0)));
+    assert_eq!((held.events, held.gap), (vec![position(1)], false));
+}
+
+/// A position of a run of an hour ago.
+fn position(number: u64) -> EventId {
+    EventId::new(Run::new(START - 3_600_000, 7), number)
 }
