@@ -8,6 +8,8 @@ mod batch;
 mod catalog;
 mod clock;
 mod commit;
+#[cfg(all(test, feature = "testing", not(shuttle)))]
+mod compacted;
 mod evict;
 mod live;
 mod options;

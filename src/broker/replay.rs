@@ -1,6 +1,7 @@
 //! Starting from a log: each record does again what it tells of.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::Shared;
 use super::restorer::Restorer;
@@ -8,7 +9,7 @@ use super::ring::{Entry, Lost};
 use crate::position::EventId;
 use crate::record::Record;
 
-/// So many events may stand in a log between one and the word that it was handed to whoever was parked.
+/// So many records may stand in a log between an event and the word that it was handed to whoever was parked.
 const RECENT: usize = 4096;
 /// And so many bytes of them.
 const RECENT_BYTES: usize = 4 << 20;
@@ -20,44 +21,82 @@ pub(super) struct Replay {
     recent: Recent,
 }
 
-/// The events read last, which are not yet in their rings.
+/// What was read last and is not done yet, in the order in which subscribers saw it.
 #[derive(Default)]
 struct Recent {
-    entries: VecDeque<Entry>,
+    waiting: VecDeque<Waiting>,
     bytes: usize,
+    /// The sequence number of the event that was read last.
+    newest: u64,
+}
+
+enum Waiting {
+    Published(Entry),
+    Taken(Arc<str>, Vec<EventId>),
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        match self {
+            Waiting::Published(entry) => entry.event.as_json().len(),
+            Waiting::Taken(_, ids) => size_of_val(&ids[..]),
+        }
+    }
+
+    fn is(&self, id: EventId) -> bool {
+        matches!(self, Waiting::Published(entry) if entry.event.id() == id)
+    }
 }
 
 impl Recent {
-    fn push(&mut self, entry: Entry) {
-        self.bytes += entry.event.as_json().len();
-        self.entries.push_back(entry);
-    }
-
     fn is_over(&self) -> bool {
-        self.entries.len() > RECENT || self.bytes > RECENT_BYTES
+        self.waiting.len() > RECENT || self.bytes > RECENT_BYTES
     }
 
-    /// The oldest, if its sequence number is not beyond this.
-    fn pop(&mut self, last: u64) -> Option<Entry> {
-        if self.entries.front()?.sequence > last {
-            return None;
-        }
-        let oldest = self.entries.pop_front()?;
-        self.bytes -= oldest.event.as_json().len();
-        Some(oldest)
+    fn insert(&mut self, at: usize, waiting: Waiting) {
+        self.bytes += waiting.bytes();
+        self.waiting.insert(at, waiting);
     }
 
-    /// True where it was there.
-    fn remove(&mut self, id: EventId) -> bool {
-        let found = self
-            .entries
-            .iter()
-            .rposition(|entry| entry.event.id() == id);
-        let removed = found.and_then(|at| self.entries.remove(at));
-        if let Some(removed) = &removed {
-            self.bytes -= removed.event.as_json().len();
+    fn remove(&mut self, at: usize) -> Option<Waiting> {
+        let removed = self.waiting.remove(at)?;
+        self.bytes -= removed.bytes();
+        Some(removed)
+    }
+
+    fn published(&mut self, entry: Entry) {
+        self.newest = entry.sequence;
+        self.insert(self.waiting.len(), Waiting::Published(entry));
+    }
+
+    /// A retrieval comes before the events that could not be seen yet. Of these, it had those that were handed to whoever
+    /// was parked: they never were in their ring, and have pushed out no other.
+    fn taken(&mut self, category: Arc<str>, seen: u64, mut ids: Vec<EventId>) {
+        let mut at = self.waiting.len();
+        if seen < self.newest {
+            at = self.first_after(seen);
+            ids.retain(|id| {
+                let mut later = self.waiting.range(at..);
+                let handed = later.position(|waiting| waiting.is(*id));
+                handed.and_then(|ahead| self.remove(at + ahead)).is_none()
+            });
         }
-        removed.is_some()
+        if !ids.is_empty() {
+            self.insert(at, Waiting::Taken(category, ids));
+        }
+    }
+
+    /// Where the first event stands that came to be seen after this.
+    fn first_after(&self, seen: u64) -> usize {
+        let mut first = self.waiting.len();
+        for (at, waiting) in self.waiting.iter().enumerate().rev() {
+            match waiting {
+                Waiting::Published(entry) if entry.sequence <= seen => break,
+                Waiting::Published(_) => first = at,
+                Waiting::Taken(..) => {}
+            }
+        }
+        first
     }
 }
 
@@ -71,17 +110,18 @@ impl Shared {
             } => restorer.start(position, acknowledges),
             Record::Published { sequence, event } => {
                 let entry = restorer.place(sequence, event);
-                if self.options.delete_after_first_retrieval {
-                    self.wait_for_word(&mut replay.recent, entry);
-                } else {
-                    self.keep(entry);
-                }
+                replay.recent.published(entry);
+                self.do_recent(&mut replay.recent, false);
             }
             Record::Taken {
                 category,
                 seen,
                 ids,
-            } => self.forget(&mut replay.recent, &category, seen, &ids),
+            } => {
+                let seen = seen.parts().map_or(u64::MAX, |(_, sequence)| sequence);
+                replay.recent.taken(category, seen, ids);
+                self.do_recent(&mut replay.recent, false);
+            }
             Record::Refused(id) => restorer.refuse(id),
             Record::Ended(id) => restorer.end(id),
             Record::Damaged => restorer.damaged(),
@@ -109,7 +149,7 @@ impl Shared {
 
     /// After the last record.
     pub(super) fn settle_restored(&self, replay: &mut Replay) {
-        self.keep_seen(&mut replay.recent, u64::MAX);
+        self.do_recent(&mut replay.recent, true);
         for category in self.catalog.all() {
             let Some(mut state) = category.lock() else {
                 continue;
@@ -123,20 +163,16 @@ impl Shared {
         }
     }
 
-    /// Leaves an event out of its ring until the log says that others could be seen after it, or for as long as can be.
-    fn wait_for_word(&self, recent: &mut Recent, entry: Entry) {
-        recent.push(entry);
-        while recent.is_over()
-            && let Some(oldest) = recent.pop(u64::MAX)
+    /// Does what waits, but for the newest; or all of it, as nothing has to wait where nothing is deleted.
+    fn do_recent(&self, recent: &mut Recent, all: bool) {
+        let all = all || !self.options.delete_after_first_retrieval;
+        while (all || recent.is_over())
+            && let Some(oldest) = recent.remove(0)
         {
-            self.keep(oldest);
-        }
-    }
-
-    /// Puts the events into their rings that could be seen when this was the newest.
-    fn keep_seen(&self, recent: &mut Recent, last: u64) {
-        while let Some(oldest) = recent.pop(last) {
-            self.keep(oldest);
+            match oldest {
+                Waiting::Published(entry) => self.keep(entry),
+                Waiting::Taken(category, ids) => self.forget(&category, &ids),
+            }
         }
     }
 
@@ -155,22 +191,14 @@ impl Shared {
     }
 
     /// Lets go of events that an earlier run has handed out for good.
-    fn forget(&self, recent: &mut Recent, category: &str, seen: EventId, ids: &[EventId]) {
-        let seen = seen.parts().map_or(u64::MAX, |(_, sequence)| sequence);
-        self.keep_seen(recent, seen);
-        // Those that were handed to whoever was parked.
-        let mut held = ids.to_vec();
-        held.retain(|id| !recent.remove(*id));
-        if held.is_empty() {
-            return;
-        }
+    fn forget(&self, category: &str, ids: &[EventId]) {
         let Some(category) = self.catalog.get(category) else {
             return;
         };
         let Some(mut state) = category.lock() else {
             return;
         };
-        let removed = self.remove(&mut state.ring, |ring| ring.remove(&held));
+        let removed = self.remove(&mut state.ring, |ring| ring.remove(ids));
         self.counters.removed(removed);
         let unused = state.is_unused();
         drop(state);

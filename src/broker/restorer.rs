@@ -1,5 +1,7 @@
 //! [`Restorer`]: finds out from a log which runs there were, what they lost, and where the next one goes on.
 
+use std::hash::{BuildHasher, RandomState};
+
 use super::clock::Clock;
 use super::ring::{Entry, Lost};
 use super::sequencer::{Past, Sequencer, Span};
@@ -40,6 +42,7 @@ impl Restorer {
             }
             // Where the last run did not end, this one has left a number out.
             self.go_to(sequence);
+            self.date(run.started());
             self.damaged = false;
             self.open(run);
             self.acknowledges = acknowledges;
@@ -169,11 +172,16 @@ impl Restorer {
         if (self.open && !self.acknowledges) || self.damaged {
             self.go_to(self.sequence + 1);
         }
-        self.date(clock.now());
+        let random = RandomState::new().hash_one(0);
+        let newest_run = self.earlier.iter().map(|span| span.run.started()).max();
+        let run = Run::new(clock.now().max(newest_run.unwrap_or(0) + 1), random);
+        // As those will date it who read this run's start.
+        self.date(run.started());
         // The runs whose positions nobody follows any more are let go of, the oldest first.
         let surplus = self.earlier.len().saturating_sub(MAX_RUNS);
         self.earlier.drain(..surplus);
         let past = Past {
+            run,
             runs: self.earlier,
             lost: self.lost,
             sequence: self.sequence,
@@ -311,6 +319,27 @@ mod tests {
         restorer.start(EventId::new(first, 0), true);
         restorer.damaged();
         assert_eq!(restorer.finish(Clock::System, true).lost().sequence, 1);
+    }
+
+    #[test]
+    fn what_a_kill_may_have_cost_was_published_before_the_next_start() {
+        let (first, second) = (
+            Run::new(1_700_000_000_000, 9),
+            Run::new(1_700_000_000_500, 9),
+        );
+        let mut restorer = Restorer::default();
+        restorer.start(EventId::new(first, 0), false);
+        restorer.place(0, draft().stamp(1_700_000_000_001, EventId::new(first, 1)));
+        restorer.start(EventId::new(second, 2), false);
+        restorer.place(0, draft().stamp(1_700_000_009_000, EventId::new(second, 3)));
+        restorer.end(EventId::new(second, 3));
+        assert_eq!(
+            restorer.finish(Clock::System, false).lost(),
+            Lost {
+                sequence: 2,
+                timestamp: 1_700_000_000_500
+            }
+        );
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! [`Sequencer`]: gives every event its timestamp, its sequence number and its id, and tells where an id stands.
 
-use std::hash::{BuildHasher, RandomState};
-
 use super::clock::Clock;
 use super::ring::{Entry, Lost, Place};
 use super::sync::Mutex;
@@ -50,8 +48,9 @@ pub(crate) struct Span {
     pub(super) over: bool,
 }
 
-/// What a log tells of the runs before.
+/// What a log tells of the runs before, and the run that follows them.
 pub(super) struct Past {
+    pub(super) run: Run,
     pub(super) runs: Vec<Span>,
     pub(super) lost: Lost,
     /// Those of the newest event.
@@ -87,10 +86,7 @@ pub(crate) enum Placed {
 impl Sequencer {
     /// The sequencer of a new run.
     pub(super) fn after(past: Past, clock: Clock, acknowledges: bool) -> Self {
-        let random = RandomState::new().hash_one(0);
-        let mut runs = past.runs;
-        let newest_run = runs.iter().map(|span| span.run.started()).max();
-        let run = Run::new(clock.now().max(newest_run.unwrap_or(0) + 1), random);
+        let Past { run, mut runs, .. } = past;
         runs.push(Span {
             run,
             first: past.sequence + 1,

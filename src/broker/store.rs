@@ -157,8 +157,9 @@ impl Live {
     }
 
     /// A log that says all that is held of the events up to this sequence number, and of what was lost: what a store may
-    /// put in place of every record up to that event's. Waits for locks of the broker's. Empty before the start is over
-    /// and after the end.
+    /// put in place of every record up to that event's, if the number is neither less than that of the position with which
+    /// this run [started](Record::Started) nor than that of an earlier call. Waits for locks of the broker's. Empty before
+    /// the start is over and after the end.
     pub fn records(&self, sequence: u64) -> Vec<Record> {
         self.shared()
             .map_or_else(Vec::new, |shared| shared.live_records(sequence))

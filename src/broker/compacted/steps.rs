@@ -1,0 +1,158 @@
+//! What is done with a broker and its logs.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::NAMES;
+use crate::broker::BrokerOptions;
+use crate::position::{Cursor, EventId};
+
+/// How long events live, and the clock's steps: some as long to the millisecond.
+const TTLS: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
+const ADVANCES: [u64; 8] = [1, 2, 9, 10, 11, 500, 1000, 3000];
+/// Of an event's data.
+const LARGEST: usize = 202;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Log {
+    Whole,
+    Compacted,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Publish(usize),
+    /// A poll while the event waits for the store, where it does.
+    PublishDuring(usize, Probe),
+    /// The store does not take an event, where events wait for it.
+    Refuse(usize),
+    Poll(Probe),
+    Park(Probe),
+    /// One of the parked has waited for long enough, or has gone without a word.
+    Leave {
+        number: usize,
+        hung_up: bool,
+    },
+    Advance(u64),
+    /// The second log is made smaller, up to so many events before the newest, and cut off after that event's record:
+    /// so far through those between it and the next event's.
+    Compact {
+        back: u64,
+        cut: usize,
+    },
+    Compare,
+    Stop {
+        from: Log,
+        /// The second log is made smaller once more after the end.
+        compact: Option<(u64, usize)>,
+        switch: bool,
+    },
+    /// The logs end where they are, or some records before.
+    Kill {
+        from: Log,
+        lost: usize,
+        switch: bool,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Probe {
+    pub(super) of: Vec<usize>,
+    pub(super) from: From,
+    pub(super) limit: Option<usize>,
+}
+
+/// A cursor, chosen among what was told so far, counted from the newest.
+#[derive(Clone, Debug)]
+pub(super) enum From {
+    Now,
+    Oldest,
+    Told(usize),
+    Time(usize),
+}
+
+impl From {
+    pub(super) fn cursor(&self, told: &[EventId], times: &[u64]) -> Cursor {
+        let newest_first = |back: usize, count: usize| count - 1 - back % count;
+        match *self {
+            From::Now => Cursor::Now,
+            From::Told(back) if !told.is_empty() => {
+                Cursor::LastId(told[newest_first(back, told.len())])
+            }
+            From::Oldest | From::Told(_) => Cursor::Oldest,
+            From::Time(back) => Cursor::SinceTime(times[newest_first(back, times.len())] - 1),
+        }
+    }
+}
+
+fn probe() -> impl Strategy<Value = Probe> {
+    let names = proptest::sample::subsequence((0..NAMES.len()).collect::<Vec<_>>(), 1..=2);
+    let from = prop_oneof![
+        1 => Just(From::Now),
+        3 => Just(From::Oldest),
+        4 => (0..6usize).prop_map(From::Told),
+        1 => (0..6usize).prop_map(From::Time),
+    ];
+    let limit = prop_oneof![1 => Just(None), 1 => (1..4usize).prop_map(Some)];
+    (names, from, limit).prop_map(|(of, from, limit)| Probe { of, from, limit })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let category = || 0..NAMES.len();
+    let log = || prop_oneof![Just(Log::Whole), Just(Log::Compacted)];
+    let cut = || prop_oneof![Just(0usize), Just(usize::MAX), 0..6usize];
+    let back = || prop_oneof![2 => Just(0u64), 1 => 0..5u64];
+    let switch = || prop::bool::weighted(0.2);
+    prop_oneof![
+        40 => category().prop_map(Step::Publish),
+        5 => (category(), probe()).prop_map(|(category, probe)| Step::PublishDuring(category, probe)),
+        2 => category().prop_map(Step::Refuse),
+        15 => probe().prop_map(Step::Poll),
+        10 => probe().prop_map(Step::Park),
+        7 => (0..9usize, prop::bool::weighted(0.2))
+            .prop_map(|(number, hung_up)| Step::Leave { number, hung_up }),
+        8 => proptest::sample::select(&ADVANCES[..]).prop_map(Step::Advance),
+        8 => (back(), cut()).prop_map(|(back, cut)| Step::Compact { back, cut }),
+        3 => Just(Step::Compare),
+        2 => (log(), prop::option::of((back(), cut())), switch())
+            .prop_map(|(from, compact, switch)| Step::Stop { from, compact, switch }),
+        3 => (log(), prop_oneof![Just(0usize), 1..5usize], switch())
+            .prop_map(|(from, lost, switch)| Step::Kill { from, lost, switch }),
+    ]
+}
+
+prop_compose! {
+    fn options()(
+        events_per_category in 1..6usize,
+        event_ttl in prop::option::of(prop::sample::select(&TTLS[..])),
+        delete_after_first_retrieval in any::<bool>(),
+        max_categories in prop_oneof![Just(NAMES.len()), 1..NAMES.len()],
+        max_batch_size in prop_oneof![Just(4 << 20), 1..1000usize],
+        // Some hold no event of the largest, with all its JSON.
+        max_event_bytes in prop_oneof![Just(64 << 20), LARGEST..3000],
+    ) -> BrokerOptions {
+        BrokerOptions {
+            events_per_category,
+            event_ttl,
+            delete_after_first_retrieval,
+            max_categories,
+            max_batch_size,
+            max_event_bytes,
+            max_event_size: LARGEST,
+            ..BrokerOptions::default()
+        }
+    }
+}
+
+/// Options, whether events are seen only once they are kept, and steps.
+pub(super) fn case() -> impl Strategy<Value = (BrokerOptions, bool, Vec<(usize, u64)>, Vec<Step>)> {
+    let steps = prop::collection::vec(step(), 1..120);
+    // golongpoll stamps its events in their order, but for those of one instant.
+    let ago = prop::collection::vec((0..NAMES.len(), 1..20u64), 0..10);
+    let foreign = ago.prop_map(|mut foreign| {
+        foreign.sort_by_key(|(_, ago)| std::cmp::Reverse(*ago));
+        foreign
+    });
+    (options(), any::<bool>(), foreign, steps)
+}
