@@ -65,7 +65,12 @@ pub enum Record {
     Damaged,
     /// The start of a log made smaller. Events up to this position that do not follow are no longer held, and what
     /// followers need to be told of that is said by [`Lost`](Record::Lost) and [`Forgotten`](Record::Forgotten).
-    Compacted(EventId),
+    Compacted {
+        /// The position after the last of them.
+        position: EventId,
+        /// The newest timestamp given so far, in Unix milliseconds: none that follows is less.
+        timestamp: u64,
+    },
     /// Events of a category were lost, and this was the newest; of any category, where it has no name.
     Lost {
         /// The category; empty for any.
@@ -148,7 +153,13 @@ impl Record {
             }
             Record::Ended(id) => push_texts(buffer, ENDED, [text_of(*id)]),
             Record::Refused(id) => push_texts(buffer, REFUSED, [text_of(*id)]),
-            Record::Compacted(id) => push_texts(buffer, COMPACTED, [text_of(*id)]),
+            Record::Compacted {
+                position,
+                timestamp,
+            } => {
+                let texts = [text_of(*position), timestamp.to_string().into()];
+                push_texts(buffer, COMPACTED, texts);
+            }
             Record::Taken {
                 category,
                 seen,
@@ -195,6 +206,7 @@ impl Record {
             Record::Taken { category, ids, .. } => MARK + 6 * category.len() + 39 * (1 + ids.len()),
             Record::Lost { category, .. } => MARK + 6 * category.len() + 46,
             Record::Forgotten(Forgotten { lines, .. }) => MARK + 24 + 48 * lines.len(),
+            Record::Compacted { .. } => MARK + 39 + 23,
             Record::Started { .. } => MARK + 39 + ACKNOWLEDGES.len() + 3,
             _ => MARK + 39,
         }
@@ -296,7 +308,10 @@ fn mark(line: &[u8]) -> Result<Record, String> {
         }
         [REFUSED, position] => Ok(Record::Refused(id(position)?)),
         [ENDED, position] => Ok(Record::Ended(id(position)?)),
-        [COMPACTED, position] => Ok(Record::Compacted(id(position)?)),
+        [COMPACTED, position, timestamp] => Ok(Record::Compacted {
+            position: id(position)?,
+            timestamp: number(timestamp)?,
+        }),
         [DAMAGED] => Ok(Record::Damaged),
         [TAKEN, category, seen, ids @ ..] => Ok(Record::Taken {
             category: (*category).into(),

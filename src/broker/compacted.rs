@@ -421,6 +421,32 @@ fn an_event_that_is_being_handed_out_pushes_out_none_while_another_category_is_r
     assert_eq!((held.events, held.gap), (vec![position(1)], false));
 }
 
+/// Else whoever goes by time would pass over what comes next.
+#[test]
+fn timestamps_do_not_fall_where_a_log_no_longer_has_the_newest() {
+    let hour = Duration::from_secs(3600);
+    let clock = ManualClock::at(START);
+    clock.advance(hour);
+    let options = BrokerOptions {
+        delete_after_first_retrieval: true,
+        ..BrokerOptions::default()
+    };
+    let keeper = Keeper::with(&Logs::default(), false);
+    let broker = start(&options, &clock, &keeper, Log::Whole);
+    let next = |broker: &Broker| {
+        broker.publish("a", "x").unwrap();
+        let batch = broker.subscribe("a", Cursor::Oldest, Duration::ZERO);
+        batch.unwrap().events()[0].timestamp()
+    };
+    let newest = next(&broker);
+    keeper.compact(0, usize::MAX, true);
+    clock.set(START);
+    for from in [Log::Whole, Log::Compacted] {
+        let keeper = Keeper::with(&keeper.logs(), false);
+        assert_eq!(next(&start(&options, &clock, &keeper, from)), newest);
+    }
+}
+
 /// A position of a run of an hour ago.
 fn position(number: u64) -> EventId {
     EventId::new(Run::new(START - 3_600_000, 7), number)

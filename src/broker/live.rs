@@ -24,7 +24,10 @@ impl Shared {
             sequence: lost.sequence.min(last),
             ..lost
         };
-        let mut records = vec![Record::Compacted(self.sequencer.position(last))];
+        let mut records = vec![Record::Compacted {
+            position: self.sequencer.position(last),
+            timestamp: self.sequencer.timestamp(),
+        }];
         let lost = |category: &str, lost: Lost| {
             let Lost {
                 sequence,

@@ -125,7 +125,10 @@ impl Shared {
             Record::Refused(id) => restorer.refuse(id),
             Record::Ended(id) => restorer.end(id),
             Record::Damaged => restorer.damaged(),
-            Record::Compacted(id) => restorer.compacted(id),
+            Record::Compacted {
+                position,
+                timestamp,
+            } => restorer.compacted(position, timestamp),
             Record::Lost {
                 category,
                 sequence,

@@ -97,7 +97,8 @@ impl Restorer {
     }
 
     /// What is missing up to this position was let go of, and not lost.
-    pub(crate) fn compacted(&mut self, id: EventId) {
+    pub(crate) fn compacted(&mut self, id: EventId, timestamp: u64) {
+        self.timestamp = self.timestamp.max(timestamp);
         if let Some((_, sequence)) = id.parts() {
             self.sparse_to = self.sparse_to.max(sequence);
         }
@@ -368,7 +369,7 @@ mod tests {
     fn numbers_of_a_compacted_log_are_not_given_twice_where_the_last_were_let_go_of() {
         let run = Run::new(1_700_000_000_000, 9);
         let mut restorer = Restorer::default();
-        restorer.compacted(EventId::new(run, 5));
+        restorer.compacted(EventId::new(run, 5), 1);
         restorer.start(EventId::new(run, 0), false);
         restorer.place(1, draft().stamp(1, EventId::new(run, 1)));
         let sequencer = restorer.finish(Clock::System, false);

@@ -174,6 +174,11 @@ impl Sequencer {
         self.position(self.stamps.lock().sequence)
     }
 
+    /// The newest timestamp that an event was stamped with, in this run or before.
+    pub(crate) fn timestamp(&self) -> u64 {
+        self.stamps.lock().timestamp
+    }
+
     /// The runs that are known, in their order; the last is this one.
     pub(crate) fn spans(&self) -> &[Span] {
         &self.runs

@@ -44,7 +44,10 @@ fn records() -> Vec<Record> {
         Record::Refused(id),
         Record::Ended(id),
         Record::Damaged,
-        Record::Compacted(id),
+        Record::Compacted {
+            position: id,
+            timestamp: u64::MAX,
+        },
         Record::Lost {
             category: odd,
             sequence: u64::MAX,

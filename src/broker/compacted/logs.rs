@@ -94,9 +94,9 @@ pub(super) struct Kept {
 fn reached(record: &Record) -> Option<u64> {
     match record {
         Record::Published { sequence, .. } => Some(*sequence),
-        Record::Started { position: id, .. } | Record::Refused(id) | Record::Compacted(id) => {
-            Some(number(*id))
-        }
+        Record::Started { position: id, .. }
+        | Record::Refused(id)
+        | Record::Compacted { position: id, .. } => Some(number(*id)),
         _ => None,
     }
 }
@@ -151,7 +151,7 @@ impl Keeper {
         let first = records[..=run].iter().chain(
             records
                 .iter()
-                .filter(|record| matches!(record, Record::Compacted(_))),
+                .filter(|record| matches!(record, Record::Compacted { .. })),
         );
         let first = first.filter_map(reached).max().unwrap();
         let newest = records[run..].iter().filter_map(reached).max().unwrap();
