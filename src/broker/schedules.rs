@@ -1,6 +1,6 @@
 //! Many schedules of the broker's threads, by shuttle, which also tells of a deadlock: a subscriber that waits without a
 //! deadline and is not woken is one. Half of each test's schedules are random, half of few changes of priority. There
-//! are 50,000 a test, or as many as the environment variable `SCHEDULES` says, and a fifth of them where each is long:
+//! are 50,000 a test, or as many as the environment variable `SCHEDULES` says, and a tenth of them where each is long:
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg shuttle" cargo test --release --features testing --lib schedules

@@ -38,7 +38,7 @@ struct Tray {
 
 /// Starts, stops and the disk make these schedules long, so there are fewer.
 fn explore_some(schedule: fn()) {
-    explore_times(schedule, schedules() / 5);
+    explore_times(schedule, schedules() / 10);
 }
 
 fn ids(records: &[Record]) -> Vec<EventId> {
