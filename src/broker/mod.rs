@@ -25,6 +25,7 @@ mod waiter;
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -90,7 +91,7 @@ impl Deref for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Err(error) = self.store.stop(DROP_TIMEOUT) {
+        if let Err(error) = self.stop_store(DROP_TIMEOUT) {
             log::error!("a broker was dropped, and its store said: {error}");
         }
     }
@@ -305,7 +306,7 @@ impl Broker {
         if self.0.sequencer.close() {
             self.0.record(Record::Ended(self.0.sequencer.end()));
         }
-        self.0.store.stop(timeout)
+        self.0.stop_store(timeout)
     }
 
     /// The first half of stopping: answers all parked subscribers, and nobody parks from here on. Publishing goes on.
@@ -424,12 +425,14 @@ impl Shared {
 
     fn with_category<T>(&self, name: &str, work: impl FnOnce(&mut State) -> T) -> T {
         let (done, category, unused) = self.catalog.with(name, |category, state| {
-            (work(state), category.clone(), state.is_unused())
+            // A store that panics leaves no category behind, either.
+            let done = catch_unwind(AssertUnwindSafe(|| work(state)));
+            (done, category.clone(), state.is_unused())
         });
         if unused {
             self.catalog.remove_unused(&category);
         }
-        done
+        done.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     /// Puts an event where subscribers find it, under the lock of its category.
@@ -478,10 +481,20 @@ impl Shared {
         self.expire(&mut state.ring);
     }
 
+    /// Has the store keep what has happened already, whatever becomes of that.
     fn record(&self, record: Record) {
-        if let Err(error) = self.store.append(record) {
-            log::error!("the store did not take what it should keep: {error}");
+        match catch_unwind(AssertUnwindSafe(|| self.store.append(record))) {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => log::error!("the store did not take what it should keep: {error}"),
+            Err(_) => log::error!("the store panicked over what it should keep"),
         }
+    }
+
+    fn stop_store(&self, timeout: Duration) -> Result<(), Error> {
+        catch_unwind(AssertUnwindSafe(|| self.store.stop(timeout))).unwrap_or_else(|_| {
+            let message = "the store panicked, so that what it keeps is not known";
+            Err(Error::new(ErrorKind::File, message))
+        })
     }
 }
 
