@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -293,4 +294,19 @@ fn over_http_a_store_that_panics_is_a_500_and_the_server_goes_on() {
         assert_eq!(buffered(&server, "c").data().len(), published);
         server.stop(LIMIT).unwrap();
     }
+}
+
+#[test]
+fn a_server_whose_store_could_not_be_stopped_is_stopped_all_the_same_and_can_be_told_again() {
+    let store = Panicking::new(false);
+    let server = Server::start_with_store(info(), store.clone(), None).unwrap();
+    store.panic_in(&[Call::Stop]);
+    for _ in 0..2 {
+        let error = server.stop(LIMIT).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::File);
+    }
+    TcpListener::bind(server.local_address()).unwrap();
+    store.panic_in(&[]);
+    server.stop(LIMIT).unwrap();
+    assert_eq!(store.state().stops, 3);
 }
