@@ -2,6 +2,7 @@
 
 mod fake_disk;
 mod faults;
+mod hidden;
 mod power;
 mod stalled;
 
