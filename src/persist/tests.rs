@@ -3,6 +3,7 @@
 mod fake_disk;
 mod faults;
 mod hidden;
+mod outage;
 mod power;
 mod stalled;
 

@@ -83,8 +83,22 @@ struct World {
 struct Outage {
     /// The number of the first operation that may fail.
     from: usize,
+    /// Of this kind one fails before all others.
+    first: Option<Kind>,
     kinds: &'static [Kind],
-    failed: usize,
+}
+
+impl Outage {
+    fn fails(&mut self, kind: Kind) -> bool {
+        let fails = match self.first {
+            None => self.kinds.contains(&kind),
+            first => first == Some(kind),
+        };
+        if fails {
+            self.first = None;
+        }
+        fails
+    }
 }
 
 /// Operations of one kind that wait until they are let go on.
@@ -117,9 +131,8 @@ impl World {
         let number = self.operations;
         if let Some(outage) = &mut self.outage
             && number >= outage.from
-            && outage.kinds.contains(&kind)
+            && outage.fails(kind)
         {
-            outage.failed += 1;
             return Some(Fault::Error(io::ErrorKind::StorageFull));
         }
         self.faults.remove(&number)
@@ -177,19 +190,17 @@ impl FakeDisk {
 
     /// Fails all operations of these kinds, from the one with this number on, until the disk is mended.
     pub(super) fn break_down(&self, from: usize, kinds: &'static [Kind]) {
-        self.world().outage = Some(Outage {
-            from,
-            kinds,
-            failed: 0,
-        });
+        self.break_down_after(None, from, kinds);
     }
 
-    /// How many operations have failed since the disk broke down.
-    pub(super) fn failed(&self) -> usize {
-        self.world()
-            .outage
-            .as_ref()
-            .map_or(0, |outage| outage.failed)
+    /// And before them, one of another kind.
+    pub(super) fn break_down_after(
+        &self,
+        first: Option<Kind>,
+        from: usize,
+        kinds: &'static [Kind],
+    ) {
+        self.world().outage = Some(Outage { from, first, kinds });
     }
 
     pub(super) fn mend(&self) {
