@@ -28,13 +28,14 @@ mod sync;
 mod waiter;
 
 use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::position::{Cursor, EventId};
 use crate::record::Record;
 use crate::wire::Categories;
@@ -93,7 +94,7 @@ impl Deref for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Err(error) = self.store.stop(DROP_TIMEOUT) {
+        if let Err(error) = self.stop_store(DROP_TIMEOUT) {
             log::error!("a broker was dropped, and its store said: {error}");
         }
     }
@@ -123,7 +124,7 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) where an option can't be used.
+    /// [`InvalidSetting`](ErrorKind::InvalidSetting) where an option can't be used.
     pub fn new(options: BrokerOptions) -> Result<Self, Error> {
         Broker::restore(options, Clock::System, Box::new(NoStore))
     }
@@ -133,7 +134,7 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) where an option can't be used, and those of
+    /// [`InvalidSetting`](ErrorKind::InvalidSetting) where an option can't be used, and those of
     /// [`Store::start`].
     pub fn with_store(options: BrokerOptions, store: impl Store + 'static) -> Result<Self, Error> {
         Broker::restore(options, Clock::System, Box::new(store))
@@ -190,10 +191,10 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for a category that is empty or longer than 1024 bytes and for
-    /// data that is null or can't be serialized, [`TooLarge`](crate::ErrorKind::TooLarge) for data over
-    /// [`max_event_size`](BrokerOptions::max_event_size), [`Busy`](crate::ErrorKind::Busy) where the store can't take it,
-    /// [`Stopped`](crate::ErrorKind::Stopped) after the stop. What was refused was not published.
+    /// [`InvalidRequest`](ErrorKind::InvalidRequest) for a category that is empty or longer than 1024 bytes and for
+    /// data that is null or can't be serialized, [`TooLarge`](ErrorKind::TooLarge) for data over
+    /// [`max_event_size`](BrokerOptions::max_event_size), [`Busy`](ErrorKind::Busy) where the store can't take it,
+    /// [`Stopped`](ErrorKind::Stopped) after the stop. What was refused was not published.
     pub fn publish<T: Serialize + ?Sized>(
         &self,
         category: &str,
@@ -220,8 +221,8 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for a category that is empty or too long, none, or more than 100;
-    /// [`Stopped`](crate::ErrorKind::Stopped) after the stop. A subscriber that is parked at the stop gets a batch without
+    /// [`InvalidRequest`](ErrorKind::InvalidRequest) for a category that is empty or too long, none, or more than 100;
+    /// [`Stopped`](ErrorKind::Stopped) after the stop. A subscriber that is parked at the stop gets a batch without
     /// events.
     pub fn subscribe(
         &self,
@@ -255,7 +256,7 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// Those of [`subscribe`](Broker::subscribe), and [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for a limit of 0.
+    /// Those of [`subscribe`](Broker::subscribe), and [`InvalidRequest`](ErrorKind::InvalidRequest) for a limit of 0.
     pub fn subscribe_up_to(
         &self,
         limit: usize,
@@ -304,14 +305,14 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`File`](crate::ErrorKind::File) where events could not be written, and
-    /// [`StopTimeout`](crate::ErrorKind::StopTimeout) where that took longer than `timeout`.
+    /// [`File`](ErrorKind::File) where events could not be written, and
+    /// [`StopTimeout`](ErrorKind::StopTimeout) where that took longer than `timeout`.
     pub fn stop(&self, timeout: Duration) -> Result<(), Error> {
         self.release();
         if self.0.sequencer.close() {
             self.0.record(Record::Ended(self.0.sequencer.end()));
         }
-        self.0.store.stop(timeout)
+        self.0.stop_store(timeout)
     }
 
     /// The first half of stopping: answers all parked subscribers, and nobody parks from here on. Publishing goes on.
@@ -356,5 +357,14 @@ impl std::fmt::Debug for Broker {
         f.debug_struct("Broker")
             .field("options", self.options())
             .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn stop_store(&self, timeout: Duration) -> Result<(), Error> {
+        catch_unwind(AssertUnwindSafe(|| self.store.stop(timeout))).unwrap_or_else(|_| {
+            let message = "the store panicked, so that what it keeps is not known";
+            Err(Error::new(ErrorKind::File, message))
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! A publish: stamping an event, keeping it, and handing it to whoever is parked.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -92,12 +93,14 @@ impl Shared {
 
     fn with_category<T>(&self, name: &str, work: impl FnOnce(&mut State) -> T) -> T {
         let (done, category, unused) = self.catalog.with(name, |category, state| {
-            (work(state), category.clone(), state.is_unused())
+            // A store that panics leaves no category behind, either.
+            let done = catch_unwind(AssertUnwindSafe(|| work(state)));
+            (done, category.clone(), state.is_unused())
         });
         if unused {
             self.catalog.remove_unused(&category);
         }
-        done
+        done.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     /// Puts an event where subscribers find it, under the lock of its category.
@@ -151,9 +154,12 @@ impl Shared {
         self.expire(&mut state.ring, now);
     }
 
+    /// Has the store keep what has happened already, whatever becomes of that.
     pub(super) fn record(&self, record: Record) {
-        if let Err(error) = self.store.append(record) {
-            log::error!("the store did not take what it should keep: {error}");
+        match catch_unwind(AssertUnwindSafe(|| self.store.append(record))) {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => log::error!("the store did not take what it should keep: {error}"),
+            Err(_) => log::error!("the store panicked over what it should keep"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Many schedules of the broker's threads, by shuttle, which also tells of a deadlock: a subscriber that waits without a
 //! deadline and is not woken is one. Half of each test's schedules are random, half of few changes of priority. There
-//! are 50,000 a test, or as many as the environment variable `SCHEDULES` says:
+//! are 50,000 a test, or as many as the environment variable `SCHEDULES` says, and a tenth of them where each is long:
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg shuttle" cargo test --release --features testing --lib schedules
@@ -13,13 +13,22 @@ use shuttle::thread::{self, JoinHandle};
 use super::*;
 use crate::event::Event;
 
+mod acknowledged;
+
 /// A wait that ends at any moment.
 const SOME_TIME: Duration = Duration::from_secs(1);
 /// A wait that ends by being woken, or in a deadlock.
 const FOR_EVER: Duration = Duration::MAX;
 
+fn schedules() -> usize {
+    std::env::var("SCHEDULES").map_or(50_000, |count| count.parse().unwrap())
+}
+
 fn explore(schedule: fn()) {
-    let count = std::env::var("SCHEDULES").map_or(50_000, |count| count.parse().unwrap());
+    explore_times(schedule, schedules());
+}
+
+fn explore_times(schedule: fn(), count: usize) {
     shuttle::check_random(schedule, count / 2);
     shuttle::check_pct(schedule, count / 2, 3);
 }
@@ -78,7 +87,7 @@ impl Follower {
         self.cursor = Cursor::LastId(batch.last_id());
     }
 
-    fn poll(&mut self, timeout: Duration) -> Result<(), Error> {
+    fn poll(&mut self, timeout: Duration) -> Result<Arc<Batch>, Error> {
         let names = self.names.clone();
         let batch = match self.limit {
             None => self.broker.subscribe(names, self.cursor, timeout)?,
@@ -90,7 +99,7 @@ impl Follower {
         if batch.events().is_empty() {
             thread::yield_now();
         }
-        Ok(())
+        Ok(batch)
     }
 
     /// Follows until it has so many events, and has missed none.

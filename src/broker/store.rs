@@ -24,6 +24,13 @@ use crate::record::Record;
 /// sequence numbers have no holes. Where a store drops an event and goes on, it keeps
 /// [`Record::Refused`] in its place if nobody was told that the event was published.
 ///
+/// # Panics of a store
+///
+/// The broker goes on. A panic in `admit`, `append` or `flush` reaches whoever published; over HTTP it is a 500. An event
+/// that `append` panicked over is not published, and its number goes to the next one, so it must not have been kept. One
+/// that `flush` panicked over is neither published nor refused yet: whoever publishes next asks for it again. A panic
+/// over a record that is no event is logged, since what it tells of has happened, and one in `stop` is an error.
+///
 /// ```
 /// use std::sync::{Arc, Mutex};
 /// use std::time::Duration;

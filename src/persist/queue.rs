@@ -354,6 +354,12 @@ impl Queue {
         true
     }
 
+    /// True where somebody waits for what is here, or for room.
+    #[cfg(test)]
+    pub(super) fn is_urgent(&self) -> bool {
+        self.state.lock().urgent
+    }
+
     pub(super) fn backlog(&self) -> Backlog {
         let state = self.state.lock();
         Backlog {

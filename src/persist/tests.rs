@@ -2,10 +2,15 @@
 
 mod fake_disk;
 mod faults;
+mod hidden;
+mod outage;
 mod power;
+mod stalled;
 
 use std::thread;
 use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
 
 use self::fake_disk::FakeDisk;
 use super::*;
@@ -61,6 +66,17 @@ fn broker(
     };
     let store = FilePersistor::new(disk.clone(), info)?;
     Broker::restore(options, Clock::System, Box::new(store))
+}
+
+/// Publishes on a thread of its own, and tells of it once that is done.
+fn publish_aside(
+    broker: &Broker,
+    category: &'static str,
+    number: u64,
+) -> Receiver<Result<EventId, Error>> {
+    let (broker, (tell, told)) = (broker.clone(), bounded(1));
+    thread::spawn(move || tell.send(broker.publish(category, &number)));
+    told
 }
 
 /// The numbers that a category holds, whether a follower from `cursor` on is told of a gap.

@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -79,7 +80,12 @@ pub(super) fn answer(server: &Arc<Inner>, request: tiny_http::Request, turn: &mu
     if server.spoiled.get(visit.request.remote_addr().copied()) == Some(Spoilt::Deaf) {
         return visit.abandon();
     }
-    match visit.outcome() {
+    let outcome = catch_unwind(AssertUnwindSafe(|| visit.outcome())).unwrap_or_else(|_| {
+        // A store of the program's own.
+        log::error!("serving {:?} panicked", visit.path);
+        Err(Reply::error(500, "internal error"))
+    });
+    match outcome {
         Ok(Step::Done(outcome)) => visit.send(outcome),
         Ok(Step::Park(parked, asked)) => visit.park(parked, asked),
         Err(refusal) => {

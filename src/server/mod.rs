@@ -199,16 +199,19 @@ impl Server {
     /// Stops the server: no more connections are taken, parked subscribers are answered at once as if they had timed
     /// out, requests in flight may finish until the timeout, then the file is flushed. When this returns, the port can
     /// be listened on again. Connections that clients keep open are told to close when they are used again, and end
-    /// after [`idle_timeout`](field@ServerInfo::idle_timeout) where they are not. Stopping twice is fine.
+    /// after [`idle_timeout`](field@ServerInfo::idle_timeout) where they are not. Stopping twice is fine:
+    /// the second time waits for a file, or another store, that was not done in time.
     ///
     /// # Errors
     ///
     /// [`StopTimeout`](ErrorKind::StopTimeout) where requests were still in flight at the timeout: everything else is
-    /// done then, and they can't publish any more. [`File`](ErrorKind::File) where events could not be written.
+    /// done then, and they can't publish any more; and where the file needs longer.
+    /// [`File`](ErrorKind::File) where events could not be written.
     pub fn stop(&self, timeout: Duration) -> Result<(), Error> {
         let mut stopped = self.stopped.lock();
         if std::mem::replace(&mut *stopped, true) {
-            return Ok(());
+            // What is not in the file yet may be by now.
+            return self.inner.broker.stop(timeout);
         }
         let now = Instant::now();
         let deadline = now

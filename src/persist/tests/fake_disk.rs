@@ -1,13 +1,41 @@
-//! A disk in memory that fails when it is told to, and knows what a killed process and a power cut would leave of it.
+//! A disk in memory that fails or stalls when it is told to, and knows what a killed process and a power cut would leave of
+//! it.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::LIMIT;
 use crate::persist::disk::{Disk, DiskFile};
+
+/// What a disk is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Open,
+    Create,
+    Rename,
+    Remove,
+    SyncFolder,
+    Append,
+    Sync,
+    Truncate,
+}
+
+impl Kind {
+    pub(super) const ALL: [Kind; 8] = [
+        Kind::Open,
+        Kind::Create,
+        Kind::Rename,
+        Kind::Remove,
+        Kind::SyncFolder,
+        Kind::Append,
+        Kind::Sync,
+        Kind::Truncate,
+    ];
+}
 
 /// What becomes of an operation that is told to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +72,41 @@ struct World {
     synced_names: Names,
     operations: usize,
     faults: HashMap<usize, Fault>,
+    outage: Option<Outage>,
+    stall: Option<Stall>,
     /// What a kill and a power cut after each operation would leave, with what `note` said then.
     history: Option<Vec<(Left, Left, usize)>>,
     note: Arc<Mutex<usize>>,
+}
+
+/// Operations that fail until the disk is mended.
+struct Outage {
+    /// The number of the first operation that may fail.
+    from: usize,
+    /// Of this kind one fails before all others.
+    first: Option<Kind>,
+    kinds: &'static [Kind],
+}
+
+impl Outage {
+    fn fails(&mut self, kind: Kind) -> bool {
+        let fails = match self.first {
+            None => self.kinds.contains(&kind),
+            first => first == Some(kind),
+        };
+        if fails {
+            self.first = None;
+        }
+        fails
+    }
+}
+
+/// Operations of one kind that wait until they are let go on.
+struct Stall {
+    kind: Kind,
+    waiting: usize,
+    /// So many may go on.
+    let_pass: usize,
 }
 
 /// The files that are left, by name.
@@ -66,9 +126,16 @@ impl World {
         )
     }
 
-    fn count(&mut self) -> Option<Fault> {
+    fn count(&mut self, kind: Kind) -> Option<Fault> {
         self.operations += 1;
-        self.faults.remove(&self.operations)
+        let number = self.operations;
+        if let Some(outage) = &mut self.outage
+            && number >= outage.from
+            && outage.fails(kind)
+        {
+            return Some(Fault::Error(io::ErrorKind::StorageFull));
+        }
+        self.faults.remove(&number)
     }
 
     fn done(&mut self) {
@@ -84,7 +151,14 @@ impl World {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct FakeDisk(Arc<Mutex<World>>);
+pub(super) struct FakeDisk(Arc<Device>);
+
+#[derive(Default)]
+struct Device {
+    world: Mutex<World>,
+    /// Told when operations have begun or ceased to wait.
+    stalled: Condvar,
+}
 
 impl FakeDisk {
     /// A disk with the files that are left of another.
@@ -97,42 +171,121 @@ impl FakeDisk {
                 ..Node::default()
             };
             let node = Arc::new(Mutex::new(node));
-            let mut world = disk.0.lock();
+            let mut world = disk.world();
             world.names.insert(name.clone(), node.clone());
             world.synced_names.insert(name.clone(), node);
         }
         disk
     }
 
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.0.world.lock()
+    }
+
     /// Fails the operation with this number, counted from 1.
     pub(super) fn fail(self, number: usize, fault: Fault) -> Self {
-        self.0.lock().faults.insert(number, fault);
+        self.world().faults.insert(number, fault);
         self
+    }
+
+    /// Fails all operations of these kinds, from the one with this number on, until the disk is mended.
+    pub(super) fn break_down(&self, from: usize, kinds: &'static [Kind]) {
+        self.break_down_after(None, from, kinds);
+    }
+
+    /// And before them, one of another kind.
+    pub(super) fn break_down_after(
+        &self,
+        first: Option<Kind>,
+        from: usize,
+        kinds: &'static [Kind],
+    ) {
+        self.world().outage = Some(Outage { from, first, kinds });
+    }
+
+    pub(super) fn mend(&self) {
+        self.world().outage = None;
+    }
+
+    /// Has operations of this kind wait from now on.
+    pub(super) fn stall(&self, kind: Kind) {
+        self.world().stall = Some(Stall {
+            kind,
+            waiting: 0,
+            let_pass: 0,
+        });
+    }
+
+    /// Waits until an operation waits.
+    pub(super) fn wait_until_stalled(&self) {
+        let idle = |world: &mut World| world.stall.as_ref().is_none_or(|stall| stall.waiting == 0);
+        let mut world = self.world();
+        let waited = self.0.stalled.wait_while_for(&mut world, idle, LIMIT);
+        assert!(!waited.timed_out(), "no operation waits");
+    }
+
+    /// Lets one operation go on that waits or will.
+    pub(super) fn let_one_pass(&self) {
+        if let Some(stall) = &mut self.world().stall {
+            stall.let_pass += 1;
+        }
+        self.0.stalled.notify_all();
+    }
+
+    /// Lets all go on.
+    pub(super) fn release(&self) {
+        self.world().stall = None;
+        self.0.stalled.notify_all();
+    }
+
+    /// Begins an operation: where it stalls, waits.
+    fn begin(&self, kind: Kind) -> MutexGuard<'_, World> {
+        let mut world = self.world();
+        if let Some(stall) = world.stall.as_mut().filter(|stall| stall.kind == kind) {
+            stall.waiting += 1;
+            self.0.stalled.notify_all();
+            while world
+                .stall
+                .as_ref()
+                .is_some_and(|stall| stall.let_pass == 0)
+            {
+                self.0.stalled.wait(&mut world);
+            }
+            if let Some(stall) = &mut world.stall {
+                stall.let_pass -= 1;
+                stall.waiting -= 1;
+            }
+        }
+        world
     }
 
     /// Remembers what is left after every operation; and what the caller says with it.
     pub(super) fn remember(self) -> (Self, Arc<Mutex<usize>>) {
-        let note = self.0.lock().note.clone();
-        self.0.lock().history = Some(Vec::new());
+        let note = self.world().note.clone();
+        self.world().history = Some(Vec::new());
         (self, note)
     }
 
     pub(super) fn history(&self) -> Vec<(Left, Left, usize)> {
-        self.0.lock().history.take().unwrap_or_default()
+        self.world().history.take().unwrap_or_default()
     }
 
     pub(super) fn operations(&self) -> usize {
-        self.0.lock().operations
+        self.world().operations
     }
 
     /// What a killed process leaves, and what a power cut does.
     pub(super) fn left(&self) -> (Left, Left) {
-        self.0.lock().left()
+        self.world().left()
     }
 
-    fn operation<T>(&self, work: impl FnOnce(&mut World) -> io::Result<T>) -> io::Result<T> {
-        let mut world = self.0.lock();
-        match world.count() {
+    fn operation<T>(
+        &self,
+        kind: Kind,
+        work: impl FnOnce(&mut World) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut world = self.begin(kind);
+        match world.count(kind) {
             None => {}
             Some(Fault::Error(kind)) => return Err(kind.into()),
             Some(Fault::Short) => return Err(io::ErrorKind::StorageFull.into()),
@@ -148,8 +301,9 @@ impl Disk for FakeDisk {
     type Lock = ();
 
     fn open(&self, path: &Path) -> io::Result<FakeFile> {
-        let node =
-            self.operation(|world| Ok(world.names.entry(path.into()).or_default().clone()))?;
+        let node = self.operation(Kind::Open, |world| {
+            Ok(world.names.entry(path.into()).or_default().clone())
+        })?;
         Ok(FakeFile {
             disk: self.clone(),
             node,
@@ -158,7 +312,7 @@ impl Disk for FakeDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<FakeFile> {
-        let node = self.operation(|world| {
+        let node = self.operation(Kind::Create, |world| {
             let node = Arc::new(Mutex::new(Node::default()));
             world.names.insert(path.into(), node.clone());
             Ok(node)
@@ -171,7 +325,7 @@ impl Disk for FakeDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.operation(|world| {
+        self.operation(Kind::Rename, |world| {
             let node = world.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
             world.names.insert(to.into(), node);
             Ok(())
@@ -179,14 +333,14 @@ impl Disk for FakeDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.operation(|world| {
+        self.operation(Kind::Remove, |world| {
             world.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
             Ok(())
         })
     }
 
     fn sync_folder(&self, _: &Path) -> io::Result<()> {
-        self.operation(|world| {
+        self.operation(Kind::SyncFolder, |world| {
             world.synced_names = world.names.clone();
             Ok(())
         })
@@ -226,8 +380,8 @@ impl Seek for FakeFile {
 
 impl DiskFile for FakeFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut world = self.disk.0.lock();
-        let taken = match world.count() {
+        let mut world = self.disk.begin(Kind::Append);
+        let taken = match world.count(Kind::Append) {
             None => bytes.len(),
             Some(Fault::Error(kind)) => return Err(kind.into()),
             Some(Fault::Short) => {
@@ -244,7 +398,7 @@ impl DiskFile for FakeFile {
 
     fn sync(&mut self) -> io::Result<()> {
         let node = self.node.clone();
-        let synced = self.disk.operation(|_| {
+        let synced = self.disk.operation(Kind::Sync, |_| {
             node.lock().sync();
             Ok(())
         });
@@ -258,7 +412,7 @@ impl DiskFile for FakeFile {
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         let node = self.node.clone();
-        self.disk.operation(|_| {
+        self.disk.operation(Kind::Truncate, |_| {
             node.lock().data.truncate(len as usize);
             Ok(())
         })

@@ -8,13 +8,13 @@ use crate::ErrorKind;
 
 /// What was published to each category, and what was refused.
 #[derive(Default)]
-struct Published {
-    taken: Vec<(u64, EventId)>,
-    refused: Vec<u64>,
+pub(super) struct Published {
+    pub(super) taken: Vec<(u64, EventId)>,
+    pub(super) refused: Vec<u64>,
 }
 
 /// What is to be found again: of those that were taken, what a ring holds.
-fn newest(published: &Published, ring: usize) -> Vec<u64> {
+pub(super) fn newest(published: &Published, ring: usize) -> Vec<u64> {
     let from = published.taken.len().saturating_sub(ring);
     published.taken[from..]
         .iter()
@@ -77,14 +77,24 @@ fn run(
     broker.stop(LIMIT).expect(&context);
     drop(broker);
     let operations = disk.operations();
+    is_there_again(&disk, ring, &info(durability, compact_from), &all, &context);
+    operations
+}
 
-    // What was stopped is there again, whatever happens to the power.
+/// What was stopped is there again, whatever happens to the power, and is told of as it was.
+pub(super) fn is_there_again(
+    disk: &FakeDisk,
+    ring: usize,
+    info: &FilePersistorInfo,
+    all: &[Published],
+    context: &str,
+) {
     let (killed, cut) = disk.left();
     for left in [killed, cut] {
         let again = FakeDisk::with(&left);
-        let broker = super::broker(&again, ring, info(durability, compact_from)).unwrap();
+        let broker = super::broker(&again, ring, info.clone()).unwrap();
         assert_eq!(broker.statistics().store.damaged, 0, "{context}");
-        for (category, published) in CATEGORIES.iter().zip(&all) {
+        for (category, published) in CATEGORIES.iter().zip(all) {
             assert_eq!(
                 held(&broker, category, Cursor::Oldest).0,
                 newest(published, ring),
@@ -112,11 +122,10 @@ fn run(
             }
         }
     }
-    operations
 }
 
 /// Everything that was acknowledged outlasts a power cut at this moment, and nothing that was refused comes back.
-fn power_cut_keeps(
+pub(super) fn power_cut_keeps(
     disk: &FakeDisk,
     category: &str,
     published: &Published,
