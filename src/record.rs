@@ -63,6 +63,8 @@ pub enum Record {
     Ended(EventId),
     /// Something that could not be read stood here: an event, perhaps.
     Damaged,
+    /// The log ends within a record, as a crash leaves it that came while this was being written.
+    Torn,
     /// The start of a log made smaller. Events up to this position that do not follow are no longer held, and what
     /// followers need to be told of that is said by [`Lost`](Record::Lost) and [`Forgotten`](Record::Forgotten).
     Compacted {
@@ -102,6 +104,7 @@ const COMPACTED: &str = "compacted";
 const LOST: &str = "lost";
 const FORGOTTEN: &str = "forgotten";
 const DAMAGED: &str = "damaged";
+const TORN: &str = "torn";
 
 /// Why a line is no record, in words for the log.
 const MAX_REASON_CHARS: usize = 200;
@@ -193,6 +196,7 @@ impl Record {
                 );
             }
             Record::Damaged => push_texts(buffer, DAMAGED, []),
+            Record::Torn => push_texts(buffer, TORN, []),
         }
         line::seal(buffer, start, line::ARRAY);
     }
@@ -313,6 +317,7 @@ fn mark(line: &[u8]) -> Result<Record, String> {
             timestamp: number(timestamp)?,
         }),
         [DAMAGED] => Ok(Record::Damaged),
+        [TORN] => Ok(Record::Torn),
         [TAKEN, category, seen, ids @ ..] => Ok(Record::Taken {
             category: (*category).into(),
             seen: id(seen)?,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fastrand::Rng;
-use long_polling::{Broker, BrokerOptions, Cursor, Event, FilePersistorInfo, Record};
+use long_polling::{Broker, BrokerOptions, Cursor, Durability, Event, FilePersistorInfo, Record};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const EVENTS: usize = 12;
@@ -21,8 +21,12 @@ fn held(broker: &Broker, cursor: Cursor) -> (Vec<Event>, bool) {
 }
 
 /// A file of a run that has ended, and its events.
-fn written(file: &Path) -> (Vec<u8>, Vec<Event>) {
-    let broker = open(file);
+fn written(file: &Path, durability: Durability) -> (Vec<u8>, Vec<Event>) {
+    let info = FilePersistorInfo {
+        durability,
+        ..FilePersistorInfo::new(file)
+    };
+    let broker = Broker::open(BrokerOptions::default(), info).unwrap();
     for number in 0..EVENTS {
         let data = serde_json::json!({"number": number, "text": "some text, é and \"quotes\""});
         broker.publish("c", &data).unwrap();
@@ -34,9 +38,15 @@ fn written(file: &Path) -> (Vec<u8>, Vec<Event>) {
 
 #[test]
 fn a_file_cut_at_any_byte_of_its_last_records_loses_only_the_one_that_was_cut() {
+    for durability in [Durability::Buffered, Durability::Acknowledged] {
+        cut_at_any_byte(durability);
+    }
+}
+
+fn cut_at_any_byte(durability: Durability) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.db");
-    let (bytes, events) = written(&file);
+    let (bytes, events) = written(&file, durability);
     let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
     // The last two events and the end of the run.
     let last_three: usize = lines[lines.len() - 3..].iter().map(|line| line.len()).sum();
@@ -71,9 +81,11 @@ fn a_file_cut_at_any_byte_of_its_last_records_loses_only_the_one_that_was_cut() 
             assert_eq!(fs::read(&corrupt).unwrap(), &bytes[start..cut], "{context}");
             fs::remove_file(corrupt).unwrap();
         }
-        // Whoever has seen all that is left can't know whether that was all, unless the run has ended.
+        // Whoever has seen all that is left can't know whether that was all, unless the run has ended, or nobody can have
+        // seen what it was about to write.
         let last = Cursor::LastId(kept.last().unwrap().id());
-        assert_eq!(held(&broker, last).1, !ended, "{context}");
+        let known = ended || durability == Durability::Acknowledged;
+        assert_eq!(held(&broker, last).1, !known, "{context}");
 
         broker.publish("c", "afterwards").unwrap();
         broker.stop(LIMIT).unwrap();
@@ -102,7 +114,7 @@ fn flip(bytes: &mut [u8], count: usize, random: &mut Rng) {
 #[test]
 fn ten_thousand_flipped_bits_change_no_event() {
     let folder = tempfile::tempdir().unwrap();
-    let (bytes, events) = written(&folder.path().join("events.db"));
+    let (bytes, events) = written(&folder.path().join("events.db"), Durability::Buffered);
     let mut random = random();
     for round in 0..10_000 {
         let mut flipped = bytes.clone();
@@ -119,7 +131,7 @@ fn ten_thousand_flipped_bits_change_no_event() {
 fn a_broker_with_a_damaged_file_serves_what_is_left_and_tells_of_the_rest() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.db");
-    let (bytes, events) = written(&file);
+    let (bytes, events) = written(&file, Durability::Buffered);
     let mut random = random();
     for round in 0..300 {
         let mut flipped = bytes.clone();

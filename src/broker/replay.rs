@@ -125,6 +125,7 @@ impl Shared {
             Record::Refused(id) => restorer.refuse(id),
             Record::Ended(id) => restorer.end(id),
             Record::Damaged => restorer.damaged(),
+            Record::Torn => restorer.torn(),
             Record::Compacted {
                 position,
                 timestamp,

@@ -89,6 +89,13 @@ impl Restorer {
         }
     }
 
+    /// The log ends within a record. An event that was to be kept before anybody sees it has been seen by nobody.
+    pub(crate) fn torn(&mut self) {
+        if !(self.open && self.acknowledges) || self.sequence < self.sparse_to {
+            self.damaged();
+        }
+    }
+
     /// The numbers up to this position were given to events that nobody has seen.
     pub(crate) fn refuse(&mut self, id: EventId) {
         if let Some((_, sequence)) = id.parts() {
@@ -315,11 +322,19 @@ mod tests {
         let sequencer = restorer.finish(Clock::System, true);
         assert_eq!(sequencer.lost(), Lost::default());
         assert_eq!(stamped(&sequencer).sequence, 3);
-        // But where something of it is damaged, it may have been known.
-        let mut restorer = Restorer::default();
-        restorer.start(EventId::new(first, 0), true);
-        restorer.damaged();
-        assert_eq!(restorer.finish(Clock::System, true).lost().sequence, 1);
+        // But where something of it is damaged, it may have been known, unless that was being written.
+        for (damage, lost) in [
+            (Restorer::damaged as fn(&mut Restorer), 1),
+            (Restorer::torn, 0),
+        ] {
+            let mut restorer = Restorer::default();
+            restorer.start(EventId::new(first, 0), true);
+            damage(&mut restorer);
+            assert_eq!(restorer.finish(Clock::System, true).lost().sequence, lost);
+        }
+        let mut restorer = ended(first, 3);
+        restorer.torn();
+        assert_eq!(restorer.finish(Clock::System, true).lost().sequence, 4);
     }
 
     #[test]

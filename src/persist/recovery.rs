@@ -143,7 +143,13 @@ impl Reader<'_> {
                             "{file_name}: the line at byte {start} is damaged and is skipped: {reason}"
                         );
                     }
-                    each(Record::Damaged);
+                    let cut_off = !loaded.ends_with_newline && !too_long;
+                    // A line that was whole but for its last byte was damaged afterwards.
+                    let was_whole = || Record::parse(&line[..line.len() - 1]).is_ok();
+                    each(match cut_off && !was_whole() {
+                        true => Record::Torn,
+                        false => Record::Damaged,
+                    });
                 }
             }
             lines += 1;
@@ -187,7 +193,7 @@ mod tests {
         };
         let read = reader.read(file.as_ref(), |record| match record {
             Record::Published { event, .. } => timestamps.push(event.timestamp()),
-            Record::Damaged => {}
+            Record::Damaged | Record::Torn => {}
             mark => panic!("{mark:?}"),
         });
         let (loaded, torn) = read.unwrap();

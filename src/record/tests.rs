@@ -44,6 +44,7 @@ fn records() -> Vec<Record> {
         Record::Refused(id),
         Record::Ended(id),
         Record::Damaged,
+        Record::Torn,
         Record::Compacted {
             position: id,
             timestamp: u64::MAX,
