@@ -145,7 +145,8 @@ impl Reader<'_> {
                     }
                     let cut_off = !loaded.ends_with_newline && !too_long;
                     // A line that was whole but for its last byte was damaged afterwards.
-                    let was_whole = || Record::parse(&line[..line.len() - 1]).is_ok();
+                    let was_whole =
+                        || matches!(Record::parse(&line[..line.len() - 1]), Ok(Some(_)));
                     each(match cut_off && !was_whole() {
                         true => Record::Torn,
                         false => Record::Damaged,
