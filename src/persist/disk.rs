@@ -51,7 +51,7 @@ pub(super) struct SystemDisk;
 
 impl Disk for SystemDisk {
     type File = File;
-    type Lock = File;
+    type Lock = Lock;
 
     fn open(&self, path: &Path) -> io::Result<File> {
         let file = options().open(path)?;
@@ -99,23 +99,33 @@ impl Disk for SystemDisk {
         })
     }
 
-    fn lock(&self, path: &Path) -> io::Result<File> {
+    fn lock(&self, path: &Path) -> io::Result<Lock> {
         let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(file),
+            Ok(()) => Ok(Lock(file)),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
                 log::warn!(
                     "{path:?} can't be locked here ({error}): see that no other process opens the file"
                 );
-                Ok(file)
+                Ok(Lock(file))
             }
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+}
+
+/// A locked file.
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing alone would leave it locked while a process that is just being started still has the handle, too.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
     }
 }
 
@@ -136,5 +146,23 @@ impl DiskFile for File {
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         self.set_len(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_when_it_is_let_go_of_whoever_else_has_the_handle() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let lock = SystemDisk.lock(&path).unwrap();
+        let inherited = lock.0.try_clone().unwrap();
+        let refused = SystemDisk.lock(&path).map(drop).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        drop(SystemDisk.lock(&path).unwrap());
+        drop(inherited);
     }
 }
