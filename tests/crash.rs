@@ -90,7 +90,6 @@ impl Killed {
             .env(variable, arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
             .spawn();
         Killed(process.unwrap())
     }
@@ -199,8 +198,12 @@ fn kill_again_and_again(level: &str, rounds: u64, most: u64) {
         let first = round * 1_000_000;
         let arguments = format!("{} {level} {first}", folder.display());
         let enough = size() + random.u64(1..most);
-        let process = Killed::start("publish_as_a_process", PUBLISH, &arguments);
-        until("published", || size() > enough);
+        let mut process = Killed::start("publish_as_a_process", PUBLISH, &arguments);
+        until("published", || {
+            let ended = process.0.try_wait().unwrap();
+            assert!(ended.is_none(), "it ended by itself: {ended:?}");
+            size() > enough
+        });
         if round == 0 {
             let refused = open(folder, level).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::File);
