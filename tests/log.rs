@@ -264,6 +264,28 @@ fn settings_that_make_no_sense_are_refused_by_name() {
     }
 }
 
+#[test]
+fn a_queue_that_is_smaller_than_the_buffer_is_written_when_it_is_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let info = FilePersistorInfo {
+        max_queue_size: 1000,
+        max_wait: Duration::ZERO,
+        write_flush_period: Duration::MAX,
+        ..FilePersistorInfo::new(folder.path().join("events.db"))
+    };
+    let broker = Broker::open(BrokerOptions::default(), info).unwrap();
+    let refused = loop {
+        match broker.publish("c", &1) {
+            Ok(_) => assert!(broker.statistics().store.pending_bytes <= 1000),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.kind(), ErrorKind::Busy);
+    until("written", || broker.statistics().store.pending == 0);
+    broker.publish("c", &2).unwrap();
+    broker.stop(LIMIT).unwrap();
+}
+
 /// Keeps records in memory, and fails where it is told to.
 #[derive(Clone, Default)]
 struct Own(Arc<Mutex<State>>);

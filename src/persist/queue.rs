@@ -134,6 +134,9 @@ impl Queue {
             if !full || state.stopped {
                 return Ok(());
             }
+            // Also where nobody waits for that: there will be room for the next one.
+            state.urgent = true;
+            self.work.notify_one();
             let max_wait = self.limits.max_wait;
             let deadline = *deadline.get_or_insert_with(|| {
                 let now = Instant::now();
@@ -148,8 +151,6 @@ impl Queue {
                 );
                 return Err(Error::new(ErrorKind::Busy, message));
             }
-            state.urgent = true;
-            self.work.notify_one();
             self.progress.wait_until(&mut state, deadline);
         }
     }
