@@ -3,7 +3,9 @@
 mod fake_disk;
 mod faults;
 mod hidden;
+mod moment;
 mod outage;
+mod partial;
 mod power;
 mod stalled;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::LIMIT;
+use super::moment::{Content, Left, Moment};
 use crate::persist::disk::{Disk, DiskFile};
 
 /// What a disk is asked to do.
@@ -70,13 +71,15 @@ type Names = HashMap<PathBuf, Arc<Mutex<Node>>>;
 struct World {
     names: Names,
     synced_names: Names,
+    /// The names after each change since the folder was synced.
+    changed_names: Vec<Names>,
     operations: usize,
     faults: HashMap<usize, Fault>,
     outage: Option<Outage>,
     stall: Option<Stall>,
-    /// What a kill and a power cut after each operation would leave, with what `note` said then.
-    history: Option<Vec<(Left, Left, usize)>>,
-    note: Arc<Mutex<usize>>,
+    /// The moments after each operation.
+    history: Option<Vec<Moment>>,
+    note: Arc<Mutex<Vec<u64>>>,
 }
 
 /// Operations that fail until the disk is mended.
@@ -109,21 +112,25 @@ struct Stall {
     let_pass: usize,
 }
 
-/// The files that are left, by name.
-pub(super) type Left = HashMap<PathBuf, Vec<u8>>;
-
 impl World {
-    fn left(&self) -> (Left, Left) {
-        let left = |names: &Names, what: fn(&Node) -> &Vec<u8>| {
-            let file = |(name, node): (&PathBuf, &Arc<Mutex<Node>>)| {
-                (name.clone(), what(&node.lock()).clone())
+    fn moment(&self) -> Moment {
+        let contents = |names: &Names| {
+            let content = |(name, node): (&PathBuf, &Arc<Mutex<Node>>)| {
+                let Node { data, synced, .. } = node.lock().clone();
+                (name.clone(), Content { data, synced })
             };
-            names.iter().map(file).collect()
+            names.iter().map(content).collect()
         };
-        (
-            left(&self.names, |node| &node.data),
-            left(&self.synced_names, |node| &node.synced),
-        )
+        let since_synced = std::iter::once(&self.synced_names).chain(&self.changed_names);
+        Moment {
+            files: contents(&self.names),
+            since_synced: since_synced.map(contents).collect(),
+            note: self.note.lock().clone(),
+        }
+    }
+
+    fn renamed(&mut self) {
+        self.changed_names.push(self.names.clone());
     }
 
     fn count(&mut self, kind: Kind) -> Option<Fault> {
@@ -139,14 +146,10 @@ impl World {
     }
 
     fn done(&mut self) {
-        if self.history.is_none() {
-            return;
+        if self.history.is_some() {
+            let moment = self.moment();
+            self.history.get_or_insert_default().push(moment);
         }
-        let note = *self.note.lock();
-        let (killed, cut) = self.left();
-        self.history
-            .get_or_insert_default()
-            .push((killed, cut, note));
     }
 }
 
@@ -259,14 +262,14 @@ impl FakeDisk {
         world
     }
 
-    /// Remembers what is left after every operation; and what the caller says with it.
-    pub(super) fn remember(self) -> (Self, Arc<Mutex<usize>>) {
+    /// Remembers the moment after every operation; and what the caller says with it.
+    pub(super) fn remember(self) -> (Self, Arc<Mutex<Vec<u64>>>) {
         let note = self.world().note.clone();
         self.world().history = Some(Vec::new());
         (self, note)
     }
 
-    pub(super) fn history(&self) -> Vec<(Left, Left, usize)> {
+    pub(super) fn history(&self) -> Vec<Moment> {
         self.world().history.take().unwrap_or_default()
     }
 
@@ -276,7 +279,8 @@ impl FakeDisk {
 
     /// What a killed process leaves, and what a power cut does.
     pub(super) fn left(&self) -> (Left, Left) {
-        self.world().left()
+        let moment = self.world().moment();
+        (moment.killed(), moment.cut())
     }
 
     fn operation<T>(
@@ -302,7 +306,12 @@ impl Disk for FakeDisk {
 
     fn open(&self, path: &Path) -> io::Result<FakeFile> {
         let node = self.operation(Kind::Open, |world| {
-            Ok(world.names.entry(path.into()).or_default().clone())
+            let made = !world.names.contains_key(path);
+            let node = world.names.entry(path.into()).or_default().clone();
+            if made {
+                world.renamed();
+            }
+            Ok(node)
         })?;
         Ok(FakeFile {
             disk: self.clone(),
@@ -315,6 +324,7 @@ impl Disk for FakeDisk {
         let node = self.operation(Kind::Create, |world| {
             let node = Arc::new(Mutex::new(Node::default()));
             world.names.insert(path.into(), node.clone());
+            world.renamed();
             Ok(node)
         })?;
         Ok(FakeFile {
@@ -328,6 +338,7 @@ impl Disk for FakeDisk {
         self.operation(Kind::Rename, |world| {
             let node = world.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
             world.names.insert(to.into(), node);
+            world.renamed();
             Ok(())
         })
     }
@@ -335,6 +346,7 @@ impl Disk for FakeDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.operation(Kind::Remove, |world| {
             world.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
+            world.renamed();
             Ok(())
         })
     }
@@ -342,6 +354,7 @@ impl Disk for FakeDisk {
     fn sync_folder(&self, _: &Path) -> io::Result<()> {
         self.operation(Kind::SyncFolder, |world| {
             world.synced_names = world.names.clone();
+            world.changed_names.clear();
             Ok(())
         })
     }
