@@ -1,7 +1,8 @@
 //! [`Commits`]: events that wait for the store, where nobody may see them before they are kept.
 //!
 //! They become visible in publish order. One of the publishers who wait leads: it waits for the store and puts what is
-//! kept into the rings, its own event and those of the others, so that one write to the disk serves them all.
+//! kept into the rings, its own event and those of the others, so that one write to the disk serves them all. Then the one
+//! who has waited longest leads.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,9 +16,7 @@ use crate::error::Error;
 #[derive(Default)]
 pub(super) struct Commits {
     state: Mutex<State>,
-    /// Told when a leader has ended.
-    ended: Condvar,
-    /// Told when an event has been settled.
+    /// Told when an event has been settled, and when nobody leads any more.
     settled: Condvar,
 }
 
@@ -31,34 +30,85 @@ struct State {
 struct Waiting {
     ticket: u64,
     entry: Entry,
-    outcome: Outcome,
+    publisher: Arc<Publisher>,
 }
 
-/// What became of an event; shared by its publisher and the leader.
-pub(super) type Outcome = Arc<Mutex<Option<Result<(), Error>>>>;
+/// Who waits for what becomes of an event.
+#[derive(Default)]
+pub(super) struct Publisher {
+    news: Mutex<News>,
+    told: Condvar,
+}
 
-/// The lead, given up when this is dropped, even by a store that panics.
-struct Lead<'a>(&'a Commits);
+#[derive(Default)]
+struct News {
+    result: Option<Result<(), Error>>,
+    leads: bool,
+    /// It has panicked, and can't lead.
+    gone: bool,
+}
+
+impl Publisher {
+    fn result(&self) -> Option<Result<(), Error>> {
+        self.news.lock().result.take()
+    }
+
+    fn is_settled(&self) -> bool {
+        self.news.lock().result.is_some()
+    }
+
+    fn settle(&self, result: Result<(), Error>) {
+        self.news.lock().result = Some(result);
+        self.told.notify_one();
+    }
+
+    /// Waits until its event is settled, or it is to lead: true then.
+    fn wait(&self) -> bool {
+        let mut news = self.news.lock();
+        while news.result.is_none() && !news.leads {
+            self.told.wait(&mut news);
+        }
+        std::mem::take(&mut news.leads)
+    }
+
+    /// False where it can't.
+    fn lead(&self) -> bool {
+        let mut news = self.news.lock();
+        news.leads = !news.gone;
+        self.told.notify_one();
+        news.leads
+    }
+}
+
+/// The lead, handed on when this is dropped, even by a store that panics.
+struct Lead<'a> {
+    commits: &'a Commits,
+    leader: Option<&'a Publisher>,
+}
 
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().led = false;
-        self.0.ended.notify_all();
-        self.0.settled.notify_all();
+        if let (Some(leader), true) = (self.leader, std::thread::panicking()) {
+            leader.news.lock().gone = true;
+        }
+        let mut state = self.commits.state.lock();
+        state.led = state.waiting.iter().any(|next| next.publisher.lead());
+        drop(state);
+        self.commits.settled.notify_all();
     }
 }
 
 impl Commits {
     /// Called under the sequencer's lock, so that the queue has publish order.
-    pub(super) fn add(&self, ticket: u64, entry: Entry) -> Outcome {
-        let outcome = Outcome::default();
+    pub(super) fn add(&self, ticket: u64, entry: Entry) -> Arc<Publisher> {
+        let publisher = Arc::<Publisher>::default();
         let waiting = Waiting {
             ticket,
             entry,
-            outcome: outcome.clone(),
+            publisher: publisher.clone(),
         };
         self.state.lock().waiting.push_back(waiting);
-        outcome
+        publisher
     }
 
     /// The timestamp of the oldest event that waits.
@@ -67,25 +117,26 @@ impl Commits {
         Some(state.waiting.front()?.entry.event.timestamp())
     }
 
+    /// False where somebody has it.
+    fn take_lead(&self) -> bool {
+        let mut state = self.state.lock();
+        !std::mem::replace(&mut state.led, true)
+    }
+
     /// Waits until the event is visible, or known not to be kept.
-    pub(super) fn settle(&self, shared: &Shared, outcome: &Outcome) -> Result<(), Error> {
+    pub(super) fn settle(&self, shared: &Shared, publisher: &Publisher) -> Result<(), Error> {
         loop {
-            if let Some(result) = outcome.lock().take() {
+            if let Some(result) = publisher.result() {
                 return result;
             }
-            let mut state = self.state.lock();
-            if state.led {
-                self.ended.wait(&mut state);
+            if !self.take_lead() && !publisher.wait() {
                 continue;
             }
-            // Settled between the two looks.
-            if outcome.lock().is_some() {
-                continue;
-            }
-            state.led = true;
-            drop(state);
-            let _lead = Lead(self);
-            while outcome.lock().is_none() && self.settle_first(shared, |_| true) {}
+            let _lead = Lead {
+                commits: self,
+                leader: Some(publisher),
+            };
+            while !publisher.is_settled() && self.settle_first(shared, |_| true) {}
             // Whatever was kept together with it.
             let settled = shared.store.settled();
             while self.settle_first(shared, |ticket| ticket <= settled) {}
@@ -95,25 +146,25 @@ impl Commits {
     /// Waits until every event up to this sequence number is settled. They must have been flushed: the leader may be the
     /// store's own thread.
     pub(super) fn wait_for(&self, shared: &Shared, sequence: u64) {
-        loop {
-            let mut state = self.state.lock();
+        let is_waiting = |state: &State| {
             let first = state.waiting.front();
-            if first.is_none_or(|first| first.entry.sequence > sequence) {
-                return;
-            }
+            first.is_some_and(|first| first.entry.sequence <= sequence)
+        };
+        let mut state = self.state.lock();
+        while is_waiting(&state) {
             if state.led {
                 self.settled.wait(&mut state);
                 continue;
             }
             state.led = true;
             drop(state);
-            let _lead = Lead(self);
-            let is_one = || {
-                let state = self.state.lock();
-                let first = state.waiting.front();
-                first.is_some_and(|first| first.entry.sequence <= sequence)
+            let lead = Lead {
+                commits: self,
+                leader: None,
             };
-            while is_one() && self.settle_first(shared, |_| true) {}
+            while is_waiting(&self.state.lock()) && self.settle_first(shared, |_| true) {}
+            drop(lead);
+            state = self.state.lock();
         }
     }
 
@@ -127,8 +178,8 @@ impl Commits {
         if result.is_ok() {
             shared.commit(first.entry);
         }
-        *first.outcome.lock() = Some(result);
         self.state.lock().waiting.pop_front();
+        first.publisher.settle(result);
         self.settled.notify_all();
         true
     }

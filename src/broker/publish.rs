@@ -65,11 +65,11 @@ impl Shared {
     /// Publishes an event that nobody sees before it is kept: its publisher does not hold a lock meanwhile, so that many
     /// can wait at the same time.
     fn publish_acknowledged(&self, draft: Draft) -> Result<EventId, Error> {
-        let (entry, outcome) = self.sequencer.stamp(draft, |entry| {
+        let (entry, publisher) = self.sequencer.stamp(draft, |entry| {
             let ticket = self.append(entry)?;
             Ok(self.commits.add(ticket, entry.clone()))
         })?;
-        self.commits.settle(self, &outcome)?;
+        self.commits.settle(self, &publisher)?;
         Ok(entry.event.id())
     }
 
