@@ -51,7 +51,8 @@ impl<D: Disk> FilePersistor<D> {
         info.check()?;
         let limits = Limits {
             enough: match info.durability {
-                Durability::Acknowledged => 0,
+                // Those who publish ask for it, one for all who wait by then.
+                Durability::Acknowledged => usize::MAX,
                 _ => info.write_buffer_size.min(MAX_WRITE_BUFFER_BYTES),
             },
             period: info.period(),

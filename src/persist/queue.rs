@@ -167,6 +167,9 @@ impl Queue {
                 "the file has been closed already",
             ));
         }
+        // Nobody asks for what is not an event.
+        let haste = self.limits.acknowledged && record.event().is_none();
+        state.urgent |= haste;
         state.waiting_events += u64::from(record.event().is_some());
         state.records.push(record);
         let before = state.waiting_bytes;
@@ -177,7 +180,10 @@ impl Queue {
         state.appended += 1;
         let ticket = state.appended;
         let enough = self.limits.enough;
-        let wake = before == 0 || (before < enough && before + bytes >= enough);
+        let wake = match self.limits.acknowledged {
+            true => haste,
+            false => before == 0 || (before < enough && before + bytes >= enough),
+        };
         drop(state);
         if wake {
             self.work.notify_one();

@@ -211,3 +211,29 @@ fn a_stop_that_took_too_long_can_be_repeated_and_loses_nothing() {
         starts_with(&disk, &[0]);
     }
 }
+
+#[test]
+fn those_who_wait_for_the_disk_at_the_same_time_share_one_sync() {
+    const PUBLISHERS: u64 = 16;
+    let disk = FakeDisk::default();
+    let broker = super::broker(&disk, 1000, info(Durability::Acknowledged, None)).unwrap();
+    disk.stall(Kind::Sync);
+    let first = publish_aside(&broker, "one", 0);
+    disk.wait_until_stalled();
+    let others: Vec<_> = (1..PUBLISHERS)
+        .map(|number| publish_aside(&broker, "one", number))
+        .collect();
+    wait_until(|| broker.statistics().store.pending == PUBLISHERS);
+    let before = disk.operations();
+    disk.release();
+    for told in [first].iter().chain(&others) {
+        told.recv_timeout(LIMIT).unwrap().unwrap();
+    }
+    // The sync that stalled; then one write and one sync for all the others.
+    assert_eq!(disk.operations() - before, 3);
+    assert_eq!(
+        held(&broker, "one", Cursor::Oldest).0.len(),
+        PUBLISHERS as usize
+    );
+    broker.stop(LIMIT).unwrap();
+}
