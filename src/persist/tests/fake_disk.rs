@@ -44,6 +44,8 @@ pub(super) enum Fault {
     Error(io::ErrorKind),
     /// Half of the bytes are written, and the next write finds the disk full; any other operation fails.
     Short,
+    /// Half of the bytes are written, and all the same it fails.
+    Torn,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -140,7 +142,7 @@ impl World {
             && number >= outage.from
             && outage.fails(kind)
         {
-            return Some(Fault::Error(io::ErrorKind::StorageFull));
+            return Some(Fault::Torn);
         }
         self.faults.remove(&number)
     }
@@ -292,7 +294,7 @@ impl FakeDisk {
         match world.count(kind) {
             None => {}
             Some(Fault::Error(kind)) => return Err(kind.into()),
-            Some(Fault::Short) => return Err(io::ErrorKind::StorageFull.into()),
+            Some(Fault::Short | Fault::Torn) => return Err(io::ErrorKind::StorageFull.into()),
         }
         let done = work(&mut world);
         world.done();
@@ -402,6 +404,11 @@ impl DiskFile for FakeFile {
                 let full = Fault::Error(io::ErrorKind::StorageFull);
                 world.faults.insert(next, full);
                 bytes.len().div_ceil(2)
+            }
+            Some(Fault::Torn) => {
+                let half = &bytes[..bytes.len() / 2];
+                self.node.lock().data.extend_from_slice(half);
+                return Err(io::ErrorKind::StorageFull.into());
             }
         };
         self.node.lock().data.extend_from_slice(&bytes[..taken]);
