@@ -17,13 +17,12 @@ use crossbeam_channel::{Receiver, bounded};
 use self::fake_disk::FakeDisk;
 use super::*;
 use crate::event::{Draft, Event};
-use crate::position::{Cursor, EventId, Run};
+use crate::position::{Cursor, EventId};
 
-/// An event whose sequence number is its timestamp.
+/// An event such as golongpoll's.
 pub(super) fn event(timestamp: u64, data: &str) -> Event {
-    let id = EventId::new(Run::new(1_700_000_000_000, 7), timestamp);
     let draft = Draft::new("category".into(), data).unwrap();
-    draft.stamp(timestamp, id)
+    draft.stamp(timestamp, EventId::from(u128::from(timestamp)))
 }
 
 fn wait_until(done: impl Fn() -> bool) {
