@@ -109,9 +109,10 @@ impl Shared {
                 acknowledges,
             } => restorer.start(position, acknowledges),
             Record::Published { sequence, event } => {
-                let entry = restorer.place(sequence, event);
-                replay.recent.published(entry);
-                self.do_recent(&mut replay.recent, false);
+                if let Some(entry) = restorer.place(sequence, event) {
+                    replay.recent.published(entry);
+                    self.do_recent(&mut replay.recent, false);
+                }
             }
             Record::Taken {
                 category,

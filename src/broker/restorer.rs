@@ -25,10 +25,17 @@ pub(crate) struct Restorer {
     sequence: u64,
     timestamp: u64,
     lost: Lost,
+    newest: Option<Run>,
+    /// The number that the id of the last event tells.
+    own: u64,
+    /// The last of `earlier` was numbered without those before: files were joined.
+    follows_others: bool,
     /// Of the numbers up to this one, those that are missing were let go of, and are told of elsewhere.
     sparse_to: u64,
     /// Something unreadable stands since the last event.
     damaged: bool,
+    /// And before the first run.
+    headless: bool,
     /// When the newest of what was lost was published is not known yet: before what comes next.
     undated: bool,
 }
@@ -36,54 +43,73 @@ pub(crate) struct Restorer {
 impl Restorer {
     /// A run begins after this position.
     pub(crate) fn start(&mut self, id: EventId, acknowledges: bool) {
-        if let Some((run, sequence)) = id.parts() {
-            if sequence >= self.sparse_to {
-                self.pass_compacted();
-            }
-            // Where the last run did not end, this one has left a number out.
-            self.go_to(sequence);
-            self.date(run.started());
-            self.damaged = false;
-            self.open(run);
-            self.acknowledges = acknowledges;
+        // One that has begun already does not begin again.
+        let Some((run, sequence)) = id.parts().filter(|(run, _)| !self.knows(*run)) else {
+            return;
+        };
+        if sequence >= self.sparse_to {
+            self.pass_compacted();
         }
+        self.follows_others = sequence < self.sequence;
+        // Where the last run did not end, this one has left a number out.
+        self.go_to(sequence);
+        self.date(run.started());
+        self.damaged = false;
+        self.open(run);
+        self.acknowledges = acknowledges;
     }
 
     /// The event's place in the order: its number in the log or, without, that of its id. Those that bring none are
-    /// numbered as they come.
-    pub(crate) fn place(&mut self, number: u64, event: Event) -> Entry {
+    /// numbered as they come. `None` where it stands out of place: it comes twice, or is told of as lost already.
+    pub(crate) fn place(&mut self, number: u64, event: Event) -> Option<Entry> {
         let own = event.id().parts();
         let number = match (number, own) {
             (0, Some((_, number))) => number,
             (number, _) => number,
         };
+        let timestamp = event.timestamp();
         if number > self.sequence {
-            if let Some((run, _)) = own
-                && (!self.open || self.earlier.last().is_none_or(|span| span.run != run))
-            {
-                self.open(run);
+            if let Some((run, _)) = own {
+                self.enter(run);
             }
             self.go_to(number - 1);
+        } else if own.is_some_and(|own| self.is_out_of_place(own)) {
+            self.lost(Lost {
+                sequence: number,
+                timestamp,
+            });
+            return None;
         } else if self.damaged {
             self.go_to(self.sequence + 1);
         }
         self.damaged = false;
-        self.date(event.timestamp());
-        self.timestamp = self.timestamp.max(event.timestamp());
+        self.date(timestamp);
+        self.timestamp = self.timestamp.max(timestamp);
         self.sequence += 1;
+        self.own = own.map_or(0, |(_, number)| number);
         if let (true, Some(span)) = (self.open, self.earlier.last_mut()) {
             span.last = self.sequence;
         }
-        Entry {
+        Some(Entry {
             sequence: self.sequence,
             event,
+        })
+    }
+
+    /// Of an event of ours with a number that has been passed.
+    fn is_out_of_place(&self, (run, number): (Run, u64)) -> bool {
+        if self.follows_others && self.earlier.last().is_some_and(|span| span.run == run) {
+            number <= self.own
+        } else {
+            self.knows(run)
         }
     }
 
     /// Something unreadable stands here. Where events have numbers, theirs tell whether one is missing; but not where
-    /// others were let go of.
+    /// others were let go of, nor where what said so can't be read.
     pub(crate) fn damaged(&mut self) {
         self.damaged = true;
+        self.headless |= self.earlier.is_empty();
         if self.sequence < self.sparse_to {
             self.lose(self.sparse_to);
         }
@@ -96,10 +122,19 @@ impl Restorer {
         }
     }
 
-    /// The numbers up to this position were given to events that nobody has seen.
+    /// The numbers up to this position were given to events that nobody has seen; and some to others, perhaps, where
+    /// something is damaged.
     pub(crate) fn refuse(&mut self, id: EventId) {
-        if let Some((_, sequence)) = id.parts() {
-            self.sequence = self.sequence.max(sequence);
+        let Some((run, sequence)) = id.parts() else {
+            return;
+        };
+        if sequence > self.sequence {
+            let is_whole = self.knows(run) && !self.damaged && !self.headless;
+            self.enter(run);
+            if !is_whole {
+                self.lose(sequence);
+            }
+            self.sequence = sequence;
         }
     }
 
@@ -114,7 +149,8 @@ impl Restorer {
     /// All has been read that is left of what was compacted: the last numbers of it may have been let go of, too.
     fn pass_compacted(&mut self) {
         self.sequence = self.sequence.max(self.sparse_to);
-        if let (true, Some(span)) = (self.open, self.earlier.last_mut()) {
+        // Where the end of an earlier run is damaged, they may have been another's.
+        if let (true, false, Some(span)) = (self.open, self.damaged, self.earlier.last_mut()) {
             span.last = span.last.max(self.sparse_to);
         }
     }
@@ -126,13 +162,33 @@ impl Restorer {
 
     /// The run has ended at this position.
     pub(crate) fn end(&mut self, id: EventId) {
-        if let Some((_, sequence)) = id.parts() {
+        if let Some((run, sequence)) = id.parts()
+            && self.enter(run)
+        {
             self.go_to(sequence);
             (self.open, self.damaged) = (false, false);
             if let Some(span) = self.earlier.last_mut() {
                 span.last = span.last.max(sequence);
             }
         }
+    }
+
+    fn knows(&self, run: Run) -> bool {
+        // They begin in their order, unless files were joined.
+        self.newest >= Some(run) && self.earlier.iter().rev().any(|span| span.run == run)
+    }
+
+    /// Makes this run the last one, even where its start could not be read; false where others came after it.
+    fn enter(&mut self, run: Run) -> bool {
+        if self.earlier.last().is_some_and(|span| span.run == run) {
+            self.open = true;
+            return true;
+        }
+        let is_new = !self.knows(run);
+        if is_new {
+            self.open(run);
+        }
+        is_new
     }
 
     fn open(&mut self, run: Run) {
@@ -143,7 +199,9 @@ impl Restorer {
             over: true,
         };
         self.earlier.push(span);
+        self.newest = self.newest.max(Some(run));
         (self.open, self.acknowledges) = (true, false);
+        self.own = 0;
     }
 
     /// The numbers up to this one are missing.
@@ -177,7 +235,8 @@ impl Restorer {
     pub(crate) fn finish(mut self, clock: Clock, acknowledges: bool) -> Sequencer {
         self.pass_compacted();
         // What a run that has not ended published last is not known, nor what is damaged.
-        if (self.open && !self.acknowledges) || self.damaged {
+        let acknowledged = self.acknowledges && !self.headless;
+        if (self.open && !acknowledged) || self.damaged {
             self.go_to(self.sequence + 1);
         }
         let random = RandomState::new().hash_one(0);
@@ -200,198 +259,4 @@ impl Restorer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::ring::Place;
-    use super::super::sequencer::Placed;
-    use super::*;
-    use crate::event::Draft;
-
-    fn draft() -> Draft {
-        Draft::new("c".into(), "x").unwrap()
-    }
-
-    fn stamped(sequencer: &Sequencer) -> Entry {
-        sequencer.stamp(draft(), |_| Ok(())).unwrap().0
-    }
-
-    /// What a file tells that ends with its last event, and so does not say how the run ended.
-    fn restored(events: impl IntoIterator<Item = Event>) -> Sequencer {
-        let mut restorer = Restorer::default();
-        events
-            .into_iter()
-            .for_each(|event| drop(restorer.place(0, event)));
-        restorer.finish(Clock::System, false)
-    }
-
-    /// A file of a run that published so many events and ended.
-    fn ended(run: Run, events: u64) -> Restorer {
-        let mut restorer = Restorer::default();
-        restorer.start(EventId::new(run, 0), false);
-        for number in 1..=events {
-            restorer.place(0, draft().stamp(number, EventId::new(run, number)));
-        }
-        restorer.end(EventId::new(run, events));
-        restorer
-    }
-
-    #[test]
-    fn a_file_whose_last_event_lies_in_the_future_is_continued_after_it() {
-        let future = Clock::System.now() + 3_600_000;
-        let id = EventId::new(Run::new(future, 5), 41);
-        let sequencer = restored([draft().stamp(future, id)]);
-        let next = stamped(&sequencer);
-        // One number is left out for what the run may have lost.
-        assert_eq!((next.sequence, next.event.timestamp()), (43, future));
-        assert!(next.event.id() > id);
-    }
-
-    #[test]
-    fn positions_of_earlier_runs_are_known_as_far_as_the_file_goes() {
-        let run = Run::new(1_700_000_000_000, 9);
-        let sequencer = ended(run, 3).finish(Clock::System, false);
-        assert_eq!(sequencer.lost(), Lost::default());
-        let at = |sequence| Placed::At(Place::Sequence(sequence));
-        assert_eq!(sequencer.locate(EventId::new(run, 2)), at(2));
-        assert_eq!(sequencer.locate(EventId::new(run, 3)), at(3));
-        assert_eq!(
-            sequencer.locate(EventId::new(run, 4)),
-            Placed::Beyond(Place::Sequence(3))
-        );
-        assert_eq!(sequencer.newest().sequence, 3);
-        let next = stamped(&sequencer);
-        assert_eq!(sequencer.locate(next.event.id()), at(4));
-        let unknown = EventId::new(Run::new(1_700_000_000_000, 10), 1);
-        assert_eq!(sequencer.locate(unknown), Placed::UnknownRun);
-        assert_eq!(sequencer.locate(EventId::from(7)), Placed::Foreign);
-    }
-
-    #[test]
-    fn a_run_without_events_is_known_where_it_ended() {
-        let (first, second) = (
-            Run::new(1_700_000_000_000, 9),
-            Run::new(1_700_000_000_001, 9),
-        );
-        let mut restorer = ended(first, 3);
-        restorer.start(EventId::new(second, 3), false);
-        restorer.end(EventId::new(second, 3));
-        let sequencer = restorer.finish(Clock::System, false);
-        assert_eq!(
-            sequencer.locate(EventId::new(second, 3)),
-            Placed::At(Place::Sequence(3))
-        );
-        assert_eq!(
-            (sequencer.lost(), sequencer.newest().sequence),
-            (Lost::default(), 3)
-        );
-    }
-
-    #[test]
-    fn a_run_that_did_not_end_may_have_lost_what_it_published_last() {
-        let (first, second) = (
-            Run::new(1_700_000_000_000, 9),
-            Run::new(1_700_000_000_001, 9),
-        );
-        let mut restorer = ended(first, 3);
-        restorer.start(EventId::new(second, 3), false);
-        restorer.place(0, draft().stamp(9, EventId::new(second, 4)));
-        let sequencer = restorer.finish(Clock::System, false);
-        // Whoever has seen all that is left may yet have missed something, and whoever saw more has gone beyond it.
-        assert_eq!(sequencer.lost().sequence, 5);
-        // When that was published nobody knows: by now.
-        assert!(sequencer.lost().timestamp > 1_700_000_000_000);
-        assert!(sequencer.lost().after(Place::Sequence(4)));
-        assert_eq!(
-            sequencer.locate(EventId::new(second, 6)),
-            Placed::Beyond(Place::Sequence(4))
-        );
-        assert_eq!(stamped(&sequencer).sequence, 6);
-        assert!(!sequencer.lost().after(Place::Sequence(6)));
-    }
-
-    #[test]
-    fn a_run_that_acknowledged_has_lost_nothing_of_which_anybody_knew() {
-        let (first, second) = (
-            Run::new(1_700_000_000_000, 9),
-            Run::new(1_700_000_000_001, 9),
-        );
-        let mut restorer = Restorer::default();
-        restorer.start(EventId::new(first, 0), true);
-        restorer.place(0, draft().stamp(9, EventId::new(first, 1)));
-        restorer.start(EventId::new(second, 1), true);
-        restorer.place(0, draft().stamp(9, EventId::new(second, 2)));
-        let sequencer = restorer.finish(Clock::System, true);
-        assert_eq!(sequencer.lost(), Lost::default());
-        assert_eq!(stamped(&sequencer).sequence, 3);
-        // But where something of it is damaged, it may have been known, unless that was being written.
-        for (damage, lost) in [
-            (Restorer::damaged as fn(&mut Restorer), 1),
-            (Restorer::torn, 0),
-        ] {
-            let mut restorer = Restorer::default();
-            restorer.start(EventId::new(first, 0), true);
-            damage(&mut restorer);
-            assert_eq!(restorer.finish(Clock::System, true).lost().sequence, lost);
-        }
-        let mut restorer = ended(first, 3);
-        restorer.torn();
-        assert_eq!(restorer.finish(Clock::System, true).lost().sequence, 4);
-    }
-
-    #[test]
-    fn what_a_kill_may_have_cost_was_published_before_the_next_start() {
-        let (first, second) = (
-            Run::new(1_700_000_000_000, 9),
-            Run::new(1_700_000_000_500, 9),
-        );
-        let mut restorer = Restorer::default();
-        restorer.start(EventId::new(first, 0), false);
-        restorer.place(0, draft().stamp(1_700_000_000_001, EventId::new(first, 1)));
-        restorer.start(EventId::new(second, 2), false);
-        restorer.place(0, draft().stamp(1_700_000_009_000, EventId::new(second, 3)));
-        restorer.end(EventId::new(second, 3));
-        assert_eq!(
-            restorer.finish(Clock::System, false).lost(),
-            Lost {
-                sequence: 2,
-                timestamp: 1_700_000_000_500
-            }
-        );
-    }
-
-    #[test]
-    fn a_number_that_is_missing_in_the_file_is_a_lost_event() {
-        let run = Run::new(1_700_000_000_000, 9);
-        let mut restorer = Restorer::default();
-        restorer.start(EventId::new(run, 0), false);
-        for number in [1, 2, 4] {
-            restorer.place(0, draft().stamp(number, EventId::new(run, number)));
-        }
-        restorer.end(EventId::new(run, 4));
-        assert_eq!(
-            restorer.finish(Clock::System, false).lost(),
-            Lost {
-                sequence: 3,
-                timestamp: 4
-            }
-        );
-        // Also the last ones.
-        let mut restorer = ended(run, 3);
-        restorer.end(EventId::new(run, 5));
-        assert_eq!(restorer.finish(Clock::System, false).lost().sequence, 5);
-    }
-
-    #[test]
-    fn numbers_of_a_compacted_log_are_not_given_twice_where_the_last_were_let_go_of() {
-        let run = Run::new(1_700_000_000_000, 9);
-        let mut restorer = Restorer::default();
-        restorer.compacted(EventId::new(run, 5), 1);
-        restorer.start(EventId::new(run, 0), false);
-        restorer.place(1, draft().stamp(1, EventId::new(run, 1)));
-        let sequencer = restorer.finish(Clock::System, false);
-        let last = sequencer.locate(EventId::new(run, 5));
-        assert_eq!(last, Placed::At(Place::Sequence(5)));
-        // It was killed, so one more may be lost.
-        assert_eq!(sequencer.lost().sequence, 6);
-        assert_eq!(stamped(&sequencer).sequence, 7);
-    }
-}
+mod tests;
