@@ -1,5 +1,6 @@
 //! The log on a disk that fails.
 
+mod damage;
 mod fake_disk;
 mod faults;
 mod hidden;
@@ -8,6 +9,7 @@ mod outage;
 mod partial;
 mod power;
 mod stalled;
+mod story;
 
 use std::thread;
 use std::time::{Duration, Instant};
