@@ -19,6 +19,8 @@ const RECENT_BYTES: usize = 4 << 20;
 pub(super) struct Replay {
     pub(super) restorer: Restorer,
     recent: Recent,
+    /// Events that stand twice in the log, or out of their place.
+    out_of_place: u64,
 }
 
 /// What was read last and is not done yet, in the order in which subscribers saw it.
@@ -112,6 +114,8 @@ impl Shared {
                 if let Some(entry) = restorer.place(sequence, event) {
                     replay.recent.published(entry);
                     self.do_recent(&mut replay.recent, false);
+                } else {
+                    replay.out_of_place += 1;
                 }
             }
             Record::Taken {
@@ -155,6 +159,12 @@ impl Shared {
     /// After the last record.
     pub(super) fn settle_restored(&self, replay: &mut Replay) {
         self.do_recent(&mut replay.recent, true);
+        if replay.out_of_place > 0 {
+            log::warn!(
+                "{} events stand twice in the log, or out of their place, and are left out",
+                replay.out_of_place
+            );
+        }
         for category in self.catalog.all() {
             let Some(mut state) = category.lock() else {
                 continue;
