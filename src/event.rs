@@ -53,9 +53,14 @@ impl Event {
         self.0.timestamp
     }
 
-    /// [`timestamp`](Event::timestamp) as a `SystemTime`.
+    /// [`timestamp`](Event::timestamp) as a `SystemTime`; the end of the year 9999 where the system has no such time.
     pub fn time(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(self.0.timestamp)
+        const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
+        let since_epoch = Duration::from_millis(self.0.timestamp);
+        UNIX_EPOCH
+            .checked_add(since_epoch)
+            .or_else(|| UNIX_EPOCH.checked_add(END_OF_9999))
+            .unwrap_or(UNIX_EPOCH)
     }
 
     /// The category that the event was published to.

@@ -138,10 +138,12 @@ impl Inner {
     pub(super) fn with_cors(&self, reply: Reply) -> Reply {
         match &self.info.cors_origin {
             None => reply,
-            Some(origin) => reply.with("Access-Control-Allow-Origin", origin).with(
-                "Access-Control-Expose-Headers",
-                "Last-Event-ID, Retry-After",
-            ),
+            Some(origin) => reply
+                .with_default("Access-Control-Allow-Origin", origin)
+                .with_default(
+                    "Access-Control-Expose-Headers",
+                    "Last-Event-ID, Retry-After",
+                ),
         }
     }
 }
@@ -158,16 +160,23 @@ pub(super) struct Connection {
 impl Connection {
     /// `clear` is false where the end of its request is not known; `arrived` is when the request was there.
     pub(super) fn of(request: &tiny_http::Request, clear: bool, arrived: Instant) -> Self {
-        let options = header(request, "Connection")
+        let said = |option: &str| {
+            let fields = request.headers().iter();
+            fields
+                .filter(|field| field.field.equiv("Connection"))
+                .flat_map(|field| field.value.as_str().split(','))
+                .any(|said| said.trim().eq_ignore_ascii_case(option))
+        };
+        // tiny_http looks for words in the first field alone, and anywhere in it.
+        let first = header(request, "Connection")
             .unwrap_or("")
             .to_ascii_lowercase();
-        let said = |option: &str| options.split(',').any(|said| said.trim() == option);
-        let closes = !clear || said("close") || body::is_upgrade(request);
-        let persistence = if closes {
+        let ends = first.contains("close") || body::is_upgrade(request);
+        let persistence = if !clear || ends || said("close") {
             Persistence::Close
         } else if *request.http_version() == (1, 1) {
             Persistence::Keep
-        } else if said("keep-alive") {
+        } else if first.contains("keep-alive") && said("keep-alive") {
             Persistence::KeepAlive
         } else {
             Persistence::Close

@@ -6,6 +6,7 @@ use std::io::Read;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::chunks::ChunkedReader;
 use super::head;
 use super::reply::Reply;
 use crate::error::Error;
@@ -30,29 +31,23 @@ pub(super) fn framing(request: &tiny_http::Request) -> Framing {
     if let Some(fault) = head::fault(request) {
         return Framing::Broken(fault);
     }
-    let mut encodings = request
-        .headers()
-        .iter()
-        .filter(|field| field.field.equiv("Transfer-Encoding"));
+    let mut fields = request.headers().iter();
+    let encoded = fields.any(|field| field.field.equiv("Transfer-Encoding"));
     let mut lengths = request
         .headers()
         .iter()
         .filter(|field| field.field.equiv("Content-Length"));
-    match (encodings.next(), lengths.next()) {
-        (None, None) => Framing::Held,
-        (Some(_), Some(_)) => Framing::Broken("both Transfer-Encoding and Content-Length"),
-        (Some(encoding), None) => {
-            let chunked = encoding.value.as_str().eq_ignore_ascii_case("chunked")
-                && encodings.next().is_none();
-            if chunked && is_upgrade(request) {
-                Framing::Broken("a chunked body where another protocol is offered")
-            } else if chunked && *request.http_version() == (1, 1) {
-                Framing::Streamed(None)
-            } else {
-                Framing::Broken("a Transfer-Encoding other than chunked")
-            }
+    match (encoded, lengths.next()) {
+        (false, None) => Framing::Held,
+        (true, Some(_)) => Framing::Broken("both Transfer-Encoding and Content-Length"),
+        (true, None) if !ends_in_chunked(request) => {
+            Framing::Broken("a Transfer-Encoding that does not end in chunked")
         }
-        (None, Some(length)) => {
+        (true, None) if *request.http_version() != (1, 1) => {
+            Framing::Broken("a Transfer-Encoding in another version than HTTP/1.1")
+        }
+        (true, None) => Framing::Streamed(None),
+        (false, Some(length)) => {
             let value = length.value.as_str();
             let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
             let same = lengths.all(|other| other.value == length.value);
@@ -63,6 +58,26 @@ pub(super) fn framing(request: &tiny_http::Request) -> Framing {
             }
         }
     }
+}
+
+/// The transfer codings, in the order in which they were applied: several fields are one list, and empty elements of it
+/// count for nothing (RFC 9110, sections 5.3 and 5.6.1).
+pub(super) fn codings(request: &tiny_http::Request) -> impl Iterator<Item = &str> {
+    let fields = request.headers().iter();
+    fields
+        .filter(|field| field.field.equiv("Transfer-Encoding"))
+        .flat_map(|field| field.value.as_str().split(','))
+        .map(|coding| coding.trim_matches([' ', '\t']))
+        .filter(|coding| !coding.is_empty())
+}
+
+/// True where `chunked` is the last coding and occurs once, so that the body's end is known (RFC 9112, section 6.3).
+fn ends_in_chunked(request: &tiny_http::Request) -> bool {
+    let is_chunked = |coding: &str| coding.eq_ignore_ascii_case("chunked");
+    codings(request).last().is_some_and(is_chunked)
+        && codings(request).filter(|coding| is_chunked(coding)).count() == 1
+        // A comma in quotes would not end an element of the list.
+        && !codings(request).any(|coding| coding.contains('"'))
 }
 
 /// True where the client offers another protocol: then tiny_http leaves the body on the connection as it is, whatever
@@ -136,7 +151,15 @@ fn read_whole(
     // No more than announced: where another protocol is offered, more may follow.
     let limit = announced.unwrap_or(max.saturating_add(1));
     let limit = u64::try_from(limit).unwrap_or(u64::MAX);
-    let read = request.as_reader().take(limit).read_to_end(&mut body);
+    let still_encoded = announced.is_none() && is_upgrade(request);
+    let reader = request.as_reader();
+    let read = if still_encoded {
+        ChunkedReader::new(reader)
+            .take(limit)
+            .read_to_end(&mut body)
+    } else {
+        reader.take(limit).read_to_end(&mut body)
+    };
     if body.len() > max {
         return Err(too_large());
     }
@@ -156,6 +179,8 @@ fn read_whole(
 pub(super) fn published(body: &[u8]) -> Result<Published<'_>, Error> {
     let expected = r#"{"category":"…","data":…}"#;
     let other = || Error::request(format!("the body is not of the form {expected}"));
+    // A reader of JSON may ignore a byte order mark (RFC 8259, section 8.1).
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     // A derived Deserialize takes an array of the members' values, too.
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(other());
@@ -233,6 +258,22 @@ mod tests {
             (&*published.category, published.data.get()),
             ("c\n", r#"{"a": [1.5e3, "\u00e9"]}"#)
         );
+    }
+
+    #[test]
+    fn one_byte_order_mark_before_the_json_is_ignored() {
+        let json = r#"{"category":"c","data":"\ufeff"}"#;
+        let marked = format!("\u{feff}{json}");
+        let read = published(marked.as_bytes()).unwrap();
+        assert_eq!((&*read.category, read.data.get()), ("c", r#""\ufeff""#));
+        for wrong in [
+            "\u{feff}".to_owned(),
+            format!("\u{feff}\u{feff}{json}"),
+            format!("{json}\u{feff}"),
+            format!("\u{feff}[\"c\",1]"),
+        ] {
+            assert!(published(wrong.as_bytes()).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -102,8 +102,12 @@ fn target(url: &str) -> (String, String) {
         .split_once("://")
         .filter(|_| !url.starts_with('/'))
         .map(|(_, rest)| rest);
-    let url = origin_form.map_or(url, |rest| rest.find('/').map_or("/", |at| &rest[at..]));
+    // The path of a URL may be empty: `http://host?query`.
+    let url = origin_form.map_or(url, |rest| {
+        rest.find(['/', '?']).map_or("/", |at| &rest[at..])
+    });
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
+    let path = if path.is_empty() { "/" } else { path };
     (
         percent_decode_str(path).decode_utf8_lossy().into_owned(),
         query.to_owned(),
@@ -158,7 +162,7 @@ impl Visit<'_> {
             Method::Get => false,
             Method::Head => true,
             Method::Options => return Ok(self.options("GET, HEAD, OPTIONS").into()),
-            _ => return Err(not_allowed("GET, HEAD, OPTIONS")),
+            other => return Err(not_allowed(other, "GET, HEAD, OPTIONS")),
         };
         let info = &self.server.info;
         let asked = SubscriptionRequest::from_query(&self.query)?;
@@ -210,7 +214,7 @@ impl Visit<'_> {
         match self.request.method() {
             Method::Post => {}
             Method::Options => return Ok(self.options("POST, OPTIONS").into()),
-            _ => return Err(not_allowed("POST, OPTIONS")),
+            other => return Err(not_allowed(other, "POST, OPTIONS")),
         }
         let server = self.server;
         if server.stopping.load(Relaxed) {
@@ -244,6 +248,10 @@ impl Visit<'_> {
         self.turn.pass().map_err(|_| out_of_threads())?;
         let mut request = self.seen();
         request.body = body;
+        if *self.request.method() == Method::Head && !fallback.takes_head {
+            // The body of the answer is left out when it is rendered.
+            request.method = "GET".into();
+        }
         Ok(Reply::from(fallback.run_caught(&request)).into())
     }
 
@@ -392,6 +400,11 @@ impl Visit<'_> {
     }
 }
 
-fn not_allowed(methods: &str) -> Reply {
-    Reply::error(405, "method not allowed").with("Allow", methods)
+/// 405 for a method of the HTTP standards, 501 for one that this server does not know (RFC 9110, section 9.1).
+fn not_allowed(method: &Method, allowed: &str) -> Reply {
+    let reply = match method {
+        Method::NonStandard(_) => Reply::error(501, "unknown method"),
+        _ => Reply::error(405, "method not allowed"),
+    };
+    reply.with("Allow", allowed)
 }

@@ -2,6 +2,7 @@
 
 use tiny_http::Method;
 
+use super::body;
 use super::reply::{Reply, is_field_value, is_token};
 
 /// Why a head may not be taken for what it seems to be: others might see other lines or other fields in it, and so
@@ -53,6 +54,10 @@ pub(super) fn check(request: &tiny_http::Request) -> Result<(), Reply> {
     };
     if !host {
         return Err(Reply::error(400, "not one Host field with a host in it"));
+    }
+    if body::codings(request).any(|coding| !coding.eq_ignore_ascii_case("chunked")) {
+        let why = "a Transfer-Encoding besides chunked is not supported; send the body without it";
+        return Err(Reply::error(501, why));
     }
     let url = request.url();
     match request.method() {

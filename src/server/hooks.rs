@@ -49,8 +49,14 @@ impl Request {
         }
     }
 
-    /// The same, with one more header field.
+    /// Sets a header field: replaces all fields of this name.
     pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        self.headers.set(name, value);
+        self
+    }
+
+    /// Adds a header field after the others. Fields of the same name stay.
+    pub fn with_added_header(mut self, name: &str, value: &str) -> Self {
         self.headers.add(name, value);
         self
     }
@@ -164,8 +170,12 @@ fn forwarded(entry: &str) -> Option<SocketAddr> {
 pub struct Response {
     /// The status, 200 to 599; anything else is sent as 500.
     pub status: u16,
-    /// Header fields. The server adds those that frame the message (`Content-Length`, `Connection`, `Date`), and those
-    /// against caching where there is no `Cache-Control`. A field that could not be sent as one line is left out.
+    /// Header fields. A field that is set here replaces the server's own: those against caching (all three are left out
+    /// where there is a `Cache-Control`), `X-Content-Type-Options`, and `Access-Control-Allow-Origin` of
+    /// [`cors_origin`](crate::ServerInfo::cors_origin). The fields that frame the message (`Content-Length`,
+    /// `Transfer-Encoding`, `Connection`, `Keep-Alive`, `Trailer`) and `Date` are always the server's; those set here are
+    /// left out. A field that can't be sent as one line is left out, too. Of a field that no message may have twice, such
+    /// as `Content-Type`, the last one is sent.
     pub headers: Headers,
     /// The body.
     pub body: Vec<u8>,
@@ -207,8 +217,14 @@ impl Response {
         Response::with_body(status, "application/json", render_error(message))
     }
 
-    /// The same, with one more header field.
+    /// Sets a header field: replaces all fields of this name, such as the `Content-Type` of [`text`](Response::text).
     pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        self.headers.set(name, value);
+        self
+    }
+
+    /// Adds a header field after the others, such as a second `Set-Cookie`. Fields of the same name stay.
+    pub fn with_added_header(mut self, name: &str, value: &str) -> Self {
         self.headers.add(name, value);
         self
     }
@@ -241,6 +257,8 @@ type Check = dyn Fn(&Request) -> Result<(), Response> + Send + Sync;
 #[derive(Clone)]
 pub struct Handler {
     check: Arc<Check>,
+    /// Why no request could ever pass; reported when a server starts.
+    fault: Option<&'static str>,
     /// Known not to wait for anything, so that it can run where waiting would hold up other requests.
     pub(super) quick: bool,
 }
@@ -250,15 +268,21 @@ impl Handler {
     pub fn new(check: impl Fn(&Request) -> Result<(), Response> + Send + Sync + 'static) -> Self {
         Handler {
             check: Arc::new(check),
+            fault: None,
             quick: false,
         }
     }
 
     /// Asks for HTTP basic authentication (RFC 7617) with this name and password. Both are compared in constant time:
     /// how long that takes tells nothing but their lengths.
+    ///
+    /// A name with a colon, and control characters in either, are refused with
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) when a server starts with this handler: RFC 7617 has no form
+    /// for them.
     pub fn basic_auth(username: &str, password: &str) -> Self {
         let expected = format!("{username}:{password}");
         Handler::authorization(
+            basic_auth_fault(username, password),
             "Basic",
             r#"Basic realm="long-polling", charset="UTF-8""#,
             move |given| {
@@ -269,14 +293,23 @@ impl Handler {
     }
 
     /// Asks for this bearer token (RFC 6750), compared in constant time.
+    ///
+    /// A token that no header field can carry is refused with
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) when a server starts with this handler: an empty one, one that
+    /// begins or ends with a space, and one with characters other than those of ASCII that can be printed. A file's line
+    /// end is the usual reason.
     pub fn bearer_token(token: &str) -> Self {
         let expected = token.to_owned();
-        Handler::authorization("Bearer", "Bearer", move |given| {
-            given.as_bytes().ct_eq(expected.as_bytes()).into()
-        })
+        Handler::authorization(
+            bearer_token_fault(token),
+            "Bearer",
+            "Bearer",
+            move |given| given.as_bytes().ct_eq(expected.as_bytes()).into(),
+        )
     }
 
     fn authorization(
+        fault: Option<&'static str>,
         scheme: &'static str,
         challenge: &'static str,
         fits: impl Fn(&str) -> bool + Send + Sync + 'static,
@@ -297,8 +330,14 @@ impl Handler {
         };
         Handler {
             check: Arc::new(check),
+            fault,
             quick: true,
         }
+    }
+
+    /// Why no request could ever pass, if that is known.
+    pub(super) fn fault(&self) -> Option<&'static str> {
+        self.fault
     }
 
     /// Runs the handler on a request: for tests, and for handlers made of others.
@@ -313,6 +352,44 @@ impl Handler {
     /// Runs the handler; a panic becomes a 500.
     pub(super) fn run_caught(&self, request: &Request) -> Result<(), Response> {
         caught(request, || self.run(request)).unwrap_or_else(Err)
+    }
+}
+
+/// The token itself is a secret, so the words leave it out.
+fn bearer_token_fault(token: &str) -> Option<&'static str> {
+    if token.is_empty() {
+        Some("the bearer token is empty, so that no request could match it; give one")
+    } else if token.trim() != token {
+        Some(
+            "the bearer token begins or ends with a space or a line end, which HTTP strips from header fields, so that no \
+             request could match it; remove it",
+        )
+    } else if !token.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        Some(
+            "the bearer token has a control character or one outside ASCII, which header fields can't carry, so that no \
+             request could match it; give one of letters, digits and -._~+/=",
+        )
+    } else {
+        None
+    }
+}
+
+fn basic_auth_fault(username: &str, password: &str) -> Option<&'static str> {
+    if username.contains(':') {
+        Some(
+            "the name for basic authentication has a colon, which RFC 7617 takes for the end of the name; give another name",
+        )
+    } else if username
+        .chars()
+        .chain(password.chars())
+        .any(char::is_control)
+    {
+        Some(
+            "the name or password for basic authentication has a control character (a line end, perhaps), which RFC 7617 \
+             forbids; remove it",
+        )
+    } else {
+        None
     }
 }
 
@@ -333,18 +410,45 @@ impl std::fmt::Debug for Handler {
 ///     _ => Response::error(404, "not found"),
 /// });
 /// ```
+///
+/// A HEAD request reaches it as GET, and the answer is sent without its body (RFC 9110, section 9.3.2);
+/// [`with_head`](Fallback::with_head) passes HEAD on as it is.
 #[derive(Clone)]
-pub struct Fallback(Arc<dyn Fn(&Request) -> Response + Send + Sync>);
+pub struct Fallback {
+    answer: Arc<dyn Fn(&Request) -> Response + Send + Sync>,
+    pub(super) takes_head: bool,
+}
 
 impl Fallback {
     /// A fallback of the program's own.
     pub fn new(answer: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
-        Fallback(Arc::new(answer))
+        Fallback {
+            answer: Arc::new(answer),
+            takes_head: false,
+        }
+    }
+
+    /// Passes HEAD requests on as HEAD. The server leaves the body out of the answer in any case; where the fallback gives
+    /// none, its `Content-Length` is sent, which then says how long the body of the answer to GET is.
+    ///
+    /// ```
+    /// use long_polling::server::{Fallback, Response};
+    ///
+    /// let fallback = Fallback::new(|request| match request.method() {
+    ///     "HEAD" => Response::new(200).with_header("Content-Length", "1000000"),
+    ///     "GET" => Response::text(200, "x".repeat(1_000_000)),
+    ///     _ => Response::error(405, "method not allowed").with_header("Allow", "GET, HEAD"),
+    /// });
+    /// let fallback = fallback.with_head();
+    /// ```
+    pub fn with_head(mut self) -> Self {
+        self.takes_head = true;
+        self
     }
 
     /// Runs the fallback; a panic becomes a 500.
     pub(super) fn run_caught(&self, request: &Request) -> Response {
-        caught(request, || (self.0)(request)).unwrap_or_else(|response| response)
+        caught(request, || (self.answer)(request)).unwrap_or_else(|response| response)
     }
 }
 
@@ -402,6 +506,49 @@ mod tests {
                 .unwrap()
                 .starts_with("Basic")
         );
+    }
+
+    #[test]
+    fn a_secret_that_no_request_can_carry_is_a_fault_and_a_good_one_is_none() {
+        for token in [
+            "",
+            " a",
+            "a ",
+            "a\n",
+            "\ta",
+            "a\u{a0}",
+            "a\nb",
+            "a\0",
+            "geheim-ü",
+            "a\x7f",
+        ] {
+            assert!(Handler::bearer_token(token).fault().is_some(), "{token:?}");
+        }
+        for token in ["a", "a b", "~!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}", "AbC012=="] {
+            let handler = Handler::bearer_token(token);
+            assert_eq!(handler.fault(), None, "{token:?}");
+            assert_eq!(
+                status(&handler, &format!("Bearer {token}")),
+                200,
+                "{token:?}"
+            );
+        }
+        for (name, password) in [
+            ("a:b", "c"),
+            (":", ""),
+            ("a\n", "c"),
+            ("a", "c\r\n"),
+            ("a", "\u{85}"),
+        ] {
+            let handler = Handler::basic_auth(name, password);
+            assert!(handler.fault().is_some(), "{name:?} {password:?}");
+        }
+        for (name, password) in [("a", "b:c"), ("ü", "ß "), (" a ", ""), ("", "b")] {
+            let handler = Handler::basic_auth(name, password);
+            assert_eq!(handler.fault(), None, "{name:?} {password:?}");
+            let given = BASE64_STANDARD.encode(format!("{name}:{password}"));
+            assert_eq!(status(&handler, &format!("Basic {given}")), 200);
+        }
     }
 
     #[test]

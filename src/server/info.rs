@@ -28,7 +28,7 @@ use crate::position::Cursor;
 #[derive(Clone, Debug)]
 pub struct ServerInfo {
     /// Where to listen: `"127.0.0.1:8080"`, `"[::1]:0"`, `"localhost:8080"`, or `":8080"` for every address of the
-    /// machine. Port 0 takes a free one; see [`Server::local_address`](crate::Server::local_address). Defaults to
+    /// machine. A link-local IPv6 address needs its zone, the interface's name or number: `"[fe80::1%eth0]:8080"`. Port 0 takes a free one; see [`Server::local_address`](crate::Server::local_address). Defaults to
     /// `"127.0.0.1:8080"`.
     pub address: String,
     /// The longest poll that is granted; a client that asks for more gets this. The Go package's `TimeoutSeconds`. Defaults
@@ -137,6 +137,14 @@ impl ServerInfo {
                     format!("{uri:?} does not begin with \"/\""),
                 ));
             }
+            if uri.split('/').any(|segment| matches!(segment, "." | "..")) {
+                return Err(Error::setting(
+                    name,
+                    format!(
+                        "{uri:?} has a segment \".\" or \"..\", which clients resolve before they ask; leave it out"
+                    ),
+                ));
+            }
             if uri.contains(['?', '#', '%']) || uri.contains(|c: char| c.is_control()) {
                 return Err(Error::setting(
                     name,
@@ -178,17 +186,45 @@ impl ServerInfo {
                 "is under one second, the shortest poll that a client can ask for",
             ));
         }
-        if self
-            .cors_origin
-            .as_ref()
-            .is_some_and(|origin| origin.is_empty() || !super::reply::is_field_value(origin))
+        self.check_hooks()?;
+        if let Some(origin) = &self.cors_origin
+            && !is_origin(origin)
         {
             return Err(Error::setting(
                 "cors_origin",
-                "is not an origin such as \"https://example.com\" or \"*\"",
+                format!(
+                    "{origin:?} is not an origin as browsers send it, such as \"https://example.com\" or \"*\": one scheme and \
+                     host in lower case, a port where it is not the scheme's own, no path"
+                ),
+            ));
+        }
+        if let Some(proxy) = self.trusted_proxies.iter().find(|ip| ip.is_unspecified()) {
+            return Err(Error::setting(
+                "trusted_proxies",
+                format!(
+                    "{proxy} is the address of no proxy; list the addresses that proxies connect from"
+                ),
             ));
         }
         self.broker.check()
+    }
+
+    fn check_hooks(&self) -> Result<(), Error> {
+        for (name, handler) in [
+            (
+                "handler_to_run_before_subscription",
+                &self.handler_to_run_before_subscription,
+            ),
+            (
+                "handler_to_run_before_publish",
+                &self.handler_to_run_before_publish,
+            ),
+        ] {
+            if let Some(fault) = handler.as_ref().and_then(Handler::fault) {
+                return Err(Error::setting(name, fault));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn idle_timeout(&self) -> Duration {
@@ -203,7 +239,11 @@ impl ServerInfo {
     /// `InvalidSetting` where the address is none.
     pub(super) fn addresses(&self) -> Result<Vec<SocketAddr>, Error> {
         let address = self.address.as_str();
-        let hint = "give HOST:PORT, such as 127.0.0.1:8080, [::1]:0 or :8080";
+        let hint = if address.contains('%') {
+            "give [ADDRESS%ZONE]:PORT, such as [fe80::1%eth0]:8080, with the name or number of an interface of this machine"
+        } else {
+            "give HOST:PORT, such as 127.0.0.1:8080, [::1]:0 or :8080"
+        };
         if let Some(port) = address.strip_prefix(':') {
             let port: u16 = port.parse().map_err(|_| {
                 Error::setting("address", format!("{address:?} has no port; {hint}"))
@@ -214,7 +254,12 @@ impl ServerInfo {
         let wrong = |error: std::io::Error| {
             Error::setting("address", format!("{address:?}: {hint}")).because(error)
         };
-        let addresses: Vec<SocketAddr> = address.to_socket_addrs().map_err(wrong)?.collect();
+        let addresses: Vec<SocketAddr> = match zoned(address) {
+            Some(host_and_port) => host_and_port.to_socket_addrs(),
+            None => address.to_socket_addrs(),
+        }
+        .map_err(wrong)?
+        .collect();
         if addresses.is_empty() {
             return Err(Error::setting(
                 "address",
@@ -222,5 +267,136 @@ impl ServerInfo {
             ));
         }
         Ok(addresses)
+    }
+}
+
+/// Host and port of an IPv6 address with a zone, such as `[fe80::1%eth0]:8080`. std parses numbers of zones only, while
+/// the system's resolver knows the names of interfaces.
+fn zoned(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.strip_prefix('[')?.split_once("]:")?;
+    let (_, zone) = host.split_once('%')?;
+    if zone.is_empty() || zone.parse::<u32>().is_ok() {
+        return None;
+    }
+    Some((host, port.parse().ok()?))
+}
+
+/// Whether this is an origin as browsers serialize it (the URL standard, "origin"), or `*`. Browsers compare the whole text,
+/// so any other form would never match.
+fn is_origin(origin: &str) -> bool {
+    if matches!(origin, "*" | "null") {
+        return true;
+    }
+    let Some((scheme, rest)) = origin.split_once("://") else {
+        return false;
+    };
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (rest, None),
+    };
+    let is_lower = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_lowercase())
+        && scheme
+            .bytes()
+            .all(|byte| is_lower(byte) || b"+-.".contains(&byte));
+    let is_host = match host.strip_prefix('[') {
+        Some(address) => address
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => {
+            !host.is_empty()
+                && host
+                    .bytes()
+                    .all(|byte| is_lower(byte) || b"-._~!$&'()+;=".contains(&byte))
+        }
+    };
+    let is_port = port.is_none_or(|port| {
+        let usual = match scheme {
+            "http" => 80,
+            "https" => 443,
+            _ => 0,
+        };
+        port.parse::<u16>()
+            .is_ok_and(|number| number != usual && number.to_string() == port)
+    });
+    is_scheme && is_host && is_port
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(address: &str) -> Result<Vec<SocketAddr>, Error> {
+        let address = address.into();
+        ServerInfo {
+            address,
+            ..ServerInfo::default()
+        }
+        .addresses()
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn an_ipv6_zone_is_the_name_or_the_number_of_an_interface() {
+        // The loopback interface is the first one of every network namespace.
+        for address in ["[fe80::1%lo]:8080", "[fe80::1%1]:8080"] {
+            let [SocketAddr::V6(parsed)] = addresses(address).unwrap()[..] else {
+                panic!("{address} is one address of IPv6");
+            };
+            assert_eq!(parsed.ip().to_string(), "fe80::1", "{address}");
+            assert_eq!((parsed.scope_id(), parsed.port()), (1, 8080), "{address}");
+        }
+        for wrong in [
+            "[fe80::1%no-such-zone]:8080",
+            "[fe80::1%]:8080",
+            "[fe80::1%lo]",
+            "[fe80::1%lo]:x",
+            "[fe80::1%lo]:65536",
+            "fe80::1%lo:8080",
+        ] {
+            let error = addresses(wrong).unwrap_err();
+            let words = error.to_string();
+            assert!(words.starts_with("address: "), "{words}");
+            assert!(words.contains("ZONE"), "{words}");
+        }
+    }
+
+    #[test]
+    fn an_origin_has_the_form_in_which_browsers_send_it() {
+        for origin in [
+            "*",
+            "null",
+            "https://example.com",
+            "http://example.com:8080",
+            "https://xn--bcher-kva.example",
+            "http://127.0.0.1:3000",
+            "http://[::1]:3000",
+            "http://[::1]",
+            "capacitor://localhost",
+            "chrome-extension://abcdefghijklmnop",
+        ] {
+            assert!(is_origin(origin), "{origin}");
+        }
+        for origin in [
+            "",
+            "example.com",
+            "https://",
+            "https://example.com/",
+            "https://example.com:443",
+            "http://example.com:80",
+            "http://example.com:080",
+            "http://example.com:x",
+            "HTTPS://example.com",
+            "https://Example.com",
+            "https://bücher.example",
+            "https://a.example, https://b.example",
+            "https://*.example.com",
+            " https://example.com",
+            "https://example.com\n",
+            "https://user@example.com",
+            "a\r\nb",
+        ] {
+            assert!(!is_origin(origin), "{origin}");
+        }
     }
 }

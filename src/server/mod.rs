@@ -9,6 +9,7 @@ pub mod conformance {
 
 mod answers;
 mod body;
+mod chunks;
 mod connections;
 mod crew;
 mod door;

@@ -4,10 +4,37 @@
 //! delayed acknowledgement, and drops a `Connection` field; so answers are rendered here, whole.
 
 use std::io::{self, Write};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::headers::Headers;
 use crate::wire::{LAST_EVENT_ID, render_error};
+
+/// Fields that frame the message or concern its connection. They are always the server's own.
+const FRAMING: [&str; 6] = [
+    "Content-Length",
+    "Transfer-Encoding",
+    "Trailer",
+    "Connection",
+    "Keep-Alive",
+    "Date",
+];
+/// Fields that have one value and no list of them, as far as hooks are likely to set them.
+const SINGLE: [&str; 14] = [
+    "Content-Type",
+    "Content-Location",
+    "Content-Range",
+    "Access-Control-Allow-Origin",
+    "Access-Control-Allow-Credentials",
+    "Access-Control-Max-Age",
+    "Age",
+    "ETag",
+    "Expires",
+    "Last-Modified",
+    "Location",
+    "Retry-After",
+    "X-Content-Type-Options",
+    LAST_EVENT_ID,
+];
 
 /// What an answer says of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,28 +94,63 @@ impl Reply {
         &self.body
     }
 
-    /// The fields that are sent, besides those that frame the message: what could not be one line is left out.
-    pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// Adds a field unless a field of this name is there: a hook's own value wins.
+    pub(super) fn with_default(self, name: &str, value: &str) -> Self {
+        if self.headers.get(name).is_some() {
+            return self;
+        }
+        self.with(name, value)
+    }
+
+    /// The fields that are sent, besides those that frame the message. A field that could not be sent as one line is left
+    /// out. Of a field that no message may have twice, the last one counts (RFC 9110, section 5.3).
+    pub(super) fn fields(&self) -> Vec<(&str, &str)> {
         const UNCACHED: [(&str, &str); 3] = [
             ("Cache-Control", "no-cache, no-store, must-revalidate"),
             ("Pragma", "no-cache"),
             ("Expires", "0"),
         ];
-        const FRAMING: [&str; 4] = ["Content-Length", "Transfer-Encoding", "Connection", "Date"];
-        let uncached = if self.headers.get("Cache-Control").is_some() {
+        let mut fields: Vec<(&str, &str)> = Vec::with_capacity(8);
+        for (name, value) in self.headers.iter() {
+            if !is_token(name) || !is_field_value(value) {
+                log::error!(
+                    "a header field of an answer is left out, as it would not be one line: {name:?}: {value:?}"
+                );
+            } else if !is_one_of(&FRAMING, name) {
+                if is_one_of(&SINGLE, name) {
+                    fields.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
+                }
+                fields.push((name, value));
+            }
+        }
+        let has = |fields: &[(&str, &str)], name: &str| {
+            let mut names = fields.iter().map(|(other, _)| other);
+            names.any(|other| other.eq_ignore_ascii_case(name))
+        };
+        let uncached = if has(&fields, "Cache-Control") {
             &[]
         } else {
             &UNCACHED[..]
         };
-        let own = self.headers.iter().filter(|(name, value)| {
-            let fit = is_token(name) && is_field_value(value);
-            if !fit {
-                log::error!("a header field of an answer is left out, as it would not be one line: {name:?}: {value:?}");
+        for &(name, value) in [("X-Content-Type-Options", "nosniff")]
+            .iter()
+            .chain(uncached)
+        {
+            if !has(&fields, name) {
+                fields.push((name, value));
             }
-            fit && !FRAMING.iter().any(|framing| framing.eq_ignore_ascii_case(name))
-        });
-        own.chain([("X-Content-Type-Options", "nosniff")])
-            .chain(uncached.iter().copied())
+        }
+        fields
+    }
+
+    /// The length of the body. For an answer to HEAD without a body, it is the one that a fallback gives, which may know
+    /// it without the body.
+    fn length(&self, head_only: bool) -> u64 {
+        let told = self.headers.get("Content-Length");
+        match told.and_then(|length| length.parse().ok()) {
+            Some(told) if head_only && self.body.is_empty() => told,
+            _ => self.body.len() as u64,
+        }
     }
 
     /// The whole answer. To HEAD there is no body, but its length is told (RFC 9110, section 9.3.2).
@@ -102,7 +164,7 @@ impl Reply {
         let reason = reason(status);
         text.push_str(&format!(
             "HTTP/1.1 {status} {reason}\r\nDate: {}\r\n",
-            httpdate::fmt_http_date(SystemTime::now())
+            http_date(SystemTime::now())
         ));
         for (name, value) in self.fields() {
             for part in [name, ": ", value, "\r\n"] {
@@ -112,7 +174,7 @@ impl Reply {
         // 204 and 304 have no body and no length (RFC 9110, section 8.6).
         let bodiless = matches!(status, 204 | 304);
         if !bodiless {
-            text.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
+            text.push_str(&format!("Content-Length: {}\r\n", self.length(head_only)));
         }
         text.push_str(match persistence {
             Persistence::Keep => "\r\n",
@@ -158,16 +220,31 @@ pub(super) fn send_before_body(request: tiny_http::Request, reply: &Reply) {
     }
 }
 
-/// The reply as tiny_http has it.
+/// The reply as tiny_http has it, with a `Date`, since tiny_http panics where it writes one that HTTP has no form for.
 fn foreign(reply: &Reply) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
     let mut response =
         tiny_http::Response::from_data(reply.body()).with_status_code(reply.status());
-    for (name, value) in reply.fields() {
+    let date = http_date(SystemTime::now());
+    let fields = reply.fields().into_iter();
+    for (name, value) in fields.chain([("Date", date.as_str())]) {
         if let Ok(field) = tiny_http::Header::from_bytes(name, value) {
             response.add_header(field);
         }
     }
     response
+}
+
+/// A time in the form of the `Date` field (RFC 9110, section 5.6.7), which has the years 1970 to 9999. A clock that is
+/// wrong by more than that gives the nearest time of those years: httpdate panics on any other.
+pub(super) fn http_date(time: SystemTime) -> String {
+    const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
+    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let representable = UNIX_EPOCH.checked_add(since_epoch.min(LAST_SECOND));
+    httpdate::fmt_http_date(representable.unwrap_or(UNIX_EPOCH))
+}
+
+fn is_one_of(names: &[&str], name: &str) -> bool {
+    names.iter().any(|other| other.eq_ignore_ascii_case(name))
 }
 
 /// RFC 9110, section 5.6.2.
@@ -256,6 +333,76 @@ mod tests {
         assert!(
             !empty.contains("Content-Length") && empty.ends_with("Connection: keep-alive\r\n\r\n")
         );
+    }
+
+    #[test]
+    fn a_field_of_a_hook_replaces_ours_and_a_single_field_is_sent_once() {
+        let reply = Reply::json(200, "{}")
+            .with("content-type", "text/html")
+            .with("x-content-type-options", "none")
+            .with("expires", "1")
+            .with("Set-Cookie", "a=1")
+            .with("Set-Cookie", "b=2")
+            .with("Access-Control-Allow-Origin", "https://a.example")
+            .with_default("access-control-allow-origin", "*");
+        let fields = reply.fields();
+        for (name, values) in [
+            ("Content-Type", &["text/html"][..]),
+            ("X-Content-Type-Options", &["none"]),
+            ("Expires", &["1"]),
+            ("Pragma", &["no-cache"]),
+            ("Set-Cookie", &["a=1", "b=2"]),
+            ("Access-Control-Allow-Origin", &["https://a.example"]),
+        ] {
+            let sent: Vec<_> = fields
+                .iter()
+                .filter(|(other, _)| other.eq_ignore_ascii_case(name))
+                .map(|(_, value)| *value)
+                .collect();
+            assert_eq!(sent, values, "{name}");
+        }
+        // The path by which an unread body is answered has the same fields.
+        let foreign = foreign(&reply);
+        let types = foreign.headers().iter();
+        let types = types.filter(|field| field.field.equiv("Content-Type"));
+        assert_eq!(types.count(), 1);
+    }
+
+    #[test]
+    fn a_date_of_any_clock_has_a_form() {
+        let second = Duration::from_secs(1);
+        let first = "Thu, 01 Jan 1970 00:00:00 GMT";
+        let last = "Fri, 31 Dec 9999 23:59:59 GMT";
+        let end = UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+        for (time, date) in [
+            (UNIX_EPOCH, first),
+            (UNIX_EPOCH - second, first),
+            (UNIX_EPOCH - Duration::from_secs(1 << 33), first),
+            (end, last),
+            (end + second, last),
+            (end + Duration::from_secs(1 << 38), last),
+            (UNIX_EPOCH + second, "Thu, 01 Jan 1970 00:00:01 GMT"),
+        ] {
+            assert_eq!(http_date(time), date, "{time:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_by_tiny_http_has_a_date_of_ours() {
+        let foreign = foreign(&Reply::error(413, "x"));
+        let mut dates = foreign.headers().iter();
+        assert!(dates.any(|field| field.field.equiv("Date")));
+    }
+
+    #[test]
+    fn the_length_in_an_answer_to_head_is_the_one_told_where_there_is_no_body() {
+        let told = Reply::new(200).with("Content-Length", "99");
+        assert!(text(&told, Persistence::Keep, true).contains("Content-Length: 99\r\n"));
+        assert!(text(&told, Persistence::Keep, false).contains("Content-Length: 0\r\n"));
+        let both = Reply::json(200, "{}").with("Content-Length", "99");
+        assert!(text(&both, Persistence::Keep, true).contains("Content-Length: 2\r\n"));
+        let wrong = Reply::new(200).with("Content-Length", "-1");
+        assert!(text(&wrong, Persistence::Keep, true).contains("Content-Length: 0\r\n"));
     }
 
     #[test]
