@@ -109,6 +109,71 @@ fn a_handler_refuses_with_its_own_answer_and_nothing_happens() {
 }
 
 #[test]
+fn a_field_that_a_hook_sets_replaces_ours_and_an_added_one_stands_beside_its_like() {
+    let custom = |response: Response| {
+        response
+            .with_header("content-type", "application/problem+json")
+            .with_header("Access-Control-Allow-Origin", "https://other.example")
+            .with_header("access-control-expose-headers", "X-Other")
+            .with_header("X-Content-Type-Options", "other")
+            .with_header("Vary", "Origin")
+            .with_header("Vary", "Accept")
+            .with_header("Expires", "1")
+            .with_header("Last-Event-ID", "other")
+            .with_header("Date", "yesterday")
+            .with_header("Connection", "upgrade")
+            .with_header("Keep-Alive", "timeout=1")
+            .with_header("Content-Length", "1")
+            .with_header("Transfer-Encoding", "chunked")
+            .with_added_header("Set-Cookie", "a=1")
+            .with_added_header("set-cookie", "b=2")
+            // A second value, which no message may have, by way of `add`.
+            .with_added_header("Content-Type", "text/csv")
+    };
+    let refuse = Handler::new(move |_| Err(custom(Response::error(403, "no"))));
+    let server = start(ServerInfo {
+        cors_origin: Some("https://page.example".into()),
+        handler_to_run_before_subscription: Some(refuse.clone()),
+        handler_to_run_before_publish: Some(refuse),
+        fallback: Some(Fallback::new(move |_| custom(Response::json(403, "no")))),
+        ..info()
+    });
+    let streamed = format!(r#"{{"category":"c","data":"{}"}}"#, "x".repeat(5000));
+    for answer in [
+        get(&server, &poll("c", 0, "")),
+        publish(&server, BODY),
+        publish(&server, streamed),
+        get(&server, "/other"),
+    ] {
+        // `header` asserts that a field does not come twice.
+        for (name, value) in [
+            ("Content-Type", Some("text/csv")),
+            ("Access-Control-Allow-Origin", Some("https://other.example")),
+            ("Access-Control-Expose-Headers", Some("X-Other")),
+            ("X-Content-Type-Options", Some("other")),
+            ("Vary", Some("Accept")),
+            ("Cache-Control", Some("no-cache, no-store, must-revalidate")),
+            ("Pragma", Some("no-cache")),
+            ("Expires", Some("1")),
+            ("Last-Event-ID", Some("other")),
+            ("Connection", None),
+            ("Keep-Alive", None),
+            ("Transfer-Encoding", None),
+            ("Content-Length", Some(&*answer.body.len().to_string())),
+        ] {
+            assert_eq!(answer.header(name), value, "{name} of {answer:?}");
+        }
+        assert!(answer.header("Date").unwrap().ends_with(" GMT"));
+        let cookies = answer.headers.iter();
+        let cookies = cookies.filter(|(name, _)| name.eq_ignore_ascii_case("Set-Cookie"));
+        assert_eq!(
+            cookies.map(|(_, value)| value).collect::<Vec<_>>(),
+            ["a=1", "b=2"]
+        );
+    }
+}
+
+#[test]
 fn handlers_run_only_for_requests_that_make_sense() {
     let runs = Arc::new(AtomicUsize::new(0));
     let counter = runs.clone();
@@ -222,7 +287,7 @@ fn the_fallback_answers_every_other_path() {
     let server = start(ServerInfo {
         fallback: Some(Fallback::new(|request| {
             match (request.method(), request.path()) {
-                ("GET" | "HEAD", "/") => Response::html(200, "<h1>hello</h1>"),
+                ("GET", "/") => Response::html(200, "<h1>hello</h1>"),
                 ("GET", "/large") => Response::text(200, "x".repeat(200_000)),
                 ("GET", "/with space") => Response::json(200, request.query()),
                 ("POST", "/echo") => Response::text(
@@ -263,6 +328,36 @@ fn the_fallback_answers_every_other_path() {
     // The endpoints stay the server's.
     assert_eq!(get(&server, &poll("c", 0, "")).status, 204);
     ask(&server, "PUT", "/publish").refuses(405, "method");
+}
+
+#[test]
+fn head_reaches_a_fallback_as_get_unless_it_asks_for_head() {
+    let page = |request: &Request| match request.method() {
+        "GET" => Response::text(200, format!("GET {}", request.path())).with_header("X-Is", "GET"),
+        "HEAD" => Response::new(200)
+            .with_header("X-Is", "HEAD")
+            .with_header("Content-Length", "1000000"),
+        _ => Response::error(405, "method not allowed"),
+    };
+    for (fallback, is, length) in [
+        (Fallback::new(page), "GET", "9"),
+        (Fallback::new(page).with_head(), "HEAD", "1000000"),
+    ] {
+        let server = start(ServerInfo {
+            fallback: Some(fallback),
+            ..info()
+        });
+        // On one connection: what follows HEAD's answer is the next answer, not a body.
+        let mut connection = Connection::to(&server);
+        connection.ask("HEAD", "/page");
+        let head = connection.read(true).unwrap();
+        assert_eq!((head.status, head.header("X-Is")), (200, Some(is)));
+        assert_eq!(head.header("Content-Length"), Some(length));
+        connection.ask("GET", "/page");
+        assert_eq!(connection.receive().text(), "GET /page");
+        connection.ask("PUT", "/page");
+        connection.receive().refuses(405, "method");
+    }
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn what_is_no_publish_is_refused_and_not_published() {
     for body in [
         &b"{\"category\":\"c\",\"data\":\"\xff\"}"[..],
         b"{\"category\":\"\xc3\",\"data\":1}",
-        b"\xef\xbb\xbf{\"category\":\"c\",\"data\":1}",
+        b"{\"category\":\"c\",\"data\":1}\xef\xbb\xbf",
         b"\xff\xfe{\0",
     ] {
         publish(&server, body).refuses(400, "");
@@ -227,6 +227,72 @@ fn a_chunked_body_is_read_whole() {
 }
 
 #[test]
+fn a_body_of_another_coding_is_refused_and_the_connection_stays_good() {
+    let server = server();
+    let mut connection = Connection::to(&server);
+    let body = of("1");
+    let length = body.len();
+    let chunks = format!("{length:x}\r\n{body}\r\n0\r\n\r\n");
+    for fields in [
+        "Transfer-Encoding: gzip, chunked\r\n",
+        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
+    ] {
+        connection.send(format!(
+            "POST /publish HTTP/1.1\r\nHost: t\r\n{fields}\r\n{chunks}"
+        ));
+        connection.receive().refuses(501, "Transfer-Encoding");
+    }
+    connection.publish(&body);
+    assert_eq!(connection.receive().status, 200);
+    assert_eq!(server.statistics().published, 1);
+}
+
+#[test]
+fn an_offer_of_another_protocol_is_passed_over_however_the_body_comes() {
+    let server = server();
+    let head = "POST /publish HTTP/1.1\r\nHost: t\r\nConnection: Upgrade, HTTP2-Settings\r\n\
+                Upgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\n";
+    let body = of(&format!("\"{}\"", "x".repeat(5000)));
+    let sized = format!("{head}Content-Length: {}\r\n", body.len());
+    let chunked = format!("{head}Transfer-Encoding: chunked\r\n");
+    let chunks: Vec<u8> = body
+        .as_bytes()
+        .chunks(999)
+        .flat_map(|part| [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat())
+        .chain(*b"0\r\n\r\n")
+        .collect();
+    for (fields, sent) in [(sized, body.as_bytes()), (chunked, &chunks[..])] {
+        for expects in [false, true] {
+            let mut connection = Connection::to(&server);
+            connection.send(&fields);
+            if expects {
+                connection.send("Expect: 100-continue\r\n\r\n");
+                assert_eq!(connection.receive().status, 100);
+            } else {
+                connection.send("\r\n");
+            }
+            // In pieces, as they come over a network.
+            for part in sent.chunks(1500) {
+                connection.send(part);
+            }
+            let answer = connection.receive();
+            assert_eq!((answer.status, answer.header("Upgrade")), (200, None));
+            assert_eq!(answer.header("Connection"), Some("close"));
+            assert!(connection.is_over());
+        }
+    }
+    assert_eq!(buffered(&server, "c").data(), vec!["x".repeat(5000); 4]);
+}
+
+#[test]
+fn a_byte_order_mark_before_the_json_is_passed_over() {
+    let server = server();
+    let marked = publish(&server, format!("\u{feff}{}", of("1")));
+    assert_eq!(marked.status, 200);
+    assert_eq!(only_data(&server), "1");
+}
+
+#[test]
 fn a_client_that_waits_for_100_continue_gets_it() {
     let server = server();
     for body in [of("1"), of(&format!("\"{}\"", "x".repeat(5000)))] {
@@ -295,7 +361,8 @@ fn a_body_whose_end_can_be_read_in_two_ways_is_refused() {
     let chunks = format!("{length:x}\r\n{body}\r\n0\r\n\r\n");
     for fields in [
         format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n"),
-        "Transfer-Encoding: gzip, chunked\r\n".into(),
+        "Transfer-Encoding: chunked, gzip\r\n".into(),
+        "Transfer-Encoding: gzip;a=\"b, chunked\"\r\n".into(),
         "Transfer-Encoding: identity\r\n".into(),
         "Transfer-Encoding: xchunked\r\n".into(),
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n".into(),

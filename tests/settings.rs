@@ -6,6 +6,7 @@ mod support;
 use std::net::TcpListener;
 use std::time::Duration;
 
+use long_polling::server::Handler;
 use long_polling::{Error, ErrorKind, FilePersistorInfo, Server, ServerInfo};
 use support::{Connection, ask, get, info, publish, server, start, until};
 
@@ -72,6 +73,26 @@ fn a_setting_that_cannot_be_used_is_named() {
             "cors_origin",
         ),
         (
+            with(|info| info.cors_origin = Some("https://page.example/".into())),
+            "cors_origin",
+        ),
+        (
+            with(|info| info.cors_origin = Some("page.example".into())),
+            "cors_origin",
+        ),
+        (
+            with(|info| info.publish_uri = "/a/../publish".into()),
+            "publish_uri",
+        ),
+        (
+            with(|info| info.trusted_proxies = vec![[0, 0, 0, 0].into()]),
+            "trusted_proxies",
+        ),
+        (
+            with(|info| info.address = "[fe80::1%no-such-zone]:0".into()),
+            "address",
+        ),
+        (
             with(|info| info.broker.events_per_category = 0),
             "events_per_category",
         ),
@@ -96,6 +117,68 @@ fn a_setting_that_cannot_be_used_is_named() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn a_secret_that_no_request_can_carry_is_refused_at_start_without_being_told() {
+    let of_publish = |handler| ServerInfo {
+        handler_to_run_before_publish: Some(handler),
+        ..info()
+    };
+    let of_poll = |handler| ServerInfo {
+        handler_to_run_before_subscription: Some(handler),
+        ..info()
+    };
+    for (info, words) in [
+        (
+            of_publish(Handler::bearer_token("")),
+            "handler_to_run_before_publish: the bearer token is empty",
+        ),
+        (
+            of_publish(Handler::bearer_token("secret\n")),
+            "handler_to_run_before_publish: the bearer token begins or ends",
+        ),
+        (
+            of_poll(Handler::bearer_token(" secret")),
+            "handler_to_run_before_subscription: the bearer token begins or ends",
+        ),
+        (
+            of_poll(Handler::bearer_token("secretü")),
+            "handler_to_run_before_subscription: the bearer token has",
+        ),
+        (
+            of_publish(Handler::basic_auth("secret:x", "x")),
+            "handler_to_run_before_publish: the name",
+        ),
+        (
+            of_publish(Handler::basic_auth("x", "secret\n")),
+            "handler_to_run_before_publish: the name or password",
+        ),
+    ] {
+        let error = refused(info);
+        assert_eq!(error.kind(), ErrorKind::InvalidSetting, "{error}");
+        let said = error.to_string();
+        assert!(
+            said.starts_with(words) && !said.contains("secret"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_address_with_a_zone_is_listened_on() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return;
+    }
+    let server = start(ServerInfo {
+        address: "[::1%1]:0".into(),
+        ..info()
+    });
+    let port = server.local_address().port();
+    let mut connection = Connection::open(format!("[::1]:{port}").parse().unwrap());
+    connection.publish(BODY);
+    assert_eq!(connection.receive().status, 200);
 }
 
 #[test]

@@ -352,7 +352,6 @@ mod tests {
             "[fe80::1%lo]",
             "[fe80::1%lo]:x",
             "[fe80::1%lo]:65536",
-            "fe80::1%lo:8080",
         ] {
             let error = addresses(wrong).unwrap_err();
             let words = error.to_string();
