@@ -270,7 +270,7 @@ mod tests {
             "\u{feff}".to_owned(),
             format!("\u{feff}\u{feff}{json}"),
             format!("{json}\u{feff}"),
-            format!("\u{feff}[\"c\",1]"),
+            "\u{feff}[\"c\",1]".to_owned(),
         ] {
             assert!(published(wrong.as_bytes()).is_err(), "{wrong:?}");
         }

@@ -305,9 +305,12 @@ impl Visit<'_> {
             // Whatever is done before the whole body has been read is a refusal, and so a reply.
             Outcome::Reply(reply) if self.has_unread_body() => self.send_unread(reply),
             outcome => {
-                let answer = self.server.render(outcome, &self.connection());
+                let connection = self.connection();
                 let (server, remote) = (self.server.clone(), self.request.remote_addr().copied());
+                // Before anything that might panic: a request that is dropped answers itself, and while a panic unwinds, a
+                // second one there would end the process.
                 let writer = self.request.into_writer();
+                let answer = server.render(outcome, &connection);
                 if answer.len() <= UNBLOCKED {
                     return server.send(writer, remote, &answer);
                 }

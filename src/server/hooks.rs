@@ -68,7 +68,8 @@ impl Request {
         self
     }
 
-    /// The method, such as `GET`.
+    /// The method, such as `GET`. A fallback sees `GET` for HEAD, too, unless it has
+    /// [`with_head`](Fallback::with_head).
     pub fn method(&self) -> &str {
         &self.method
     }

@@ -51,7 +51,8 @@ pub struct ServerInfo {
     /// What the broker keeps, and its limits.
     pub broker: BrokerOptions,
     /// The web page origin (`"https://example.com"`, or `"*"`) from which browsers may poll and publish; also answers
-    /// their preflight requests (the Fetch standard's CORS protocol). Defaults to `None`: pages of the same origin only.
+    /// their preflight requests (the Fetch standard's CORS protocol). Browsers compare the text: an origin that no browser
+    /// sends, such as one with a path, is refused. Defaults to `None`: pages of the same origin only.
     pub cors_origin: Option<String>,
     /// How long a connection may say nothing, or stop in the middle of a request, before it is closed. Defaults to
     /// `None`: [`timeout`](ServerInfo::timeout) and 10 seconds. Less than the timeout is fine: a parked poll is still
