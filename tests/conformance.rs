@@ -79,17 +79,17 @@ fn test(server: &Server, row: &Row, category: &str) -> Result<(), String> {
     }
     let close_expected = match row.end {
         End::Kept => Some(false),
-        End::Refuses | End::Told => Some(true),
+        End::Refuses | End::Announced => Some(true),
         End::Closed | End::Waits | End::Hangs => None,
     };
     if close_expected.is_some_and(|expected| expected != last_says_close) {
         return Err(format!("`Connection: close`: {last_says_close}"));
     }
     let end = match row.end {
-        End::Kept | End::Refuses | End::Told => {
+        End::Kept | End::Refuses | End::Announced => {
             peer.send(MARKER);
             match peer.read(false, LIMIT) {
-                Came::Answer(MARKED, false) if last_says_close => End::Told,
+                Came::Answer(MARKED, false) if last_says_close => End::Announced,
                 Came::Answer(MARKED, false) => End::Kept,
                 Came::Answer(400, true) => End::Refuses,
                 came => return Err(format!("{came:?} came for {:?}", row.end)),
@@ -213,7 +213,7 @@ fn page(rows: &[Row]) -> String {
          Connections:\n\n\
          - `kept`: the next request on it is served.\n\
          - `closed`: the server hangs up.\n\
-         - `told`: the answer says `Connection: close`, and yet the next request is served. tiny_http has no means to\n  \
+         - `announced`: the answer says `Connection: close`, and yet the next request is served. tiny_http has no means to\n  \
            hang up.\n\
          - `refuses`: the answer says `Connection: close`, and no further request on it is served, whatever it is. tiny_http\n  \
            has no means to hang up.\n\

@@ -120,7 +120,7 @@ fn a_setting_that_cannot_be_used_is_named() {
 }
 
 #[test]
-fn a_secret_that_no_request_can_carry_is_refused_at_start_without_being_told() {
+fn a_secret_that_no_request_can_carry_is_refused_at_start_and_stays_secret() {
     let of_publish = |handler| ServerInfo {
         handler_to_run_before_publish: Some(handler),
         ..info()

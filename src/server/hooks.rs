@@ -336,8 +336,11 @@ impl Handler {
         }
     }
 
-    /// Why no request could ever pass, if that is known.
-    pub(super) fn fault(&self) -> Option<&'static str> {
+    /// Why no request could ever pass this handler, where that is known: a bad token of
+    /// [`bearer_token`](Handler::bearer_token), a bad name or password of [`basic_auth`](Handler::basic_auth).
+    /// [`Server::start`](crate::Server::start) refuses such a handler. It can't see a handler inside a closure of
+    /// [`new`](Handler::new): ask that one before.
+    pub fn fault(&self) -> Option<&str> {
         self.fault
     }
 

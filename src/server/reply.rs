@@ -146,9 +146,9 @@ impl Reply {
     /// The length of the body. For an answer to HEAD without a body, it is the one that a fallback gives, which may know
     /// it without the body.
     fn length(&self, head_only: bool) -> u64 {
-        let told = self.headers.get("Content-Length");
-        match told.and_then(|length| length.parse().ok()) {
-            Some(told) if head_only && self.body.is_empty() => told,
+        let given = self.headers.get("Content-Length");
+        match given.and_then(|length| length.parse().ok()) {
+            Some(given) if head_only && self.body.is_empty() => given,
             _ => self.body.len() as u64,
         }
     }
@@ -395,10 +395,10 @@ mod tests {
     }
 
     #[test]
-    fn the_length_in_an_answer_to_head_is_the_one_told_where_there_is_no_body() {
-        let told = Reply::new(200).with("Content-Length", "99");
-        assert!(text(&told, Persistence::Keep, true).contains("Content-Length: 99\r\n"));
-        assert!(text(&told, Persistence::Keep, false).contains("Content-Length: 0\r\n"));
+    fn the_length_in_an_answer_to_head_is_the_one_given_where_there_is_no_body() {
+        let given = Reply::new(200).with("Content-Length", "99");
+        assert!(text(&given, Persistence::Keep, true).contains("Content-Length: 99\r\n"));
+        assert!(text(&given, Persistence::Keep, false).contains("Content-Length: 0\r\n"));
         let both = Reply::json(200, "{}").with("Content-Length", "99");
         assert!(text(&both, Persistence::Keep, true).contains("Content-Length: 2\r\n"));
         let wrong = Reply::new(200).with("Content-Length", "-1");

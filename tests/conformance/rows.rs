@@ -19,7 +19,7 @@ pub(crate) enum End {
     /// The server hangs up.
     Closed,
     /// The last answer says `Connection: close`, and yet the next request is served.
-    Told,
+    Announced,
     /// The last answer says so; further requests are not served, and refused.
     Refuses,
     /// It waits for more, and the server hangs up at the idle timeout.
@@ -150,7 +150,7 @@ pub(crate) fn rows() -> Vec<Row> {
     table.rows
 }
 
-use End::{Closed, Hangs, Kept, Refuses, Told, Waits};
+use End::{Announced, Closed, Hangs, Kept, Refuses, Waits};
 use Verdict::{Conforms, Proxy, Tolerates};
 
 const BAD_LINE: &str = "SHOULD be 400 (9112 §3)";
@@ -1257,7 +1257,7 @@ fn connections(t: &mut Table) {
         "close in a second field",
         fields("Connection: x\r\nConnection: close\r\n"),
         "MUST be closed (9112 §9.6)",
-        (&[204], Told, Tolerates),
+        (&[204], Announced, Tolerates),
     );
     t.row(
         "A word with close in it",
