@@ -71,6 +71,8 @@ pub(super) struct Writing {
     pub(super) torn: bool,
     /// A sync, or repairing it, has failed, or the file is no longer at its path: what it says it has, it may not have.
     pub(super) distrusted: bool,
+    /// Why the last attempt failed that did.
+    reason: Option<String>,
     /// It is not made smaller before it has so many bytes.
     pub(super) worth_compacting: u64,
 }
@@ -301,8 +303,14 @@ impl<D: Disk> Flusher<D> {
                 self.info.file_name.display(),
                 self.info.period()
             );
-            self.tell(&FileState::Failing { reason });
+            self.tell(&FileState::Failing {
+                reason: reason.clone(),
+            });
+        } else if self.state.reason.as_ref() != Some(&reason) {
+            let name = self.info.file_name.display();
+            log::error!("{name} still can't be written: {reason}");
         }
+        self.state.reason = Some(reason);
     }
 
     fn worked(&mut self) {
