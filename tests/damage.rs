@@ -251,3 +251,33 @@ fn numbers_at_their_ends_leave_room_for_the_next_runs() {
         }
     }
 }
+
+#[test]
+fn a_timestamp_at_its_end_leaves_the_next_runs_their_events() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    let (bytes, events) = written(&file, Durability::Buffered);
+    let timestamp = u64::MAX;
+    let foreign = "7d4f1f5e-8a0e-4d3b-9c59-0f1c5a2b3d41";
+    let golongpolls =
+        format!(r#"{{"timestamp":{timestamp},"category":"d","data":1,"id":"{foreign}"}}"#);
+    let compacted = Record::Compacted {
+        position: EventId::from(0),
+        timestamp,
+    };
+    let compacted = compacted.to_line();
+    for content in [
+        [&bytes, golongpolls.as_bytes()].concat(),
+        [compacted.as_bytes(), b"\n", &bytes].concat(),
+    ] {
+        fs::write(&file, content).unwrap();
+        let mut last = events[EVENTS - 1].id();
+        for run in 0..3 {
+            let broker = open(&file);
+            assert_eq!(held(&broker, Cursor::Oldest).0.len(), EVENTS + run);
+            assert_eq!(held(&broker, Cursor::LastId(last)), (vec![], false));
+            last = broker.publish("c", &run).unwrap();
+            broker.stop(LIMIT).unwrap();
+        }
+    }
+}

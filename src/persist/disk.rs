@@ -49,6 +49,8 @@ pub(super) trait DiskFile: Read + Seek + Send + 'static {
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize>;
     /// Returns when all that was appended would outlast a power cut.
     fn sync(&mut self) -> io::Result<()>;
+    /// Returns the file's size in bytes.
+    fn size(&self) -> io::Result<u64>;
     /// Cuts off what is after so many bytes.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
     /// Locks the file until it is dropped. `WouldBlock` where another process holds the lock, or another handle of this
@@ -247,6 +249,10 @@ impl DiskFile for SystemFile {
 
     fn sync(&mut self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {

@@ -177,7 +177,7 @@ impl<D: Disk> Flusher<D> {
             };
             // A sync that failed says nothing about what is on the disk, and the next one may succeed without having
             // written it: the file is not trusted again. Nor is one that nobody finds any more.
-            if let Err(error) = synced.and_then(|()| self.check_place()) {
+            if let Err(error) = synced.and_then(|()| self.check_place(reached.len)) {
                 self.state.distrusted = true;
                 if self.is_acknowledged() {
                     self.state.torn = true;
@@ -271,7 +271,7 @@ impl<D: Disk> Flusher<D> {
         let synced = !self.state.distrusted && self.file.sync().is_ok();
         let unsynced = !self.is_acknowledged() && !synced;
         self.progress.unsynced.store(unsynced, Release);
-        let missing = self.check_place().is_err();
+        let missing = self.check_place(self.len).is_err();
         self.progress.missing.store(missing, Release);
     }
 
@@ -281,7 +281,7 @@ impl<D: Disk> Flusher<D> {
             let synced = if self.state.distrusted {
                 self.attempt(&mut Vec::new())
             } else {
-                self.file.sync().and_then(|()| self.check_place())
+                self.file.sync().and_then(|()| self.check_place(self.len))
             };
             let Err(error) = synced else {
                 return self.worked();
@@ -290,7 +290,7 @@ impl<D: Disk> Flusher<D> {
             self.state.distrusted = true;
         }
         self.progress.unsynced.store(true, Release);
-        let missing = self.check_place().is_err();
+        let missing = self.check_place(self.len).is_err();
         self.progress.missing.store(missing, Release);
     }
 
@@ -385,7 +385,7 @@ impl<D: Disk> Flusher<D> {
         let new = self.place.new_path();
         // The lock of the old file ends with that file.
         file.lock(&new)?;
-        self.check_place()?;
+        self.check_place(self.len)?;
         self.disk.rename(&new, &self.place.path)?;
         log::info!(
             "{}: {} bytes have become {len}",

@@ -45,7 +45,8 @@ use crate::error::Error;
 /// One broker at a time may have the file, by whatever name. On Unix the file itself is locked, too. On other systems
 /// only the lock file is, so that two hard links of one file are not recognized as one.
 ///
-/// On Unix, a file that is removed or replaced while it is open is noticed at the next write. It counts as a write that
+/// A file that is truncated while it is open, and on Unix one that is removed or replaced, is noticed at the next write.
+/// It counts as a write that
 /// failed: [`on_change`](FilePersistorInfo::on_change) is called, and the events in memory are written to a new file.
 ///
 /// # A file that is no log

@@ -37,16 +37,29 @@ impl Place {
 }
 
 impl<D: Disk> Flusher<D> {
+    /// Checks that the open file is the one at its path, and has at least `len` bytes.
+    ///
     /// # Errors
     ///
-    /// Where the open file is no longer the one at its path: what is written to it, no next start finds.
-    pub(super) fn check_place(&self) -> io::Result<()> {
-        if !self.place.is_checked || self.disk.is_at(&self.file, &self.place.path)? {
+    /// Where it was removed, replaced or truncated: no next start finds what was written to it.
+    pub(super) fn check_place(&self, len: u64) -> io::Result<()> {
+        let what = if self.is_replaced()? {
+            "removed or replaced"
+        } else if self.file.size()? < len {
+            "truncated"
+        } else {
             return Ok(());
-        }
-        Err(io::Error::other(
-            "the file was removed or replaced while it was open; the events in memory are written to a new one",
-        ))
+        };
+        Err(io::Error::other(format!(
+            "the file was {what} while it was open; the events in memory are written to a new one"
+        )))
+    }
+
+    fn is_replaced(&self) -> io::Result<bool> {
+        let Place {
+            path, is_checked, ..
+        } = &self.place;
+        Ok(*is_checked && !self.disk.is_at(&self.file, path)?)
     }
 
     /// Returns `true` if the file can be replaced by a compacted one. Logs the reason where it can't, once.
@@ -134,7 +147,7 @@ impl<D: Disk> Flusher<D> {
         let Place { path, .. } = &self.place;
         let new = self.place.new_path();
         file.lock(&new)?;
-        if self.check_place().is_err() {
+        if self.is_replaced()? {
             self.clear_place()?;
         }
         self.disk.rename(&new, path).map_err(no_new_file)?;

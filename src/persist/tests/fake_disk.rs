@@ -225,6 +225,13 @@ impl FakeDisk {
         self.world().names.remove(Path::new(path));
     }
 
+    /// Empties a file, as another process does.
+    pub(super) fn empty(&self, path: &str) {
+        if let Some(node) = self.world().names.get(Path::new(path)) {
+            node.lock().data.clear();
+        }
+    }
+
     /// Puts a file in the place of another, as another process does.
     pub(super) fn put(&self, path: &str, data: &[u8]) {
         let node = Node {
@@ -480,6 +487,10 @@ impl DiskFile for FakeFile {
             node.dropped.push(lost);
         }
         synced
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.node.lock().data.len() as u64)
     }
 
     fn lock(&self, _: &Path) -> io::Result<()> {

@@ -83,18 +83,36 @@ impl Run {
     }
 }
 
+/// What another process does to the log.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Change {
+    Removed,
+    Truncated,
+    Replaced(&'static [u8]),
+}
+
+impl Change {
+    const ALL: [Change; 4] = [
+        Change::Removed,
+        Change::Truncated,
+        Change::Replaced(b""),
+        Change::Replaced(b"another program's"),
+    ];
+}
+
 #[test]
-fn a_log_that_is_removed_or_replaced_is_reported_and_a_new_one_has_all_events() {
+fn a_log_that_is_removed_replaced_or_truncated_is_reported_and_a_new_one_has_all_events() {
     for durability in LEVELS {
-        for replaced in [None, Some(&b""[..]), Some(b"another program's")] {
+        for change in Change::ALL {
             let mut run = start(FakeDisk::default(), durability, None);
             for _ in 0..3 {
                 assert!(run.publish());
             }
             run.wait_until_kept();
-            match replaced {
-                None => run.disk.take_away(LOG),
-                Some(data) => run.disk.put(LOG, data),
+            match change {
+                Change::Removed => run.disk.take_away(LOG),
+                Change::Truncated => run.disk.empty(LOG),
+                Change::Replaced(data) => run.disk.put(LOG, data),
             }
             let mut taken = 0;
             while taken < 3 {
@@ -111,7 +129,11 @@ fn a_log_that_is_removed_or_replaced_is_reported_and_a_new_one_has_all_events() 
             }
             run.wait_until_kept();
             let reason = run.reason();
-            assert!(reason.contains("removed or replaced"), "{reason}");
+            let what = match change {
+                Change::Truncated => "was truncated",
+                _ => "was removed or replaced",
+            };
+            assert!(reason.contains(what), "{reason}");
             assert_eq!(run.states.recv_timeout(LIMIT), Ok(FileState::Working));
             run.is_there_after_a_kill();
             run.broker.stop(LIMIT).unwrap();
@@ -121,7 +143,10 @@ fn a_log_that_is_removed_or_replaced_is_reported_and_a_new_one_has_all_events() 
                 name.starts_with("events.log.replaced-")
             });
             // What somebody else has put there is kept, unless it is empty.
-            let expected = replaced.filter(|data| !data.is_empty());
+            let expected = match change {
+                Change::Replaced(data) => Some(data).filter(|data| !data.is_empty()),
+                _ => None,
+            };
             assert_eq!(aside.map(|(_, data)| &data[..]), expected);
             assert!(run.states.is_empty());
         }
