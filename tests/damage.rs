@@ -237,7 +237,7 @@ fn numbers_at_their_ends_leave_room_for_the_next_runs() {
                 assert_eq!(now.len(), EVENTS + 2 * (run - 1), "{line}");
                 let (rest, gap) = held(&broker, Cursor::LastId(last));
                 assert!(rest.is_empty(), "{line}");
-                // What was damaged is told once.
+                // Damage is one gap.
                 assert!(!gap || run == 1, "{line}");
                 for number in 0..2 {
                     let next = broker.publish("c", &number).unwrap();

@@ -185,7 +185,7 @@ impl Shared {
                 continue;
             };
             state.ring.sort_by_time();
-            // A loss of what was never published would be told for ever.
+            // A loss past the last number would be a gap in every answer.
             let lost = &mut state.ring.lost.sequence;
             *lost = replay.restorer.most().min(*lost);
             let unused = state.is_unused();

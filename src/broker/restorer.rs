@@ -15,9 +15,9 @@ const MAX_RUNS: usize = 10_000;
 /// A log whose sequence numbers step up by more than this at once is damaged there: nobody publishes that many events.
 /// Whatever the greatest number is, this run and many more can go on from it.
 const MAX_STEP: u64 = 1 << 56;
-/// The year 10000, in Unix milliseconds: no run starts later, but for those that follow one another.
+/// The year 10000, in Unix milliseconds: no run starts later, except those that follow one another.
 const MAX_START: u64 = 253_402_300_800_000;
-/// So many milliseconds later than the run before may a run start that is past [`MAX_START`].
+/// A run past [`MAX_START`] starts at most this many milliseconds after the run before it.
 const MAX_START_STEP: u64 = 1 << 20;
 
 /// Reads back what a file tells, oldest first, before the first new event is stamped.
@@ -75,7 +75,7 @@ impl Restorer {
         }
     }
 
-    /// The greatest sequence number that the log has told of so far.
+    /// Returns the greatest sequence number in the log so far.
     pub(crate) fn most(&self) -> u64 {
         self.sequence.max(self.sparse_to)
     }
@@ -278,7 +278,7 @@ impl Restorer {
         if (self.open && !acknowledged) || self.damaged {
             self.go_to(self.sequence + 1);
         }
-        // A loss of what was never published would be told for ever.
+        // A loss past the last number would be a gap in every answer.
         self.lost.sequence = self.lost.sequence.min(self.sequence);
         let random = RandomState::new().hash_one(0);
         let newest_run = self.earlier.iter().map(|span| span.run.started()).max();

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::identity;
-pub(super) use super::sidecar::Sidecar;
+use super::sidecar::Sidecar;
 
 pub(super) trait Disk: Send + Sync + 'static {
     type File: DiskFile;

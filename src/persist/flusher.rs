@@ -351,7 +351,8 @@ impl<D: Disk> Flusher<D> {
             // What is held does not say so.
             None if self.state.ended.is_some() => {}
             None => {
-                if !self.live.bytes().is_some_and(|live| self.len > 2 * live) {
+                let is_large = self.live.bytes().is_some_and(|live| self.len > 2 * live);
+                if !is_large {
                     return;
                 }
                 if self.check_replaceable() {

@@ -31,11 +31,21 @@ mod unix {
         {
             let _ = fchown(new, None, Some(old.gid()));
         }
+        let made = new.metadata()?;
         let mut mode = old.mode() & MODE_BITS;
-        if new.metadata()?.gid() != old.gid() {
+        if made.gid() != old.gid() {
             mode &= !GROUP_BITS;
         }
-        new.set_permissions(Permissions::from_mode(mode))
+        let now = made.mode() & MODE_BITS;
+        if now == mode {
+            return Ok(());
+        }
+        let set = new.set_permissions(Permissions::from_mode(mode));
+        // A file system without modes refuses; what grants no more than the old file does is good enough.
+        set.or_else(|error| match now & !mode {
+            0 => Ok(()),
+            _ => Err(error),
+        })
     }
 
     /// Returns `true` if `path` leads to this open file, by device and inode.

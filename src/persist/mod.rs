@@ -354,7 +354,7 @@ impl Broker {
     /// # Errors
     ///
     /// [`InvalidSetting`](ErrorKind::InvalidSetting) where an option can't be used, [`File`](ErrorKind::File) where the
-    /// file can't be opened or read, or another process has it.
+    /// file can't be opened or read, another process has it, or it is no log.
     pub fn open(options: BrokerOptions, info: FilePersistorInfo) -> Result<Self, Error> {
         Broker::start(options, Some(info), Clock::System)
     }

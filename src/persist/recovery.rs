@@ -35,7 +35,7 @@ pub(super) struct Loaded {
 /// Why a file could not be read back.
 #[derive(Debug)]
 pub(super) enum Unreadable {
-    /// It is no log, and has so many lines.
+    /// It is no log; the number of its lines.
     NoLog(u64),
     Failed(io::Error),
 }

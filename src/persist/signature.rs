@@ -121,7 +121,7 @@ mod tests {
         for line in [GOLONGPOLL, OURS] {
             for length in 0..=line.len() {
                 for end in ["", "\0\0\0"] {
-                    let torn = [line[..length].as_bytes(), end.as_bytes()].concat();
+                    let torn = [&line.as_bytes()[..length], end.as_bytes()].concat();
                     assert!(!is_refused(&torn), "{}", String::from_utf8_lossy(&torn));
                     let after_newline = [b"\n", &torn[..]].concat();
                     assert!(!is_refused(&after_newline));
