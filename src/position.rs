@@ -61,6 +61,10 @@ impl Run {
     }
 }
 
+/// The greatest sequence number that an id can tell.
+#[cfg_attr(not(feature = "server"), allow(dead_code))]
+pub(crate) const MAX_SEQUENCE: u64 = SEQUENCE_MASK as u64;
+
 const VERSION_8: u128 = 8 << 76;
 const VERSION_MASK: u128 = 0xf << 76;
 const VARIANT: u128 = 0b10 << 62;

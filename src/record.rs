@@ -17,7 +17,7 @@ use serde::de::IgnoredAny;
 
 use crate::broker::Lost;
 use crate::event::Event;
-use crate::position::EventId;
+use crate::position::{EventId, MAX_SEQUENCE};
 
 mod line;
 
@@ -225,7 +225,7 @@ impl Record {
         }
         let parsed = match line::open(line)? {
             line::Opened::Sealed(sealed) if line[0] == b'{' => match line::event(sealed) {
-                Some((sequence, event)) => Ok(Record::Published { sequence, event }),
+                Some((sequence, event)) => published(sequence, event),
                 None => sealed_event(line),
             },
             line::Opened::Sealed(_) => mark(line),
@@ -266,7 +266,20 @@ fn sealed_event(line: &[u8]) -> Result<Record, String> {
     }
     let Ours { sequence } = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     let event = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    published(sequence, event)
+}
+
+fn published(sequence: u64, event: Event) -> Result<Record, String> {
+    let sequence = possible(sequence)?;
     Ok(Record::Published { sequence, event })
+}
+
+/// Refuses a sequence number that no id can tell.
+fn possible(sequence: u64) -> Result<u64, String> {
+    match sequence <= MAX_SEQUENCE {
+        true => Ok(sequence),
+        false => Err(format!("no sequence number is as great as {sequence}")),
+    }
 }
 
 /// golongpoll's members in any order. Where there is any other, there was a checksum, however many names are damaged.
@@ -330,7 +343,7 @@ fn mark(line: &[u8]) -> Result<Record, String> {
         }),
         [LOST, category, sequence, timestamp] => Ok(Record::Lost {
             category: (*category).into(),
-            sequence: number(sequence)?,
+            sequence: possible(number(sequence)?)?,
             timestamp: number(timestamp)?,
         }),
         [FORGOTTEN, salt, lines @ ..] => {
@@ -338,7 +351,7 @@ fn mark(line: &[u8]) -> Result<Record, String> {
                 let mut parts = text.splitn(3, ':').map(number);
                 let mut next = || parts.next().unwrap_or_else(|| Err("too short".into()));
                 let line = next()? as usize;
-                let (sequence, timestamp) = (next()?, next()?);
+                let (sequence, timestamp) = (possible(next()?)?, next()?);
                 Ok::<_, String>((
                     line,
                     Lost {

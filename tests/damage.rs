@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use fastrand::Rng;
-use long_polling::{Broker, BrokerOptions, Cursor, Durability, Event, FilePersistorInfo, Record};
+use long_polling::{
+    Broker, BrokerOptions, Cursor, Durability, Event, EventId, FilePersistorInfo, Record,
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const EVENTS: usize = 12;
@@ -152,6 +154,130 @@ fn a_broker_with_a_damaged_file_serves_what_is_left_and_tells_of_the_rest() {
         drop(broker);
         for entry in fs::read_dir(folder.path()).unwrap() {
             fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+    }
+}
+
+/// An id with this run, in Unix milliseconds, and this sequence number.
+fn id(started: u64, sequence: u64) -> EventId {
+    let bits = u128::from(started) << 80 | 8 << 76 | 0b10 << 62 | u128::from(sequence);
+    EventId::from(bits)
+}
+
+/// The greatest number that an id can tell, and the greatest time of a run.
+const MAX_SEQUENCE: u64 = (1 << 62) - 1;
+const MAX_START: u64 = (1 << 48) - 1;
+
+/// Whatever the numbers in a log are, with checksums that fit: the next runs keep what they publish, and its followers go
+/// on from one to the next.
+#[test]
+fn numbers_at_their_ends_leave_room_for_the_next_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    let (bytes, events) = written(&file, Durability::Buffered);
+    let sequences = [
+        u64::MAX,
+        u64::MAX - 1,
+        1 << 63,
+        MAX_SEQUENCE + 1,
+        MAX_SEQUENCE,
+        MAX_SEQUENCE - 1,
+        MAX_SEQUENCE - 3,
+    ];
+    let starts = [MAX_START, MAX_START - 1, 1_700_000_000_000];
+    let (c, none) = ("c".into(), "".into());
+    let mut records = Vec::new();
+    for sequence in sequences {
+        let event = events[0].clone();
+        records.push(Record::Published { sequence, event });
+        for category in [&c, &none] {
+            records.push(Record::Lost {
+                category: std::sync::Arc::clone(category),
+                sequence,
+                timestamp: u64::MAX,
+            });
+        }
+    }
+    for (at, start) in starts.into_iter().enumerate() {
+        for sequence in [MAX_SEQUENCE, MAX_SEQUENCE - 1, 1000] {
+            // One of the past and of a plausible number is nothing out of the ordinary.
+            if at == 2 && sequence == 1000 {
+                continue;
+            }
+            let position = id(start, sequence);
+            records.push(Record::Started {
+                position,
+                acknowledges: false,
+            });
+            records.push(Record::Ended(position));
+            records.push(Record::Refused(position));
+            records.push(Record::Compacted {
+                position,
+                timestamp: 1,
+            });
+            records.push(Record::Taken {
+                category: "d".into(),
+                seen: position,
+                ids: vec![position],
+            });
+        }
+    }
+    for record in records {
+        for at_start in [false, true] {
+            let line = record.to_line() + "\n";
+            let content = match at_start {
+                true => [line.as_bytes(), &bytes].concat(),
+                false => [&bytes, line.as_bytes()].concat(),
+            };
+            fs::write(&file, content).unwrap();
+            let mut last = events[EVENTS - 1].id();
+            for run in 1..=3 {
+                let broker = open(&file);
+                let (now, _) = held(&broker, Cursor::Oldest);
+                assert_eq!(now.len(), EVENTS + 2 * (run - 1), "{line}");
+                let (rest, gap) = held(&broker, Cursor::LastId(last));
+                assert!(rest.is_empty(), "{line}");
+                // Damage is one gap.
+                assert!(!gap || run == 1, "{line}");
+                for number in 0..2 {
+                    let next = broker.publish("c", &number).unwrap();
+                    assert!(next > last, "{line}");
+                    last = next;
+                }
+                let (_, gap) = held(&broker, Cursor::LastId(last));
+                assert!(!gap, "{line}");
+                broker.stop(LIMIT).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_timestamp_at_its_end_leaves_the_next_runs_their_events() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    let (bytes, events) = written(&file, Durability::Buffered);
+    let timestamp = u64::MAX;
+    let foreign = "7d4f1f5e-8a0e-4d3b-9c59-0f1c5a2b3d41";
+    let golongpolls =
+        format!(r#"{{"timestamp":{timestamp},"category":"d","data":1,"id":"{foreign}"}}"#);
+    let compacted = Record::Compacted {
+        position: EventId::from(0),
+        timestamp,
+    };
+    let compacted = compacted.to_line();
+    for content in [
+        [&bytes, golongpolls.as_bytes()].concat(),
+        [compacted.as_bytes(), b"\n", &bytes].concat(),
+    ] {
+        fs::write(&file, content).unwrap();
+        let mut last = events[EVENTS - 1].id();
+        for run in 0..3 {
+            let broker = open(&file);
+            assert_eq!(held(&broker, Cursor::Oldest).0.len(), EVENTS + run);
+            assert_eq!(held(&broker, Cursor::LastId(last)), (vec![], false));
+            last = broker.publish("c", &run).unwrap();
+            broker.stop(LIMIT).unwrap();
         }
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Replay {
     recent: Recent,
     /// Events that stand twice in the log, or out of their place.
     out_of_place: u64,
+    /// Records whose numbers can't be true.
+    impossible: u64,
 }
 
 /// What was read last and is not done yet, in the order in which subscribers saw it.
@@ -105,6 +107,13 @@ impl Recent {
 impl Shared {
     pub(super) fn replay(&self, replay: &mut Replay, record: Record) {
         let restorer = &mut replay.restorer;
+        let record = match restorer.is_possible(&record) {
+            true => record,
+            false => {
+                replay.impossible += 1;
+                Record::Damaged
+            }
+        };
         match record {
             Record::Started {
                 position,
@@ -165,11 +174,20 @@ impl Shared {
                 replay.out_of_place
             );
         }
+        if replay.impossible > 0 {
+            log::warn!(
+                "{} records of the log have a sequence number or a run that can't be true; they count as damaged",
+                replay.impossible
+            );
+        }
         for category in self.catalog.all() {
             let Some(mut state) = category.lock() else {
                 continue;
             };
             state.ring.sort_by_time();
+            // A loss past the last number would be a gap in every answer.
+            let lost = &mut state.ring.lost.sequence;
+            *lost = replay.restorer.most().min(*lost);
             let unused = state.is_unused();
             drop(state);
             if unused {

@@ -6,10 +6,19 @@ use super::clock::Clock;
 use super::ring::{Entry, Lost};
 use super::sequencer::{Past, Sequencer, Span};
 use crate::event::Event;
-use crate::position::{EventId, Run};
+use crate::position::{EventId, MAX_SEQUENCE, Run};
+use crate::record::Record;
 
 /// How many earlier runs are known at most: a position of an older one is as good as unknown.
 const MAX_RUNS: usize = 10_000;
+
+/// A log whose sequence numbers step up by more than this at once is damaged there: nobody publishes that many events.
+/// Whatever the greatest number is, this run and many more can go on from it.
+const MAX_STEP: u64 = 1 << 56;
+/// The year 10000, in Unix milliseconds: no run starts later, except those that follow one another.
+const MAX_START: u64 = 253_402_300_800_000;
+/// A run past [`MAX_START`] starts at most this many milliseconds after the run before it.
+const MAX_START_STEP: u64 = 1 << 20;
 
 /// Reads back what a file tells, oldest first, before the first new event is stamped.
 ///
@@ -41,6 +50,36 @@ pub(crate) struct Restorer {
 }
 
 impl Restorer {
+    /// Returns `false` for a record that has a sequence number or a run so great that no broker has got there: were it
+    /// true, it would leave no numbers to those that follow.
+    pub(crate) fn is_possible(&self, record: &Record) -> bool {
+        let number = |number: u64| number <= self.most().saturating_add(MAX_STEP).min(MAX_SEQUENCE);
+        let position = |id: EventId| {
+            let newest = self.newest.map_or(0, Run::started);
+            let most = MAX_START.max(newest + MAX_START_STEP);
+            id.parts()
+                .is_none_or(|(run, sequence)| number(sequence) && run.started() <= most)
+        };
+        match record {
+            Record::Published { sequence, event } => number(*sequence) && position(event.id()),
+            Record::Started { position: id, .. }
+            | Record::Refused(id)
+            | Record::Ended(id)
+            | Record::Compacted { position: id, .. } => position(*id),
+            Record::Lost { sequence, .. } => number(*sequence),
+            Record::Forgotten(forgotten) => {
+                let mut lines = forgotten.lines.iter();
+                lines.all(|(_, lost)| number(lost.sequence))
+            }
+            Record::Taken { .. } | Record::Damaged | Record::Torn => true,
+        }
+    }
+
+    /// Returns the greatest sequence number in the log so far.
+    pub(crate) fn most(&self) -> u64 {
+        self.sequence.max(self.sparse_to)
+    }
+
     /// A run begins after this position.
     pub(crate) fn start(&mut self, id: EventId, acknowledges: bool) {
         // One that has begun already does not begin again.
@@ -239,9 +278,12 @@ impl Restorer {
         if (self.open && !acknowledged) || self.damaged {
             self.go_to(self.sequence + 1);
         }
+        // A loss past the last number would be a gap in every answer.
+        self.lost.sequence = self.lost.sequence.min(self.sequence);
         let random = RandomState::new().hash_one(0);
         let newest_run = self.earlier.iter().map(|span| span.run.started()).max();
-        let run = Run::new(clock.now().max(newest_run.unwrap_or(0) + 1), random);
+        let now = clock.now().min(MAX_START);
+        let run = Run::new(now.max(newest_run.unwrap_or(0) + 1), random);
         // As those will date it who read this run's start.
         self.date(run.started());
         // The runs whose positions nobody follows any more are let go of, the oldest first.

@@ -128,10 +128,10 @@ impl<D: Disk> Work<D> {
         if held.is_empty() {
             return Err(io::Error::other("the broker is gone"));
         }
-        let mut file = self.disk.create(new)?;
+        let mut old = self.disk.open(&self.file_name)?;
+        let mut file = self.disk.create(new, &old)?;
         let held = write(&mut file, held, &|| self.is_cancelled())?;
         let mut len = held;
-        let mut old = self.disk.open(&self.file_name)?;
         let mut copied_to = from;
         for _ in 0..ROUNDS {
             let whole = progress.bytes.load(Acquire);

@@ -1,6 +1,5 @@
 //! The thread that writes records to the file, so that nobody who publishes has to.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -10,6 +9,7 @@ use super::compaction::{self, Compaction};
 use super::disk::{Disk, DiskFile};
 use super::info::{Durability, FilePersistorInfo, FileState};
 use super::queue::{Pause, Queue, Taken};
+use super::replacement::Place;
 use crate::broker::Live;
 use crate::record::Record;
 
@@ -26,11 +26,14 @@ pub(super) struct Progress {
     pub(super) bytes: AtomicU64,
     /// The file has everything, but may not have it for good.
     pub(super) unsynced: AtomicBool,
+    /// The file was removed or replaced, and no new one could be written.
+    pub(super) missing: AtomicBool,
 }
 
 pub(super) struct Flusher<D: Disk> {
     pub(super) disk: Arc<D>,
     pub(super) info: FilePersistorInfo,
+    pub(super) place: Place,
     pub(super) queue: Arc<Queue>,
     pub(super) progress: Arc<Progress>,
     pub(super) live: Live,
@@ -63,13 +66,15 @@ pub(super) struct Writing {
     /// Lines on their way, kept for its memory.
     piece: Vec<u8>,
     /// That the run has ended, once it has been written.
-    ended: Option<Record>,
+    pub(super) ended: Option<Record>,
     /// It may have bytes after [`Flusher::len`].
-    torn: bool,
-    /// A sync, or repairing it, has failed: what it says it has, it may not have.
-    distrusted: bool,
+    pub(super) torn: bool,
+    /// A sync, or repairing it, has failed, or the file is no longer at its path: what it says it has, it may not have.
+    pub(super) distrusted: bool,
+    /// Why the last attempt failed that did.
+    reason: Option<String>,
     /// It is not made smaller before it has so many bytes.
-    worth_compacting: u64,
+    pub(super) worth_compacting: u64,
 }
 
 impl<D: Disk> Flusher<D> {
@@ -91,10 +96,10 @@ impl<D: Disk> Flusher<D> {
         self.cancel_compaction();
     }
 
-    fn cancel_compaction(&mut self) {
+    pub(super) fn cancel_compaction(&mut self) {
         if let Some(compaction) = self.compaction.take() {
             compaction.cancel();
-            let _ = self.disk.remove(&self.new_path());
+            let _ = self.disk.remove(&self.place.new_path());
         }
     }
 
@@ -137,7 +142,7 @@ impl<D: Disk> Flusher<D> {
         true
     }
 
-    fn is_acknowledged(&self) -> bool {
+    pub(super) fn is_acknowledged(&self) -> bool {
         self.info.durability == Durability::Acknowledged
     }
 
@@ -165,10 +170,14 @@ impl<D: Disk> Flusher<D> {
                 self.advance(&mut reached);
             }
         }
-        if self.info.durability != Durability::Buffered && reached.records > 0 {
+        if reached.records > 0 {
+            let synced = match self.info.durability {
+                Durability::Buffered => Ok(()),
+                _ => self.file.sync(),
+            };
             // A sync that failed says nothing about what is on the disk, and the next one may succeed without having
-            // written it: the file is not trusted again.
-            if let Err(error) = self.file.sync() {
+            // written it: the file is not trusted again. Nor is one that nobody finds any more.
+            if let Err(error) = synced.and_then(|()| self.check_place(reached.len)) {
                 self.state.distrusted = true;
                 if self.is_acknowledged() {
                     self.state.torn = true;
@@ -237,70 +246,6 @@ impl<D: Disk> Flusher<D> {
         self.queue.written(mem::take(&mut reached.bytes));
     }
 
-    /// Writes a new file of what is held, and puts it in the place of one that is not trusted. What it has is taken out
-    /// of `records`.
-    fn rewrite(&mut self, records: &mut Vec<Record>) -> io::Result<()> {
-        self.cancel_compaction();
-        let rewritten = self.try_rewrite(records);
-        if rewritten.is_err() {
-            let _ = self.disk.remove(&self.new_path());
-        }
-        rewritten
-    }
-
-    fn try_rewrite(&mut self, records: &mut Vec<Record>) -> io::Result<()> {
-        // Where nobody waits for the disk, all that was handed over can be seen already.
-        let newest = records.iter().rev().find_map(|record| match record {
-            Record::Published { sequence, .. } => Some(*sequence),
-            _ => None,
-        });
-        let reached = match newest {
-            Some(newest) if !self.is_acknowledged() => newest,
-            _ => self.reached,
-        };
-        let mut held = self.live.records(reached);
-        if held.is_empty() {
-            return Err(io::Error::other(
-                "it could not be synced, and the broker is gone",
-            ));
-        }
-        held.extend(self.state.ended.clone());
-        let new = self.new_path();
-        let mut file = self.disk.create(&new)?;
-        let len = compaction::write(&mut file, &held, &|| false)?;
-        file.sync()?;
-        self.disk.rename(&new, &self.info.file_name)?;
-        self.file = file;
-        self.state.torn = false;
-        self.disk.sync_folder(&self.info.file_name)?;
-        self.state.distrusted = false;
-        self.ends_with_newline = true;
-        (self.len, self.reached) = (len, reached);
-        self.progress.bytes.store(len, Release);
-        self.state.worth_compacting = 2 * len;
-        self.progress.rewritten.fetch_add(1, Relaxed);
-        log::warn!(
-            "{}: a new file has taken the place of one that could not be synced",
-            self.info.file_name.display()
-        );
-        let bytes = |records: &[Record]| records.iter().map(Record::line_len).sum::<usize>();
-        let (lines, before) = (records.len(), bytes(records));
-        records.retain(|record| match record {
-            Record::Published { sequence, .. } => *sequence > reached,
-            Record::Refused(_) | Record::Ended(_) => true,
-            // What these tell, the new file has.
-            _ => false,
-        });
-        let lines = (lines - records.len()) as u64;
-        self.progress.written.fetch_add(lines, Relaxed);
-        self.queue.written(before - bytes(records));
-        Ok(())
-    }
-
-    fn new_path(&self) -> PathBuf {
-        compaction::new_path(&self.info.file_name)
-    }
-
     /// Tells the publishers of events that they are not kept, and leaves a record in their place.
     fn refuse(&mut self, records: &mut Vec<Record>, up_to: u64) {
         let refused = records.iter().rev().find_map(|record| match record {
@@ -326,6 +271,8 @@ impl<D: Disk> Flusher<D> {
         let synced = !self.state.distrusted && self.file.sync().is_ok();
         let unsynced = !self.is_acknowledged() && !synced;
         self.progress.unsynced.store(unsynced, Release);
+        let missing = self.check_place(self.len).is_err();
+        self.progress.missing.store(missing, Release);
     }
 
     /// Syncs what was written without, at the end; a file that is not trusted is replaced.
@@ -334,7 +281,7 @@ impl<D: Disk> Flusher<D> {
             let synced = if self.state.distrusted {
                 self.attempt(&mut Vec::new())
             } else {
-                self.file.sync()
+                self.file.sync().and_then(|()| self.check_place(self.len))
             };
             let Err(error) = synced else {
                 return self.worked();
@@ -343,6 +290,8 @@ impl<D: Disk> Flusher<D> {
             self.state.distrusted = true;
         }
         self.progress.unsynced.store(true, Release);
+        let missing = self.check_place(self.len).is_err();
+        self.progress.missing.store(missing, Release);
     }
 
     fn failed(&mut self, error: &io::Error) {
@@ -354,8 +303,14 @@ impl<D: Disk> Flusher<D> {
                 self.info.file_name.display(),
                 self.info.period()
             );
-            self.tell(&FileState::Failing { reason });
+            self.tell(&FileState::Failing {
+                reason: reason.clone(),
+            });
+        } else if self.state.reason.as_ref() != Some(&reason) {
+            let name = self.info.file_name.display();
+            log::error!("{name} still can't be written: {reason}");
         }
+        self.state.reason = Some(reason);
     }
 
     fn worked(&mut self) {
@@ -388,7 +343,7 @@ impl<D: Disk> Flusher<D> {
                         "{} could not be made smaller, and goes on as it is: {error}",
                         self.info.file_name.display()
                     );
-                    let _ = self.disk.remove(&self.new_path());
+                    let _ = self.disk.remove(&self.place.new_path());
                     self.state.worth_compacting = 2 * self.len;
                 }
             }
@@ -396,16 +351,22 @@ impl<D: Disk> Flusher<D> {
             // What is held does not say so.
             None if self.state.ended.is_some() => {}
             None => {
-                if self.live.bytes().is_some_and(|live| self.len > 2 * live) {
+                let is_large = self.live.bytes().is_some_and(|live| self.len > 2 * live);
+                if !is_large {
+                    return;
+                }
+                if self.check_replaceable() {
                     self.compaction = Some(compaction::start(
                         self.disk.clone(),
-                        self.info.file_name.clone(),
+                        self.place.path.clone(),
                         self.live.clone(),
                         self.queue.clone(),
                         self.progress.clone(),
                         self.reached,
                         self.len,
                     ));
+                } else {
+                    self.state.worth_compacting = 2 * self.len;
                 }
             }
         }
@@ -419,10 +380,14 @@ impl<D: Disk> Flusher<D> {
             held,
             copied_to,
         } = ready;
-        let mut old = self.disk.open(&self.info.file_name)?;
+        let mut old = self.disk.open(&self.place.path)?;
         len += compaction::copy(&mut old, &mut file, copied_to, self.len)?;
         file.sync()?;
-        self.disk.rename(&self.new_path(), &self.info.file_name)?;
+        let new = self.place.new_path();
+        // The lock of the old file ends with that file.
+        file.lock(&new)?;
+        self.check_place(self.len)?;
+        self.disk.rename(&new, &self.place.path)?;
         log::info!(
             "{}: {} bytes have become {len}",
             self.info.file_name.display(),
@@ -434,7 +399,7 @@ impl<D: Disk> Flusher<D> {
         self.progress.rewritten.fetch_add(1, Relaxed);
         self.state.worth_compacting = 2 * held;
         // A power cut now may bring the old file back, which then lacks what is written from here on.
-        if let Err(error) = self.disk.sync_folder(&self.info.file_name) {
+        if let Err(error) = self.disk.sync_folder(&self.place.path) {
             self.state.distrusted = true;
             return Err(error);
         }

@@ -29,8 +29,30 @@ use crate::error::Error;
 /// # Files
 ///
 /// Beside the file `events.db` there may be `events.db.lock`, which is locked as long as the file is open;
-/// `events.db.new`, a smaller file on its way to take the place of the first; and `events.db.corrupt-OFFSET`, the end of a
-/// file that was cut off within a line, as a crash leaves it, kept for whoever wants to look at it.
+/// `events.db.new`, a smaller file on its way to take the place of the first; `events.db.corrupt-OFFSET`, the end of a
+/// file that was cut off within a line, as a crash leaves it, kept for inspection; and `events.db.replaced-MILLISECONDS`, a
+/// file that another program has put in place of the log while the log was open. Where `events.db` is a symbolic link,
+/// these files are beside the file that it leads to; a second lock file is then beside the link.
+///
+/// # What belongs to the file
+///
+/// A compacted file replaces the old one by a rename. It has the old file's mode, owner and group, and takes the place of
+/// the file behind a symbolic link, not of the link. Access control lists and extended attributes are not kept. A file
+/// that can't be replaced so is not compacted, and a warning at start tells the reason: the file itself is a mount, it
+/// has another hard link, its folder may not be written, or a new file would have another owner or group. If a sync of
+/// such a file fails, no new file can take its place: the store fails until the program is started again.
+///
+/// One broker at a time may have the file, by whatever name. On Unix the file itself is locked, too. On other systems
+/// only the lock file is, so that two hard links of one file are not recognized as one.
+///
+/// A file that is truncated while it is open, and on Unix one that is removed or replaced, is noticed at the next write.
+/// It counts as a write that
+/// failed: [`on_change`](FilePersistorInfo::on_change) is called, and the events in memory are written to a new file.
+///
+/// # A file that is no log
+///
+/// A file is refused, and left as it is, unless it holds nothing but blanks and NUL bytes, or a line of it can be read, or
+/// begins or ends as lines of a log do and is damaged elsewhere, or it ends within its first line and that begins so.
 #[derive(Clone, Debug)]
 pub struct FilePersistorInfo {
     /// The file, made where it is missing, in a folder that exists: the Go package's `FileName`. One broker at a time may
@@ -51,7 +73,8 @@ pub struct FilePersistorInfo {
     /// [`Busy`](crate::ErrorKind::Busy), over HTTP with 503. Zero refuses at once. Defaults to 5 seconds.
     pub max_wait: Duration,
     /// The file is written anew, without the events that are no longer held, when it has this many bytes and more than
-    /// twice those of the events held. That is done in the background. `None` keeps the full history. Defaults to 4 MiB.
+    /// twice those of the events held. That is done in the background, if the file can be
+    /// [replaced](FilePersistorInfo#what-belongs-to-the-file). `None` keeps the full history. Defaults to 4 MiB.
     pub compact_from: Option<u64>,
     /// Is told when the file can no longer be written, and when it can be again. Defaults to `None`.
     pub on_change: Option<StateCallback>,

@@ -3,9 +3,14 @@
 mod compaction;
 mod disk;
 mod flusher;
+mod identity;
 mod info;
+mod lines;
 mod queue;
 mod recovery;
+mod replacement;
+mod sidecar;
+mod signature;
 
 use std::fmt;
 use std::io;
@@ -17,11 +22,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use self::disk::{Disk, SystemDisk};
+use self::disk::{Disk, DiskFile, SystemDisk, folder_of};
 use self::flusher::{Flusher, Progress, Writing};
 pub use self::info::{Durability, FilePersistorInfo, FileState, StateCallback};
 use self::queue::{Limits, Queue};
-use self::recovery::Loaded;
+use self::recovery::{Loaded, Unreadable};
+use self::replacement::Place;
 use crate::broker::{Broker, BrokerOptions, Clock, Live, NoStore, Store, StoreStatistics};
 use crate::error::{Error, ErrorKind};
 use crate::record::Record;
@@ -39,8 +45,8 @@ struct FilePersistor<D: Disk> {
     progress: Arc<Progress>,
     loaded: Loaded,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Held for as long as the file is open.
-    lock: Mutex<Option<D::Lock>>,
+    /// Locked sidecars, for as long as the file is open.
+    locks: Mutex<Vec<D::Lock>>,
 }
 
 impl<D: Disk> FilePersistor<D> {
@@ -67,55 +73,112 @@ impl<D: Disk> FilePersistor<D> {
             progress: Arc::default(),
             loaded: Loaded::default(),
             thread: Mutex::default(),
-            lock: Mutex::new(None),
+            locks: Mutex::default(),
         })
     }
 
+    /// Locks the sidecar beside the file, and the one beside the name that leads to it: earlier versions know only
+    /// that.
+    ///
     /// # Errors
     ///
     /// `File` that names the file, and says what can be done.
-    fn lock(&self) -> Result<(), Error> {
+    fn lock(&self, path: &Path) -> Result<(), Error> {
         let file_name = &self.info.file_name;
-        let lock = self.disk.lock(&beside(file_name, ".lock"));
-        let lock = lock.map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => unusable(
-                file_name,
-                "another process has it, or another broker of this one; stop that first, or name another file",
+        let refused = |error: io::Error| match error.kind() {
+            io::ErrorKind::WouldBlock => in_use(file_name),
+            kind => unusable(file_name, cannot_open(kind)).because(error),
+        };
+        match self.disk.lock(&beside(path, ".lock")) {
+            Ok(lock) => self.locks.lock().push(lock),
+            // The file itself is locked, too; that must do in a folder that may only be read.
+            Err(error) if cfg!(unix) && is_denied(error.kind()) => log::info!(
+                "{}: no lock file can be created beside it ({error}); the file itself is locked",
+                file_name.display()
             ),
-            _ => unusable(file_name, cannot_open(error.kind())).because(error),
-        })?;
-        *self.lock.lock() = Some(lock);
+            Err(error) => return Err(refused(error)),
+        }
+        let by_name = file_name.file_name().and_then(|name| {
+            let folder = self.disk.resolve_folder(folder_of(file_name)).ok()?;
+            Some(folder.join(name))
+        });
+        if let Some(by_name) = by_name.filter(|by_name| by_name != path) {
+            match self.disk.lock(&beside(&by_name, ".lock")) {
+                Ok(lock) => self.locks.lock().push(lock),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(refused(error));
+                }
+                // No earlier version could have created it either.
+                Err(_) => {}
+            }
+        }
         Ok(())
     }
-}
 
-impl<D: Disk> Store for FilePersistor<D> {
-    /// Opens the file, makes it where it is missing, and gives `each` of its records in the file's order. What can't be
-    /// read is skipped, counted and logged.
-    ///
-    /// # Errors
-    ///
-    /// `File` where the file can't be opened or read, or somebody has it.
-    fn start(&mut self, live: Live, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
-        self.lock()?;
+    /// Opens and locks the file; it is at its path then.
+    fn open(&self, path: &Path) -> Result<(D::File, Place), Error> {
+        let file_name = &self.info.file_name;
+        let refused = |error: io::Error| match error.kind() {
+            io::ErrorKind::WouldBlock => in_use(file_name),
+            kind => unusable(file_name, cannot_open(kind)).because(error),
+        };
+        let mut attempts = 0;
+        loop {
+            let file = self.disk.open(path).map_err(refused)?;
+            file.lock(path).map_err(refused)?;
+            attempts += 1;
+            let is_at = self.disk.is_at(&file, path).map_err(refused)?;
+            if !is_at && attempts < OPEN_ATTEMPTS {
+                // Replaced between opening and locking, by a process that had it until then.
+                continue;
+            }
+            if !is_at {
+                log::warn!(
+                    "{}: this file system gives no lasting identity to files, so that a removal of the file while it \
+                     is open is not noticed",
+                    file_name.display()
+                );
+            }
+            let place = Place::new(path.to_owned(), is_at);
+            return Ok((file, place));
+        }
+    }
+
+    fn try_start(&mut self, live: Live, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
         let file_name = self.info.file_name.clone();
-        // What a run left behind that was killed.
-        let _ = self.disk.remove(&compaction::new_path(&file_name));
-        let mut file = self
-            .disk
-            .open(&file_name)
-            .map_err(|error| unusable(&file_name, cannot_open(error.kind())).because(error))?;
+        let path = self.disk.resolve(&file_name);
+        let path =
+            path.map_err(|error| unusable(&file_name, cannot_open(error.kind())).because(error))?;
+        self.lock(&path)?;
+        let (mut file, place) = self.open(&path)?;
         // A file that was just made is in its folder for good only after this.
         self.disk
-            .sync_folder(&file_name)
+            .sync_folder(&path)
             .map_err(|error| unusable(&file_name, "its folder can't be synced").because(error))?;
-        let read = recovery::read_back(&*self.disk, &mut file, &file_name, each);
-        self.loaded =
-            read.map_err(|error| unusable(&file_name, "can't be read to its end").because(error))?;
+        let read = recovery::read_back(&mut file, &file_name, each);
+        let (mut loaded, torn) = read.map_err(|problem| match problem {
+            Unreadable::Failed(error) => {
+                unusable(&file_name, "can't be read to its end").because(error)
+            }
+            Unreadable::NoLog(lines) => {
+                let problem = format!(
+                    "it is no log: none of its lines ({lines}) is one of this program's or of golongpoll's; it has \
+                     been left as it is; name another file, or move this one away"
+                );
+                unusable(&file_name, &problem)
+            }
+        })?;
+        // What a run left behind that was killed.
+        let _ = self.disk.remove(&compaction::new_path(&path));
+        if let Some(torn) = torn {
+            recovery::repair_end(&*self.disk, &mut file, &file_name, &path, &mut loaded, torn);
+        }
+        self.loaded = loaded;
         self.progress.bytes.store(self.loaded.bytes, Relaxed);
-        let flusher = Flusher {
+        let mut flusher = Flusher {
             disk: self.disk.clone(),
             info: self.info.clone(),
+            place,
             queue: self.queue.clone(),
             progress: self.progress.clone(),
             live,
@@ -126,6 +189,9 @@ impl<D: Disk> Store for FilePersistor<D> {
             state: Writing::default(),
             compaction: None,
         };
+        if self.info.compact_from.is_some() {
+            flusher.check_replaceable();
+        }
         let thread = thread::Builder::new()
             .name("long-polling-flusher".into())
             .spawn(move || flusher.run())
@@ -135,6 +201,25 @@ impl<D: Disk> Store for FilePersistor<D> {
             })?;
         *self.thread.lock() = Some(thread);
         Ok(())
+    }
+}
+
+impl<D: Disk> Store for FilePersistor<D> {
+    /// Opens the file, makes it where it is missing, and gives `each` of its records in the file's order. What can't be
+    /// read is skipped, counted and logged.
+    ///
+    /// # Errors
+    ///
+    /// `File` where the file can't be opened or read, is no log, or is in use. Then nothing has been changed, and no
+    /// lock file is left that was not there before.
+    fn start(&mut self, live: Live, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
+        let started = self.try_start(live, each);
+        if started.is_err() {
+            for lock in self.locks.lock().drain(..) {
+                self.disk.discard(lock);
+            }
+        }
+        started
     }
 
     fn admit(&self, bytes: usize) -> Result<(), Error> {
@@ -182,13 +267,17 @@ impl<D: Disk> Store for FilePersistor<D> {
         if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join();
         }
-        self.lock.lock().take();
+        self.locks.lock().clear();
         let reason = match &backlog.failing {
             Some(reason) => reason,
             None if backlog.records > 0 => "the thread that writes it ended early",
             None => return Ok(()),
         };
-        let message = if events > 0 {
+        let message = if self.progress.missing.load(Acquire) {
+            format!(
+                "the file {name} is gone, and with it events that are lost to the next start: {reason}"
+            )
+        } else if events > 0 {
             format!(
                 "{events} events are not in the file {name} and are lost to the next start: {reason}"
             )
@@ -265,7 +354,7 @@ impl Broker {
     /// # Errors
     ///
     /// [`InvalidSetting`](ErrorKind::InvalidSetting) where an option can't be used, [`File`](ErrorKind::File) where the
-    /// file can't be opened or read, or another process has it.
+    /// file can't be opened or read, another process has it, or it is no log.
     pub fn open(options: BrokerOptions, info: FilePersistorInfo) -> Result<Self, Error> {
         Broker::start(options, Some(info), Clock::System)
     }
@@ -284,6 +373,24 @@ impl Broker {
     }
 }
 
+/// A file that is replaced by another process between opening and locking is opened again this often.
+const OPEN_ATTEMPTS: usize = 3;
+
+/// True for what a system says where a folder may not be written.
+fn is_denied(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+    )
+}
+
+fn in_use(file_name: &Path) -> Error {
+    unusable(
+        file_name,
+        "another process has it, or another broker of this one; stop that first, or name another file",
+    )
+}
+
 /// The path of a file that belongs to another.
 fn beside(file_name: &Path, end: &str) -> PathBuf {
     let mut name = file_name.as_os_str().to_owned();
@@ -295,6 +402,9 @@ fn cannot_open(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::NotFound => "its folder does not exist; create it first",
         io::ErrorKind::IsADirectory => "it is a folder; name a file in it",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "its file system can only be read; name a file on another one"
+        }
         io::ErrorKind::PermissionDenied => {
             "this program may not read and write it and its folder; change permissions or name another file"
         }

@@ -1,11 +1,13 @@
 //! Reading a file back when it is opened: every readable record in the file's order, whatever else stands between them.
 
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::beside;
 use super::disk::{Disk, DiskFile};
+use super::lines::{Content, Line, Lines};
+use super::signature::Signature;
 use crate::record::Record;
 
 /// The longest line that is read, in bytes: far more than any event that is worth delivering, and little enough to read
@@ -13,7 +15,7 @@ use crate::record::Record;
 const MAX_LINE_BYTES: usize = 64 << 20;
 /// How many damaged lines are logged one by one, before their sum.
 const LINES_LOGGED: u64 = 5;
-const READ_BYTES: usize = 256 << 10;
+const COPIED_BYTES: u64 = 256 << 10;
 /// A load that takes longer is logged, and again so often.
 const LOGGED_EVERY: Duration = Duration::from_secs(2);
 
@@ -30,56 +32,112 @@ pub(super) struct Loaded {
     pub(super) ends_with_newline: bool,
 }
 
+/// Why a file could not be read back.
+#[derive(Debug)]
+pub(super) enum Unreadable {
+    /// It is no log; the number of its lines.
+    NoLog(u64),
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Unreadable {
+    fn from(error: io::Error) -> Self {
+        Unreadable::Failed(error)
+    }
+}
+
 /// Reads a file from its beginning to its end once, holding one line of it at a time. Damaged lines are counted, and
-/// logged under the file's name. What is left of a line that the file ends within is moved to a file of its own.
+/// logged under the file's name. [`repair_end`] has to follow before anything is appended.
 ///
 /// # Errors
 ///
-/// Those of reading; what the file holds is never an error.
-pub(super) fn read_back<D: Disk>(
-    disk: &D,
-    file: &mut D::File,
+/// Those of reading, and `NoLog` for a file that is none. Nothing has been changed then.
+pub(super) fn read_back(
+    file: &mut impl Read,
     file_name: &Path,
     each: impl FnMut(Record),
-) -> io::Result<Loaded> {
+) -> Result<(Loaded, Option<Torn>), Unreadable> {
     let reader = Reader {
         file_name,
         max_line_bytes: MAX_LINE_BYTES,
         logged_every: LOGGED_EVERY,
     };
-    let (mut loaded, torn) = reader.read(&mut *file, each)?;
-    if let Some(start) = torn {
-        let path = beside(file_name, &format!(".corrupt-{start}"));
-        match cut_off(disk, file, start, &path) {
-            Ok(()) => {
-                log::warn!(
-                    "{}: it ended within a line at byte {start}, as a crash leaves it; what is left of that line is \
-                     now in {}",
-                    file_name.display(),
-                    path.display()
-                );
-                loaded.bytes = start;
-                loaded.ends_with_newline = true;
-            }
-            Err(error) => log::warn!(
-                "{}: it ends within a line at byte {start}, which stays there: {error}",
-                file_name.display()
-            ),
-        }
+    let (loaded, torn, signature) = reader.read(file, each)?;
+    match signature.refused() {
+        Some(lines) => Err(Unreadable::NoLog(lines)),
+        None => Ok((loaded, torn)),
     }
-    Ok(loaded)
 }
 
-/// Moves the end of a file to another one.
-fn cut_off<D: Disk>(disk: &D, file: &mut D::File, start: u64, path: &Path) -> io::Result<()> {
-    let mut rest = Vec::new();
-    file.seek(SeekFrom::Start(start))?;
-    file.read_to_end(&mut rest)?;
-    let mut corrupt = disk.create(path)?;
-    corrupt.append_all(&rest)?;
-    corrupt.sync()?;
-    disk.sync_folder(path)?;
-    file.truncate(start)
+/// The line that a file ends within.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Torn {
+    start: u64,
+    /// Where its text ends; NULs follow.
+    text_end: u64,
+}
+
+/// Takes the line that the file ends within out of it. The line's text is moved to a file of its own beside `path`; NULs
+/// behind it are dropped, however many there are. `file_name` is for messages.
+pub(super) fn repair_end<D: Disk>(
+    disk: &D,
+    file: &mut D::File,
+    file_name: &Path,
+    path: &Path,
+    loaded: &mut Loaded,
+    torn: Torn,
+) {
+    let Torn { start, text_end } = torn;
+    let name = file_name.display();
+    match cut_off(disk, file, path, torn) {
+        Ok(corrupt) => {
+            if let Some(corrupt) = corrupt {
+                log::warn!(
+                    "{name}: it ended within a line at byte {start}, as a crash leaves it; what is left of that line \
+                     is now in {}",
+                    corrupt.display()
+                );
+            }
+            let nuls = loaded.bytes - text_end;
+            if nuls > 0 {
+                log::warn!(
+                    "{name}: it ended with {nuls} NUL bytes from byte {text_end} on, as a power cut leaves them; they \
+                     were cut off"
+                );
+            }
+            loaded.bytes = start;
+            loaded.ends_with_newline = true;
+        }
+        Err(error) => {
+            log::warn!("{name}: it ends within a line at byte {start}, which stays there: {error}")
+        }
+    }
+}
+
+/// Moves the text at the end of a file to another one, whose path is returned, and cuts it off with all that follows.
+fn cut_off<D: Disk>(
+    disk: &D,
+    file: &mut D::File,
+    path: &Path,
+    Torn { start, text_end }: Torn,
+) -> io::Result<Option<PathBuf>> {
+    let mut left = text_end - start;
+    let corrupt = (left > 0).then(|| beside(path, &format!(".corrupt-{start}")));
+    if let Some(path) = &corrupt {
+        file.seek(SeekFrom::Start(start))?;
+        let mut corrupt = disk.create(path, &*file)?;
+        let mut piece = vec![0; left.min(COPIED_BYTES) as usize];
+        while left > 0 {
+            let piece = &mut piece[..left.min(COPIED_BYTES) as usize];
+            file.read_exact(piece)?;
+            corrupt.append_all(piece)?;
+            left -= piece.len() as u64;
+        }
+        corrupt.sync()?;
+        disk.sync_folder(path)?;
+    }
+    file.truncate(start)?;
+    Ok(corrupt)
 }
 
 struct Reader<'a> {
@@ -89,75 +147,69 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Also says where the line begins that the file ends within, if it does and the line is not whole.
+    /// Also says which line the file ends within, if it does and the line is not whole, and what its lines have shown.
     fn read(
         &self,
         file: impl Read,
         mut each: impl FnMut(Record),
-    ) -> io::Result<(Loaded, Option<u64>)> {
+    ) -> io::Result<(Loaded, Option<Torn>, Signature)> {
         let file_name = self.file_name.display();
-        let mut reader = BufReader::with_capacity(READ_BYTES, file);
+        let mut lines = Lines::new(file, self.max_line_bytes);
         let mut loaded = Loaded {
             ends_with_newline: true,
             ..Loaded::default()
         };
-        let mut line = Vec::new();
-        let mut within_long_line = false;
-        let mut start = 0;
-        let mut whole = true;
+        let mut signature = Signature::default();
+        let mut torn = None;
         let (began, mut logged) = (Instant::now(), Instant::now());
-        let mut lines = 0u64;
-        loop {
-            line.clear();
-            let most = self.max_line_bytes as u64 + 1;
-            let read = reader.by_ref().take(most).read_until(b'\n', &mut line)? as u64;
-            if read == 0 {
-                break;
+        let mut log_progress = |bytes: u64| {
+            if logged.elapsed() >= self.logged_every {
+                logged = Instant::now();
+                let megabytes = bytes >> 20;
+                log::info!("{file_name}: {megabytes} MiB have been read so far");
             }
-            if !within_long_line {
-                start = loaded.bytes;
-            }
-            loaded.bytes += read;
-            loaded.ends_with_newline = line.ends_with(b"\n");
-            let too_long = read == most && !loaded.ends_with_newline;
-            let parsed = if within_long_line {
-                Ok(None)
-            } else if too_long {
-                let max = self.max_line_bytes;
-                Err(format!("the line is longer than {max} bytes"))
-            } else {
-                Record::parse(&line)
-            };
-            whole = !within_long_line && parsed.is_ok();
-            within_long_line = !loaded.ends_with_newline;
-            match parsed {
+        };
+        let mut count = 0u64;
+        while let Some(line) = lines.next(&mut log_progress)? {
+            loaded.bytes = line.end;
+            loaded.ends_with_newline = line.ends_with_newline;
+            torn = None;
+            match self.parse(&line, lines.line()) {
                 Ok(None) => {}
                 Ok(Some(record)) => {
+                    signature.readable();
                     loaded.events += u64::from(record.event().is_some());
                     each(record);
                 }
                 Err(reason) => {
+                    signature.damaged(lines.line(), line.ends_with_newline);
                     loaded.damaged += 1;
                     if loaded.damaged <= LINES_LOGGED {
                         log::warn!(
-                            "{file_name}: the line at byte {start} is damaged and is skipped: {reason}"
+                            "{file_name}: the line at byte {} is damaged and is skipped: {reason}",
+                            line.start
                         );
                     }
-                    let cut_off = !loaded.ends_with_newline && !too_long;
+                    torn = (!line.ends_with_newline).then_some(Torn {
+                        start: line.start,
+                        text_end: line.nuls_from,
+                    });
+                    let cut_off = torn.is_some() && line.content != Content::TooLong;
                     // A line that was whole but for its last byte was damaged afterwards.
-                    let was_whole =
-                        || matches!(Record::parse(&line[..line.len() - 1]), Ok(Some(_)));
+                    let was_whole = || {
+                        let all_but_last = lines.line().split_last().map_or(&[][..], |(_, l)| l);
+                        line.content == Content::Read
+                            && matches!(Record::parse(all_but_last), Ok(Some(_)))
+                    };
                     each(match cut_off && !was_whole() {
                         true => Record::Torn,
                         false => Record::Damaged,
                     });
                 }
             }
-            lines += 1;
-            if lines.is_multiple_of(4096) && logged.elapsed() >= self.logged_every {
-                logged = Instant::now();
-                let megabytes = loaded.bytes >> 20;
-                log::info!("{file_name}: {megabytes} MiB have been read so far");
+            count += 1;
+            if count.is_multiple_of(4096) {
+                log_progress(line.end);
             }
         }
         let Loaded {
@@ -172,8 +224,18 @@ impl Reader<'_> {
             "{file_name}: {events} events were read in {:?}",
             began.elapsed()
         );
-        let torn = (!loaded.ends_with_newline && !whole).then_some(start);
-        Ok((loaded, torn))
+        Ok((loaded, torn, signature))
+    }
+
+    fn parse(&self, line: &Line, bytes: &[u8]) -> Result<Option<Record>, String> {
+        match line.content {
+            Content::Read => Record::parse(bytes),
+            Content::TooLong => {
+                let max = self.max_line_bytes;
+                Err(format!("the line is longer than {max} bytes"))
+            }
+            Content::Nuls => Err("the line has NUL bytes".into()),
+        }
     }
 }
 
@@ -197,8 +259,8 @@ mod tests {
             Record::Damaged | Record::Torn => {}
             mark => panic!("{mark:?}"),
         });
-        let (loaded, torn) = read.unwrap();
-        (timestamps, loaded, torn)
+        let (loaded, torn, _) = read.unwrap();
+        (timestamps, loaded, torn.map(|torn| torn.start))
     }
 
     #[test]
@@ -289,7 +351,15 @@ mod tests {
         let path = folder.path().join("events.log");
         std::fs::write(&path, format!("{line}{{\"torn")).unwrap();
         let mut file = SystemDisk.open(&path).unwrap();
-        read_back(&SystemDisk, &mut file, &path, |_| {}).unwrap();
+        let (mut loaded, torn) = read_back(&mut file, &path, |_| {}).unwrap();
+        repair_end(
+            &SystemDisk,
+            &mut file,
+            &path,
+            &path,
+            &mut loaded,
+            torn.unwrap(),
+        );
         let torn = LOGGED.take().pop().unwrap();
         let moved = format!("is now in {}.corrupt-{}", path.display(), line.len());
         assert!(torn.starts_with("WARN") && torn.ends_with(&moved), "{torn}");

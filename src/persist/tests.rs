@@ -7,6 +7,7 @@ mod hidden;
 mod moment;
 mod outage;
 mod partial;
+mod place;
 mod power;
 mod stalled;
 mod story;

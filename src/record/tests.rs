@@ -35,7 +35,7 @@ fn records() -> Vec<Record> {
             acknowledges: true,
         },
         published(7, event),
-        published(u64::MAX, odd_event),
+        published(MAX_SEQUENCE, odd_event),
         Record::Taken {
             category: odd.clone(),
             seen: id,
@@ -51,7 +51,7 @@ fn records() -> Vec<Record> {
         },
         Record::Lost {
             category: odd,
-            sequence: u64::MAX,
+            sequence: MAX_SEQUENCE,
             timestamp: 1,
         },
         Record::Forgotten(Forgotten {
@@ -73,6 +73,32 @@ fn a_line_is_read_as_it_was_written() {
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
         assert_eq!(Record::parse(&line), Ok(Some(record.clone())));
         assert_eq!(Record::from_line(record.to_line()).unwrap(), Some(record));
+    }
+}
+
+#[test]
+fn a_sequence_number_that_no_id_can_tell_is_damage() {
+    let timestamp = 1;
+    for sequence in [MAX_SEQUENCE + 1, u64::MAX] {
+        let lost = Lost {
+            sequence,
+            timestamp,
+        };
+        for record in [
+            published(sequence, event(1, "x")),
+            Record::Lost {
+                category: "c".into(),
+                sequence,
+                timestamp,
+            },
+            Record::Forgotten(Forgotten {
+                salt: 1,
+                lines: vec![(0, lost)],
+            }),
+        ] {
+            let error = Record::from_line(record.to_line()).unwrap_err();
+            assert!(error.to_string().contains(&sequence.to_string()), "{error}");
+        }
     }
 }
 

@@ -304,3 +304,45 @@ fn the_end_of_a_run_that_is_damaged_in_a_compacted_log_is_not_known() {
     let position = sequencer.locate(EventId::new(run(1), 4));
     assert_eq!(position, Placed::Beyond(Place::Sequence(2)));
 }
+
+#[test]
+fn the_greatest_numbers_that_are_believed_leave_room_for_the_runs_after_them() {
+    let mut records = Vec::new();
+    let mut restorer = Restorer::default();
+    let first = EventId::new(Run::new(MAX_START, 7), MAX_STEP);
+    let mut position = first;
+    for _ in 0..100 {
+        let started = Record::Started {
+            position,
+            acknowledges: false,
+        };
+        records.push(started);
+        restorer = Restorer::default();
+        for record in &records {
+            assert!(restorer.is_possible(record), "{record:?}");
+            match record {
+                Record::Started { position, .. } => restorer.start(*position, false),
+                Record::Published { sequence, event } => {
+                    assert!(restorer.place(*sequence, event.clone()).is_some());
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let sequencer = std::mem::take(&mut restorer).finish(Clock::System, false);
+        position = sequencer.end();
+        let Entry { sequence, event } = stamped(&sequencer);
+        assert!(event.id() > first && sequence > MAX_STEP);
+        records.push(Record::Started {
+            position,
+            acknowledges: false,
+        });
+        records.push(Record::Published { sequence, event });
+        position = sequencer.end();
+    }
+    // One step more is not believed.
+    let beyond = EventId::new(Run::new(1, 0), MAX_STEP + 1);
+    assert!(!Restorer::default().is_possible(&Record::Ended(beyond)));
+    let late = EventId::new(Run::new(MAX_START + MAX_START_STEP + 1, 0), 1);
+    assert!(Restorer::default().is_possible(&Record::Ended(first)));
+    assert!(!restorer.is_possible(&Record::Ended(late)));
+}

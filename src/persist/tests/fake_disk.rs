@@ -82,6 +82,8 @@ struct World {
     /// The moments after each operation.
     history: Option<Vec<Moment>>,
     note: Arc<Mutex<Vec<u64>>>,
+    /// No file can be renamed to another's name.
+    is_mount: bool,
 }
 
 /// Operations that fail until the disk is mended.
@@ -212,6 +214,35 @@ impl FakeDisk {
         self.world().outage = None;
     }
 
+    /// Refuses to rename a file, as where the log's name is a mount.
+    pub(super) fn mount(self) -> Self {
+        self.world().is_mount = true;
+        self
+    }
+
+    /// Removes a file, as another process does.
+    pub(super) fn take_away(&self, path: &str) {
+        self.world().names.remove(Path::new(path));
+    }
+
+    /// Empties a file, as another process does.
+    pub(super) fn empty(&self, path: &str) {
+        if let Some(node) = self.world().names.get(Path::new(path)) {
+            node.lock().data.clear();
+        }
+    }
+
+    /// Puts a file in the place of another, as another process does.
+    pub(super) fn put(&self, path: &str, data: &[u8]) {
+        let node = Node {
+            data: data.to_vec(),
+            synced: data.to_vec(),
+            ..Node::default()
+        };
+        let node = Arc::new(Mutex::new(node));
+        self.world().names.insert(path.into(), node);
+    }
+
     /// Has operations of this kind wait from now on.
     pub(super) fn stall(&self, kind: Kind) {
         self.world().stall = Some(Stall {
@@ -306,6 +337,17 @@ impl Disk for FakeDisk {
     type File = FakeFile;
     type Lock = ();
 
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.into())
+    }
+
+    fn resolve_folder(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(match path == Path::new(".") {
+            true => PathBuf::new(),
+            false => path.into(),
+        })
+    }
+
     fn open(&self, path: &Path) -> io::Result<FakeFile> {
         let node = self.operation(Kind::Open, |world| {
             let made = !world.names.contains_key(path);
@@ -322,7 +364,7 @@ impl Disk for FakeDisk {
         })
     }
 
-    fn create(&self, path: &Path) -> io::Result<FakeFile> {
+    fn create(&self, path: &Path, _: &FakeFile) -> io::Result<FakeFile> {
         let node = self.operation(Kind::Create, |world| {
             let node = Arc::new(Mutex::new(Node::default()));
             world.names.insert(path.into(), node.clone());
@@ -338,6 +380,9 @@ impl Disk for FakeDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.operation(Kind::Rename, |world| {
+            if world.is_mount {
+                return Err(io::ErrorKind::ResourceBusy.into());
+            }
             let node = world.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
             world.names.insert(to.into(), node);
             world.renamed();
@@ -363,6 +408,20 @@ impl Disk for FakeDisk {
 
     fn lock(&self, _: &Path) -> io::Result<()> {
         Ok(())
+    }
+
+    fn discard(&self, (): ()) {}
+
+    fn is_at(&self, file: &FakeFile, path: &Path) -> io::Result<bool> {
+        let found = self.world().names.get(path).cloned();
+        Ok(found.is_some_and(|node| Arc::ptr_eq(&node, &file.node)))
+    }
+
+    fn check_replaceable(&self, _: &FakeFile, _: &Path, _: &Path) -> Result<(), String> {
+        match self.world().is_mount {
+            true => Err("the file itself is a mount".into()),
+            false => Ok(()),
+        }
     }
 }
 
@@ -428,6 +487,14 @@ impl DiskFile for FakeFile {
             node.dropped.push(lost);
         }
         synced
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.node.lock().data.len() as u64)
+    }
+
+    fn lock(&self, _: &Path) -> io::Result<()> {
+        Ok(())
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
