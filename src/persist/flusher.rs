@@ -2,14 +2,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Relaxed, Release},
+};
 use std::{io, mem};
 
 use super::compaction::{self, Compaction};
 use super::disk::{Disk, DiskFile};
 use super::info::{Durability, FilePersistorInfo, FileState};
 use super::queue::{Pause, Queue, Taken};
+use crate::atomic::AtomicU64;
 use crate::broker::Live;
 use crate::record::Record;
 

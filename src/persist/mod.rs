@@ -98,6 +98,7 @@ impl<D: Disk> Store for FilePersistor<D> {
     /// `File` where the file can't be opened or read, or somebody has it.
     fn start(&mut self, live: Live, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
         self.lock()?;
+        let began = Instant::now();
         let file_name = self.info.file_name.clone();
         // What a run left behind that was killed.
         let _ = self.disk.remove(&compaction::new_path(&file_name));
@@ -134,6 +135,13 @@ impl<D: Disk> Store for FilePersistor<D> {
                 unusable(&file_name, problem).because(error)
             })?;
         *self.thread.lock() = Some(thread);
+        log::info!(
+            "{}: {} events read in {:?}; durability of new events: {}",
+            self.info.file_name.display(),
+            self.loaded.events,
+            began.elapsed(),
+            self.info.durability
+        );
         Ok(())
     }
 
@@ -179,14 +187,21 @@ impl<D: Disk> Store for FilePersistor<D> {
             );
             return Err(Error::new(ErrorKind::StopTimeout, message));
         }
-        if let Some(thread) = self.thread.lock().take() {
+        let thread = self.thread.lock().take();
+        let first = thread.is_some();
+        if let Some(thread) = thread {
             let _ = thread.join();
         }
         self.lock.lock().take();
         let reason = match &backlog.failing {
             Some(reason) => reason,
             None if backlog.records > 0 => "the thread that writes it ended early",
-            None => return Ok(()),
+            None => {
+                if first {
+                    log::info!("{name}: every event is written and synced");
+                }
+                return Ok(());
+            }
         };
         let message = if events > 0 {
             format!(
