@@ -44,6 +44,7 @@ A long-polling server.
     --events-per-category N           events kept of each category (250)
     --event-ttl SECONDS               events expire after this long (never)
     --max-batch-size BYTES            of events in one answer; what is left comes with the next (4194304)
+    --max-event-size BYTES            of one event's data; a larger one is refused (1048576)
     --max-event-bytes BYTES           of all events held; past it, the oldest are lost (67108864)
     --delete-after-first-retrieval    an event is gone once fetched
     --golongpoll-timeouts             answer polls that time out as golongpoll does, not with 204
@@ -57,7 +58,7 @@ A long-polling server.
 ";
 
 /// The settings that errors of the library name, and the flags that set them.
-const FLAGS: [(&str, &str); 22] = [
+const FLAGS: [(&str, &str); 23] = [
     ("address", "--address"),
     ("subscription_uri", "--subscription-uri"),
     ("publish_uri", "--publish-uri"),
@@ -73,6 +74,7 @@ const FLAGS: [(&str, &str); 22] = [
     ("event_ttl", "--event-ttl"),
     ("max_batch_size", "--max-batch-size"),
     ("max_event_bytes", "--max-event-bytes"),
+    ("max_event_size", "--max-event-size"),
     ("handler_to_run_before_publish", "--publish-token"),
     ("handler_to_run_before_subscription", "--subscribe-token"),
     ("max_parked", "--max-parked"),
@@ -82,12 +84,17 @@ const FLAGS: [(&str, &str); 22] = [
     ("trusted_proxies", "--trusted-proxy"),
 ];
 
-/// What is wrong with the command line.
-struct Usage(String);
+/// Why the program ends.
+enum Failure {
+    /// A flag, or the value of one, can't be used.
+    Usage(String),
+    /// What the flags ask for can't be done, or could not be finished.
+    Run(String),
+}
 
-impl From<lexopt::Error> for Usage {
+impl From<lexopt::Error> for Failure {
     fn from(error: lexopt::Error) -> Self {
-        Usage(error.to_string())
+        Failure::Usage(error.to_string())
     }
 }
 
@@ -99,7 +106,7 @@ struct Flags {
 
 impl Flags {
     /// Returns `None` where help was asked for.
-    fn parse(mut arguments: lexopt::Parser) -> Result<Option<Flags>, Usage> {
+    fn parse(mut arguments: lexopt::Parser) -> Result<Option<Flags>, Failure> {
         let mut info = ServerInfo::default();
         let mut file = FilePersistorInfo::new(PathBuf::new());
         let mut has_file = false;
@@ -130,6 +137,7 @@ impl Flags {
                 "--events-per-category" => info.broker.events_per_category = value.number()?,
                 "--event-ttl" => info.broker.event_ttl = Some(value.seconds()?),
                 "--max-batch-size" => info.broker.max_batch_size = value.number()?,
+                "--max-event-size" => info.broker.max_event_size = value.number()?,
                 "--max-event-bytes" => info.broker.max_event_bytes = value.number()?,
                 "--delete-after-first-retrieval" => info.broker.delete_after_first_retrieval = true,
                 "--golongpoll-timeouts" => info.timeout_answer = TimeoutAnswer::Golongpoll,
@@ -146,7 +154,7 @@ impl Flags {
                     info.trusted_proxies.push(proxy);
                 }
                 "--help" => return Ok(None),
-                _ => return Err(Usage(format!("invalid option '{flag}'"))),
+                _ => return Err(Failure::Usage(format!("invalid option '{flag}'"))),
             }
             if let "--durability"
             | "--write-buffer-size"
@@ -159,7 +167,7 @@ impl Flags {
             }
         }
         if let (Some(flag), false) = (needs_file, has_file) {
-            return Err(Usage(format!(
+            return Err(Failure::Usage(format!(
                 "{flag} has no effect without --file: give --file PATH, too"
             )));
         }
@@ -183,32 +191,32 @@ impl Flags {
 struct Value<'a>(&'a str, &'a mut lexopt::Parser);
 
 impl Value<'_> {
-    fn text(&mut self) -> Result<String, Usage> {
+    fn text(&mut self) -> Result<String, Failure> {
         let value = self.1.value()?;
         value
             .into_string()
             .map_err(|value| invalid(self.0, value.to_string_lossy(), "give text in UTF-8"))
     }
 
-    fn parsed<T: FromStr<Err: Display>>(&mut self, hint: &str) -> Result<T, Usage> {
+    fn parsed<T: FromStr<Err: Display>>(&mut self, hint: &str) -> Result<T, Failure> {
         let text = self.text()?;
         text.parse()
             .map_err(|error| invalid(self.0, &text, format!("{error}; {hint}")))
     }
 
-    fn number(&mut self) -> Result<usize, Usage> {
+    fn number(&mut self) -> Result<usize, Failure> {
         self.parsed("give a whole number")
     }
 
     /// Seconds, or a fraction of one.
-    fn seconds(&mut self) -> Result<Duration, Usage> {
+    fn seconds(&mut self) -> Result<Duration, Failure> {
         let hint = "give seconds, such as 5 or 0.5";
         let seconds: f64 = self.parsed(hint)?;
         Duration::try_from_secs_f64(seconds)
             .map_err(|error| invalid(self.0, seconds, format!("{error}; {hint}")))
     }
 
-    fn token(&mut self) -> Result<Handler, Usage> {
+    fn token(&mut self) -> Result<Handler, Failure> {
         let token = self.text()?;
         if token.is_empty() {
             return Err(invalid(
@@ -221,8 +229,8 @@ impl Value<'_> {
     }
 }
 
-fn invalid(flag: &str, value: impl Display, why: impl Display) -> Usage {
-    Usage(format!("{flag}: invalid value \"{value}\": {why}"))
+fn invalid(flag: &str, value: impl Display, why: impl Display) -> Failure {
+    Failure::Usage(format!("{flag}: invalid value \"{value}\": {why}"))
 }
 
 /// The message of an error, with flags in place of the settings that it names.
@@ -251,9 +259,10 @@ fn with_flags(error: &Error) -> String {
     format!("{flag}: {problem}")
 }
 
-fn run(flags: Flags) -> Result<(), String> {
+fn run(flags: Flags) -> Result<(), Failure> {
     // Before the first thread is started, so that no signal is missed.
-    let signals = Signals::handle().map_err(|error| format!("can't handle signals: {error}"))?;
+    let signals = Signals::handle()
+        .map_err(|error| Failure::Run(format!("can't handle signals: {error}")))?;
     let info = ServerInfo {
         fallback: Some(Fallback::new(|request| match request.path() {
             "/health" => Response::text(200, "well\n"),
@@ -261,21 +270,28 @@ fn run(flags: Flags) -> Result<(), String> {
         })),
         ..flags.info
     };
-    if flags.file.is_none() {
-        log::info!("events are kept in memory only; --file keeps them across restarts");
-    }
+    let has_file = flags.file.is_some();
     // The server goes on: parked subscribers and open connections are served, and accepting is tried again.
     let failed = |error| log::error!("{error}; it is tried again");
-    let server = Server::start(info, flags.file, Some(Box::new(failed)))
-        .map_err(|error| with_flags(&error))?;
+    let server = Server::start(info, flags.file, Some(Box::new(failed))).map_err(|error| {
+        match error.kind() {
+            ErrorKind::InvalidSetting => Failure::Usage(with_flags(&error)),
+            _ => Failure::Run(with_flags(&error)),
+        }
+    })?;
     // Where nobody reads the line, the server is wanted all the same.
     let _ = writeln!(
         io::stdout(),
         "listening on http://{}",
         server.local_address()
     );
+    if !has_file {
+        log::info!("events are kept in memory only; --file keeps them across restarts");
+    }
     log::info!("{}: stopping", signals.wait());
-    server.stop(STOP_TIMEOUT).map_err(|error| error.to_string())
+    server
+        .stop(STOP_TIMEOUT)
+        .map_err(|error| Failure::Run(error.to_string()))
 }
 
 fn main() -> ExitCode {
@@ -284,20 +300,24 @@ fn main() -> ExitCode {
         .parse_filters("info,tiny_http=off")
         .parse_default_env()
         .init();
-    match Flags::parse(lexopt::Parser::from_env()).map(|flags| flags.map(run)) {
+    let ended = match Flags::parse(lexopt::Parser::from_env()) {
+        Ok(Some(flags)) => run(flags),
         Ok(None) => {
             let _ = write!(io::stdout(), "{HELP}");
-            ExitCode::SUCCESS
+            Ok(())
         }
-        Ok(Some(Ok(()))) => ExitCode::SUCCESS,
-        // Not by println's kin, which panic where standard error is gone, as it may be after SIGHUP.
-        Ok(Some(Err(error))) => {
-            let _ = writeln!(io::stderr(), "{error}");
-            ExitCode::FAILURE
-        }
-        Err(Usage(error)) => {
+        Err(failure) => Err(failure),
+    };
+    // Not by eprintln, which panics where standard error is gone, as it may be after SIGHUP.
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(error)) => {
             let _ = writeln!(io::stderr(), "{error}; see --help");
             ExitCode::from(2)
+        }
+        Err(Failure::Run(error)) => {
+            let _ = writeln!(io::stderr(), "{error}");
+            ExitCode::FAILURE
         }
     }
 }
