@@ -79,6 +79,12 @@ fn a_stop_does_not_wait_for_bodies_that_are_not_there() {
 fn thirty_starts_and_stops_log_no_warning() {
     for _ in 0..30 {
         let mut tool = Tool::start(&[]);
+        // New connections have the server probe itself while it stops.
+        let mut crowd: Vec<Connection> = (0..30).map(|_| tool.connect()).collect();
+        for connection in &mut crowd {
+            connection.publish(PUBLISH);
+            assert_eq!(connection.receive().status, 200);
+        }
         tool.signal("TERM");
         tool.ended_cleanly();
     }

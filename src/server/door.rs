@@ -447,3 +447,24 @@ impl Seen {
         new
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_that_meets_the_stop_is_no_failure() {
+        let info = ServerInfo {
+            address: "127.0.0.1:0".into(),
+            ..ServerInfo::default()
+        };
+        let (door, _gate) = Door::open(&info).unwrap();
+        door.shut();
+        // A round that had begun before the stop goes on with this.
+        door.prove();
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        door.accept_failed(&refused);
+        assert!(door.rounds.lock().failing.is_none());
+        door.withdraw();
+    }
+}
