@@ -129,14 +129,24 @@ impl Drop for Lock {
     }
 }
 
+#[cfg(windows)]
+const GENERIC_READ: u32 = 0x8000_0000;
+#[cfg(windows)]
+const GENERIC_WRITE: u32 = 0x4000_0000;
+
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true);
+    // There, a handle that may only append can't truncate. `append` looks for the end itself instead.
+    #[cfg(windows)]
+    std::os::windows::fs::OpenOptionsExt::access_mode(&mut options, GENERIC_READ | GENERIC_WRITE);
     options
 }
 
 impl DiskFile for File {
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        #[cfg(windows)]
+        self.seek(io::SeekFrom::End(0))?;
         self.write(bytes)
     }
 
