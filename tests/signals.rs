@@ -25,7 +25,10 @@ fn each_signal_stops_cleanly_with_every_event_in_the_file_and_the_log_says_so() 
         tool.publish();
         tool.publish();
         assert!(!fs::read_to_string(&path).unwrap().contains("kept"));
+        // Accepted before the stop, and so answered, also where the poll is not parked yet.
         let mut parked = tool.connect();
+        parked.ask("GET", "/health");
+        assert_eq!(parked.receive().status, 200);
         parked.ask("GET", "/events?category=other&timeout=60");
         tool.signal(signal);
         tool.ended_cleanly();
@@ -46,9 +49,9 @@ fn each_signal_stops_cleanly_with_every_event_in_the_file_and_the_log_says_so() 
         }
 
         let mut again = Tool::start(&flags);
-        assert!(again.logged("events.log: 2 events read in "));
         again.signal(signal);
         again.ended_cleanly();
+        assert!(again.logged("events.log: 2 events read in "));
     }
 }
 
@@ -107,6 +110,7 @@ fn a_second_signal_ends_a_slow_stop_at_once() {
         stuck.stream().peek(&mut [0]).is_ok()
     });
     tool.signal("TERM");
+    until("the stop has begun", || tool.logged("SIGTERM: stopping"));
     let began = Instant::now();
     let repeated = Duration::from_millis(1100);
     until("the second signal is no repetition", || {
@@ -130,11 +134,16 @@ fn one_signal_sent_twice_stops_cleanly() {
     let path = folder.path().join("events.log");
     let mut tool = Tool::start(&["--file", path.to_str().unwrap(), "--flush-period", "3600"]);
     tool.publish();
-    tool.signal("TERM");
-    // It may have ended already.
-    let pid = tool.child.id().to_string();
-    let second = Command::new("kill").args(["-s", "HUP", &pid]).output();
-    assert!(second.is_ok());
+    // As when a terminal closes: the second one may find the process gone.
+    let pid = tool.child.id();
+    let both = format!("kill -s HUP {pid}; kill -s TERM {pid} 2>&-; true");
+    assert!(
+        Command::new("sh")
+            .args(["-c", &both])
+            .status()
+            .unwrap()
+            .success()
+    );
     tool.ended_cleanly();
     assert!(fs::read_to_string(&path).unwrap().contains("kept"));
 }
