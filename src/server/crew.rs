@@ -122,7 +122,7 @@ impl Turn {
     }
 
     /// Stops counting the request as in flight until the returned value is dropped. A stop does not wait for the rest of
-    /// a body, which the client may never send. Whoever drops the value must check afterwards whether the server is
+    /// a body, which the client may never send. After dropping the value, the caller must check whether the server is
     /// stopping: a stop that has not waited for this request is visible then.
     pub(super) fn receiving(&self) -> Receiving {
         self.crew.served();
