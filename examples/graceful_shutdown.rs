@@ -1,19 +1,21 @@
-//! The Go package's best practice 4, "Implement Graceful Shutdown": the server stops on SIGTERM and on Ctrl-C, parked
+//! The Go package's best practice 4, "Implement Graceful Shutdown": the server stops on SIGTERM, SIGHUP and Ctrl-C, parked
 //! subscribers are answered, and what was published is in the file.
 //!
 //! With an address as argument it serves until the signal comes; without one it raises SIGTERM itself, as soon as a
 //! subscriber is parked.
 
+#[path = "common/signals.rs"]
+mod signals;
+
 use std::thread;
 use std::time::Duration;
 
 use long_polling::{FilePersistorInfo, Server, ServerInfo, SubscriptionRequest, subscription};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signals::Signals;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Before anything else is started, so that no signal is missed.
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let signals = Signals::handle()?;
 
     let address = std::env::args().nth(1);
     let folder = tempfile::tempdir()?;
@@ -38,13 +40,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             thread::sleep(Duration::from_millis(5));
         }
         println!("a subscriber is parked");
-        signal_hook::low_level::raise(SIGTERM)?;
+        signals.raise()?;
     }
 
-    let signal = signals.forever().next();
-    println!("signal {}: stopping", signal.unwrap_or_default());
+    let signal = signals.wait();
+    // First of all: after SIGHUP there may be no terminal to print to.
     server.stop(Duration::from_secs(10))?;
-    println!("stopped; the file has:");
+    println!("{signal}: stopped; the file has:");
     print!("{}", std::fs::read_to_string(&file.file_name)?);
 
     if let Some(subscriber) = subscriber {

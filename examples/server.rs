@@ -1,20 +1,31 @@
-//! A standalone server with flags for its settings. It prints `listening on http://ADDRESS` once it serves, and stops
-//! cleanly on SIGTERM and Ctrl-C.
+//! A standalone server with flags for its settings. It prints `listening on http://ADDRESS` once it serves, and logs to
+//! standard error what it does; `RUST_LOG` says how much (`info` where it is not set).
+//!
+//! SIGTERM, SIGINT (Ctrl-C) and SIGHUP stop it cleanly: parked subscribers are answered, and every event is written to the
+//! file. Another signal, a second later or more, ends it at once. Under `nohup` SIGHUP stays ignored. The exit status is 0
+//! after a clean stop, 1 after an error, and 2 where a flag is wrong.
 //!
 //! ```text
 //! cargo run --release --example server -- --address 127.0.0.1:8080 --file events.log
 //! ```
 
-use std::error::Error;
+#[path = "common/signals.rs"]
+mod signals;
+
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use lexopt::prelude::*;
 use long_polling::server::{Fallback, Handler, Response, TimeoutAnswer};
-use long_polling::{Durability, FilePersistorInfo, Server, ServerInfo};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use long_polling::{Durability, Error, ErrorKind, FilePersistorInfo, Server, ServerInfo};
+use signals::Signals;
+
+/// How long requests in flight and the file may take at a stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 const HELP: &str = "\
 A long-polling server.
@@ -29,10 +40,11 @@ A long-polling server.
     --flush-period SECONDS            write to the file, and sync it with synced, at least this often (1)
     --max-queue-size BYTES            events that may wait for the file (67108864)
     --max-wait SECONDS                a publish waits for room there, then 503; 0 for at once (5)
-    --keep-history                    never make the file smaller
+    --keep-history                    never compact the file
     --events-per-category N           events kept of each category (250)
     --event-ttl SECONDS               events expire after this long (never)
     --max-batch-size BYTES            of events in one answer; what is left comes with the next (4194304)
+    --max-event-size BYTES            of one event's data; a larger one is refused (1048576)
     --max-event-bytes BYTES           of all events held; past it, the oldest are lost (67108864)
     --delete-after-first-retrieval    an event is gone once fetched
     --golongpoll-timeouts             answer polls that time out as golongpoll does, not with 204
@@ -40,151 +52,271 @@ A long-polling server.
     --subscribe-token TOKEN           polling needs this bearer token
     --max-parked N                    subscribers parked at once (10000)
     --idle-timeout SECONDS            close connections that say nothing for this long (timeout and 10)
+    --restore-timeout SECONDS         report it as a failure when no connection can be accepted for this long (30)
     --write-timeout SECONDS           close connections that don't read an answer for this long (10)
     --trusted-proxy IP                believe X-Forwarded-For of this proxy; may be given more than once
 ";
 
-/// What the flags say.
-#[derive(Default)]
+/// The settings that errors of the library name, and the flags that set them.
+const FLAGS: [(&str, &str); 23] = [
+    ("address", "--address"),
+    ("subscription_uri", "--subscription-uri"),
+    ("publish_uri", "--publish-uri"),
+    ("timeout", "--timeout"),
+    ("file_name", "--file"),
+    ("durability", "--durability"),
+    ("write_buffer_size", "--write-buffer-size"),
+    ("write_flush_period", "--flush-period"),
+    ("max_queue_size", "--max-queue-size"),
+    ("max_wait", "--max-wait"),
+    ("compact_from", "--keep-history"),
+    ("events_per_category", "--events-per-category"),
+    ("event_ttl", "--event-ttl"),
+    ("max_batch_size", "--max-batch-size"),
+    ("max_event_bytes", "--max-event-bytes"),
+    ("max_event_size", "--max-event-size"),
+    ("handler_to_run_before_publish", "--publish-token"),
+    ("handler_to_run_before_subscription", "--subscribe-token"),
+    ("max_parked", "--max-parked"),
+    ("idle_timeout", "--idle-timeout"),
+    ("restore_timeout", "--restore-timeout"),
+    ("write_timeout", "--write-timeout"),
+    ("trusted_proxies", "--trusted-proxy"),
+];
+
+/// Why the program ends.
+enum Failure {
+    /// A flag, or the value of one, can't be used.
+    Usage(String),
+    /// What the flags ask for can't be done, or could not be finished.
+    Run(String),
+}
+
+impl From<lexopt::Error> for Failure {
+    fn from(error: lexopt::Error) -> Self {
+        Failure::Usage(error.to_string())
+    }
+}
+
+/// The settings that the flags give.
 struct Flags {
     info: ServerInfo,
-    file: Option<PathBuf>,
-    write_buffer_size: Option<usize>,
-    flush_period: Option<Duration>,
-    durability: Option<String>,
-    max_queue_size: Option<usize>,
-    max_wait: Option<Duration>,
-    keep_history: bool,
+    file: Option<FilePersistorInfo>,
 }
 
 impl Flags {
-    /// `None` where help was asked for.
-    fn parse() -> Result<Option<Flags>, lexopt::Error> {
-        let mut flags = Flags::default();
-        let info = &mut flags.info;
-        let mut arguments = lexopt::Parser::from_env();
+    /// Returns `None` where help was asked for.
+    fn parse(mut arguments: lexopt::Parser) -> Result<Option<Flags>, Failure> {
+        let mut info = ServerInfo::default();
+        let mut file = FilePersistorInfo::new(PathBuf::new());
+        let mut has_file = false;
+        let mut durability = None;
+        let mut needs_file = None;
         while let Some(argument) = arguments.next()? {
-            match argument {
-                Long("address") => info.address = arguments.value()?.string()?,
-                Long("subscription-uri") => info.subscription_uri = arguments.value()?.string()?,
-                Long("publish-uri") => info.publish_uri = arguments.value()?.string()?,
-                Long("timeout") => info.timeout = seconds(&mut arguments)?,
-                Long("file") => flags.file = Some(arguments.value()?.into()),
-                Long("write-buffer-size") => {
-                    flags.write_buffer_size = Some(arguments.value()?.parse()?)
+            let flag = match argument {
+                Long(flag) => format!("--{flag}"),
+                Short('h') => "--help".to_owned(),
+                other => return Err(other.unexpected().into()),
+            };
+            let mut value = Value(&flag, &mut arguments);
+            match &*flag {
+                "--address" => info.address = value.text()?,
+                "--subscription-uri" => info.subscription_uri = value.text()?,
+                "--publish-uri" => info.publish_uri = value.text()?,
+                "--timeout" => info.timeout = value.seconds()?,
+                "--file" => {
+                    file.file_name = value.1.value()?.into();
+                    has_file = true;
                 }
-                Long("flush-period") => flags.flush_period = Some(seconds(&mut arguments)?),
-                Long("durability") => flags.durability = Some(arguments.value()?.string()?),
-                Long("max-wait") => flags.max_wait = Some(seconds(&mut arguments)?),
-                Long("max-queue-size") => flags.max_queue_size = Some(arguments.value()?.parse()?),
-                Long("keep-history") => flags.keep_history = true,
-                Long("events-per-category") => {
-                    info.broker.events_per_category = arguments.value()?.parse()?
+                "--durability" => durability = Some(value.text()?),
+                "--write-buffer-size" => file.write_buffer_size = value.number()?,
+                "--flush-period" => file.write_flush_period = value.seconds()?,
+                "--max-queue-size" => file.max_queue_size = value.number()?,
+                "--max-wait" => file.max_wait = value.seconds()?,
+                "--keep-history" => file.compact_from = None,
+                "--events-per-category" => info.broker.events_per_category = value.number()?,
+                "--event-ttl" => info.broker.event_ttl = Some(value.seconds()?),
+                "--max-batch-size" => info.broker.max_batch_size = value.number()?,
+                "--max-event-size" => info.broker.max_event_size = value.number()?,
+                "--max-event-bytes" => info.broker.max_event_bytes = value.number()?,
+                "--delete-after-first-retrieval" => info.broker.delete_after_first_retrieval = true,
+                "--golongpoll-timeouts" => info.timeout_answer = TimeoutAnswer::Golongpoll,
+                "--publish-token" => info.handler_to_run_before_publish = Some(value.token()?),
+                "--subscribe-token" => {
+                    info.handler_to_run_before_subscription = Some(value.token()?)
                 }
-                Long("event-ttl") => info.broker.event_ttl = Some(seconds(&mut arguments)?),
-                Long("max-batch-size") => {
-                    info.broker.max_batch_size = arguments.value()?.parse()?
+                "--max-parked" => info.broker.max_parked = value.number()?,
+                "--idle-timeout" => info.idle_timeout = Some(value.seconds()?),
+                "--restore-timeout" => info.restore_timeout = value.seconds()?,
+                "--write-timeout" => info.write_timeout = value.seconds()?,
+                "--trusted-proxy" => {
+                    let proxy = value.parsed("give an IP address, such as 10.0.0.1")?;
+                    info.trusted_proxies.push(proxy);
                 }
-                Long("max-event-bytes") => {
-                    info.broker.max_event_bytes = arguments.value()?.parse()?
-                }
-                Long("delete-after-first-retrieval") => {
-                    info.broker.delete_after_first_retrieval = true
-                }
-                Long("golongpoll-timeouts") => info.timeout_answer = TimeoutAnswer::Golongpoll,
-                Long("publish-token") => {
-                    let token = arguments.value()?.string()?;
-                    info.handler_to_run_before_publish = Some(Handler::bearer_token(&token));
-                }
-                Long("subscribe-token") => {
-                    let token = arguments.value()?.string()?;
-                    info.handler_to_run_before_subscription = Some(Handler::bearer_token(&token));
-                }
-                Long("max-parked") => info.broker.max_parked = arguments.value()?.parse()?,
-                Long("idle-timeout") => info.idle_timeout = Some(seconds(&mut arguments)?),
-                Long("write-timeout") => info.write_timeout = seconds(&mut arguments)?,
-                Long("trusted-proxy") => info.trusted_proxies.push(arguments.value()?.parse()?),
-                Short('h') | Long("help") => return Ok(None),
-                _ => return Err(argument.unexpected()),
+                "--help" => return Ok(None),
+                _ => return Err(Failure::Usage(format!("invalid option '{flag}'"))),
+            }
+            if let "--durability"
+            | "--write-buffer-size"
+            | "--flush-period"
+            | "--max-queue-size"
+            | "--max-wait"
+            | "--keep-history" = &*flag
+            {
+                needs_file.get_or_insert(flag);
             }
         }
-        Ok(Some(flags))
-    }
-
-    fn file(&self) -> Result<Option<FilePersistorInfo>, String> {
-        let Some(file) = &self.file else {
-            return Ok(None);
-        };
-        let mut info = FilePersistorInfo::new(file);
-        info.write_buffer_size = self.write_buffer_size.unwrap_or(info.write_buffer_size);
-        info.write_flush_period = self.flush_period.unwrap_or(info.write_flush_period);
-        info.max_wait = self.max_wait.unwrap_or(info.max_wait);
-        info.max_queue_size = self.max_queue_size.unwrap_or(info.max_queue_size);
-        if self.keep_history {
-            info.compact_from = None;
+        if let (Some(flag), false) = (needs_file, has_file) {
+            return Err(Failure::Usage(format!(
+                "{flag} has no effect without --file: give --file PATH, too"
+            )));
         }
-        info.durability = match self.durability.as_deref() {
+        file.durability = match durability.as_deref() {
             None | Some("buffered") => Durability::Buffered,
             Some("synced") => Durability::Synced {
-                period: info.write_flush_period,
+                period: file.write_flush_period,
             },
             Some("acknowledged") => Durability::Acknowledged,
             Some(other) => {
-                return Err(format!(
-                    "--durability {other}: give buffered, synced or acknowledged"
-                ));
+                let hint = "give buffered, synced or acknowledged";
+                return Err(invalid("--durability", other, hint));
             }
         };
-        Ok(Some(info))
+        let file = has_file.then_some(file);
+        Ok(Some(Flags { info, file }))
     }
 }
 
-/// Seconds, or a fraction of one.
-fn seconds(arguments: &mut lexopt::Parser) -> Result<Duration, lexopt::Error> {
-    let seconds: f64 = arguments.value()?.parse()?;
-    Ok(Duration::try_from_secs_f64(seconds).map_err(|error| format!("{seconds}: {error}"))?)
+/// The value of the flag with this name.
+struct Value<'a>(&'a str, &'a mut lexopt::Parser);
+
+impl Value<'_> {
+    fn text(&mut self) -> Result<String, Failure> {
+        let value = self.1.value()?;
+        value
+            .into_string()
+            .map_err(|value| invalid(self.0, value.to_string_lossy(), "give text in UTF-8"))
+    }
+
+    fn parsed<T: FromStr<Err: Display>>(&mut self, hint: &str) -> Result<T, Failure> {
+        let text = self.text()?;
+        text.parse()
+            .map_err(|error| invalid(self.0, &text, format!("{error}; {hint}")))
+    }
+
+    fn number(&mut self) -> Result<usize, Failure> {
+        self.parsed("give a whole number")
+    }
+
+    /// Seconds, or a fraction of one.
+    fn seconds(&mut self) -> Result<Duration, Failure> {
+        let hint = "give seconds, such as 5 or 0.5";
+        let seconds: f64 = self.parsed(hint)?;
+        Duration::try_from_secs_f64(seconds)
+            .map_err(|error| invalid(self.0, seconds, format!("{error}; {hint}")))
+    }
+
+    fn token(&mut self) -> Result<Handler, Failure> {
+        let token = self.text()?;
+        if token.is_empty() {
+            return Err(invalid(
+                self.0,
+                token,
+                "it is empty, which protects nothing; give a token",
+            ));
+        }
+        Ok(Handler::bearer_token(&token))
+    }
 }
 
-fn run(mut flags: Flags) -> Result<(), Box<dyn Error>> {
-    // Before the first thread is started, so that no signal is missed.
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    flags.info.fallback = Some(Fallback::new(|request| match request.path() {
-        "/health" => Response::text(200, "well\n"),
-        _ => Response::error(404, "not found"),
-    }));
-    let file = flags.file()?;
-    let failed = |error| {
-        eprintln!("serving failed: {error}");
-        std::process::exit(1);
+fn invalid(flag: &str, value: impl Display, why: impl Display) -> Failure {
+    Failure::Usage(format!("{flag}: invalid value \"{value}\": {why}"))
+}
+
+/// The message of an error, with flags in place of the settings that it names.
+fn with_flags(error: &Error) -> String {
+    let message = error.to_string();
+    if !matches!(
+        error.kind(),
+        ErrorKind::InvalidSetting | ErrorKind::Listen | ErrorKind::File
+    ) {
+        return message;
+    }
+    let Some((setting, problem)) = message.split_once(": ") else {
+        return message;
     };
-    let server = Server::start(flags.info, file, Some(Box::new(failed)))?;
-    println!("listening on http://{}", server.local_address());
-    signals.forever().next();
-    server.stop(Duration::from_secs(10))?;
-    Ok(())
+    let name = setting.rsplit("::").next().unwrap_or(setting);
+    let Some((_, flag)) = FLAGS.iter().find(|(field, _)| *field == name) else {
+        return message;
+    };
+    // Other settings may be named in the text, but a file or an address is not a setting.
+    let mut problem = problem.to_owned();
+    if error.kind() == ErrorKind::InvalidSetting {
+        for (field, flag) in FLAGS.iter().filter(|(field, _)| field.contains('_')) {
+            problem = problem.replace(field, flag);
+        }
+    }
+    format!("{flag}: {problem}")
+}
+
+fn run(flags: Flags) -> Result<(), Failure> {
+    // Before the first thread is started, so that no signal is missed.
+    let signals = Signals::handle()
+        .map_err(|error| Failure::Run(format!("can't handle signals: {error}")))?;
+    let info = ServerInfo {
+        fallback: Some(Fallback::new(|request| match request.path() {
+            "/health" => Response::text(200, "well\n"),
+            _ => Response::error(404, "not found"),
+        })),
+        ..flags.info
+    };
+    let has_file = flags.file.is_some();
+    // The server goes on: parked subscribers and open connections are served, and accepting is tried again.
+    let failed = |error| log::error!("{error}; it is tried again");
+    let server = Server::start(info, flags.file, Some(Box::new(failed))).map_err(|error| {
+        match error.kind() {
+            ErrorKind::InvalidSetting => Failure::Usage(with_flags(&error)),
+            _ => Failure::Run(with_flags(&error)),
+        }
+    })?;
+    // Where nobody reads the line, the server is wanted all the same.
+    let _ = writeln!(
+        io::stdout(),
+        "listening on http://{}",
+        server.local_address()
+    );
+    if !has_file {
+        log::info!("events are kept in memory only; --file keeps them across restarts");
+    }
+    log::info!("{}: stopping", signals.wait());
+    server
+        .stop(STOP_TIMEOUT)
+        .map_err(|error| Failure::Run(error.to_string()))
 }
 
 fn main() -> ExitCode {
     // RUST_LOG says otherwise. tiny_http's own words are left out: it takes every stop for an error.
     env_logger::Builder::new()
-        .parse_filters("warn,tiny_http=off")
+        .parse_filters("info,tiny_http=off")
         .parse_default_env()
         .init();
-    let flags = match Flags::parse() {
-        Ok(Some(flags)) => flags,
+    let ended = match Flags::parse(lexopt::Parser::from_env()) {
+        Ok(Some(flags)) => run(flags),
         Ok(None) => {
-            print!("{HELP}");
-            return ExitCode::SUCCESS;
+            let _ = write!(io::stdout(), "{HELP}");
+            Ok(())
         }
-        Err(error) => {
-            eprintln!("{error}\n\n{HELP}");
-            return ExitCode::from(2);
-        }
+        Err(failure) => Err(failure),
     };
-    match run(flags) {
+    // Not by eprintln, which panics where standard error is gone, as it may be after SIGHUP.
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
+        Err(Failure::Usage(error)) => {
+            let _ = writeln!(io::stderr(), "{error}; see --help");
+            ExitCode::from(2)
+        }
+        Err(Failure::Run(error)) => {
+            let _ = writeln!(io::stderr(), "{error}");
             ExitCode::FAILURE
         }
     }

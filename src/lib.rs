@@ -54,6 +54,8 @@
 #![cfg_attr(not(any(feature = "server", feature = "client")), allow(dead_code))]
 
 #[cfg(feature = "server")]
+mod atomic;
+#[cfg(feature = "server")]
 mod broker;
 #[cfg(feature = "client")]
 mod client;

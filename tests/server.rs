@@ -127,6 +127,45 @@ fn stopping_waits_for_a_request_in_flight() {
 }
 
 #[test]
+fn stopping_does_not_wait_for_a_body_that_is_not_there_and_nothing_of_it_is_published() {
+    let server = server();
+    // Read by the HTTP library, by this crate, in chunks, and not at all.
+    let length = BODY.len();
+    let mut half = [
+        format!("Content-Length: {length}\r\n\r\n{{"),
+        "Content-Length: 5000\r\n\r\n{".to_owned(),
+        format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{{"),
+        "Content-Length: 31000000\r\n\r\n{".to_owned(),
+    ]
+    .map(|request| {
+        let mut connection = Connection::to(&server);
+        connection.send(format!("POST /publish HTTP/1.1\r\nHost: t\r\n{request}"));
+        connection
+    });
+    assert_eq!(half[3].receive().status, 413);
+    // What came before this has been taken, too.
+    assert_eq!(publish(&server, BODY).status, 200);
+    let began = Instant::now();
+    server.stop(LIMIT).unwrap();
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let rest = &BODY[1..];
+    let ends = [
+        rest.to_owned(),
+        format!("{rest}{}", " ".repeat(5000 - length)),
+        format!("{rest}\r\n0\r\n\r\n"),
+    ];
+    for (connection, rest) in half.iter_mut().zip(ends) {
+        if connection.try_send(rest).is_ok()
+            && let Ok(answer) = connection.read(false)
+        {
+            answer.refuses(503, "stop");
+        }
+    }
+    assert_eq!(server.statistics().published, 1);
+}
+
+#[test]
 fn a_request_that_takes_longer_than_the_stop_is_told_of_and_publishes_nothing() {
     let (server, release, entry) = holding();
     let mut publisher = Connection::to(&server);

@@ -96,7 +96,7 @@ impl BrokerOptions {
         match self.event_ttl {
             Some(ttl) if ttl < Duration::from_millis(1) => Err(Error::setting(
                 "event_ttl",
-                "is under a millisecond; give None to keep events",
+                "is under a millisecond; give more, or leave it out to keep events",
             )),
             _ => Ok(()),
         }

@@ -2,9 +2,11 @@
 //! [schedules](super::schedules) are explored.
 
 #[cfg(not(all(test, shuttle)))]
+pub(crate) use crate::atomic::AtomicU64;
+#[cfg(not(all(test, shuttle)))]
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 #[cfg(not(all(test, shuttle)))]
-pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize};
+pub(crate) use std::sync::atomic::AtomicUsize;
 
 #[cfg(all(test, shuttle))]
 pub(crate) use explored::{Condvar, Mutex, MutexGuard, RwLock};

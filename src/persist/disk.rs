@@ -214,9 +214,17 @@ pub(super) fn folder_of(path: &Path) -> &Path {
     }
 }
 
+#[cfg(windows)]
+const GENERIC_READ: u32 = 0x8000_0000;
+#[cfg(windows)]
+const GENERIC_WRITE: u32 = 0x4000_0000;
+
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).append(true);
+    // There, a handle that may only append can't truncate. `append` looks for the end itself instead.
+    #[cfg(windows)]
+    std::os::windows::fs::OpenOptionsExt::access_mode(&mut options, GENERIC_READ | GENERIC_WRITE);
     options
 }
 
@@ -244,6 +252,8 @@ impl Seek for SystemFile {
 
 impl DiskFile for SystemFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        #[cfg(windows)]
+        self.0.seek(SeekFrom::End(0))?;
         self.0.write(bytes)
     }
 

@@ -1,8 +1,10 @@
 //! The thread that writes records to the file, so that nobody who publishes has to.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Relaxed, Release},
+};
 use std::{io, mem};
 
 use super::compaction::{self, Compaction};
@@ -10,6 +12,7 @@ use super::disk::{Disk, DiskFile};
 use super::info::{Durability, FilePersistorInfo, FileState};
 use super::queue::{Pause, Queue, Taken};
 use super::replacement::Place;
+use crate::atomic::AtomicU64;
 use crate::broker::Live;
 use crate::record::Record;
 

@@ -126,6 +126,17 @@ pub enum FileState {
 #[derive(Clone)]
 pub struct StateCallback(Arc<dyn Fn(&FileState) + Send + Sync>);
 
+impl fmt::Display for Durability {
+    /// The level's name, and with `Synced` its period.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Durability::Buffered => f.write_str("buffered"),
+            Durability::Synced { period } => write!(f, "synced every {period:?}"),
+            Durability::Acknowledged => f.write_str("acknowledged"),
+        }
+    }
+}
+
 impl StateCallback {
     /// Makes a callback of a function. It should be done soon: nothing is written meanwhile. A panic in it is logged.
     pub fn new(callback: impl Fn(&FileState) + Send + Sync + 'static) -> Self {

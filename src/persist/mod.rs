@@ -145,6 +145,7 @@ impl<D: Disk> FilePersistor<D> {
     }
 
     fn try_start(&mut self, live: Live, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
+        let began = Instant::now();
         let file_name = self.info.file_name.clone();
         let path = self.disk.resolve(&file_name);
         let path =
@@ -200,6 +201,13 @@ impl<D: Disk> FilePersistor<D> {
                 unusable(&file_name, problem).because(error)
             })?;
         *self.thread.lock() = Some(thread);
+        log::info!(
+            "{}: {} events read in {:?}; durability of new events: {}",
+            self.info.file_name.display(),
+            self.loaded.events,
+            began.elapsed(),
+            self.info.durability
+        );
         Ok(())
     }
 }
@@ -264,14 +272,21 @@ impl<D: Disk> Store for FilePersistor<D> {
             );
             return Err(Error::new(ErrorKind::StopTimeout, message));
         }
-        if let Some(thread) = self.thread.lock().take() {
+        let thread = self.thread.lock().take();
+        let first = thread.is_some();
+        if let Some(thread) = thread {
             let _ = thread.join();
         }
         self.locks.lock().clear();
         let reason = match &backlog.failing {
             Some(reason) => reason,
             None if backlog.records > 0 => "the thread that writes it ended early",
-            None => return Ok(()),
+            None => {
+                if first {
+                    log::info!("{name}: every event is written and synced");
+                }
+                return Ok(());
+            }
         };
         let message = if self.progress.missing.load(Acquire) {
             format!(

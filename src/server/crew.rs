@@ -121,6 +121,14 @@ impl Turn {
         Ok(())
     }
 
+    /// Stops counting the request as in flight until the returned value is dropped. A stop does not wait for the rest of
+    /// a body, which the client may never send. After dropping the value, the caller must check whether the server is
+    /// stopping: a stop that has not waited for this request is visible then.
+    pub(super) fn receiving(&self) -> Receiving {
+        self.crew.served();
+        Receiving(self.crew.clone())
+    }
+
     /// Has another thread finish the request, and keeps the turn; this thread does it itself where it has no turn. For
     /// waits as long and as many as those of parked polls this is better than to pass the turn: the memory that a
     /// thread's stack has once touched stays taken, and whoever only waits and answers touches little of it.
@@ -138,6 +146,15 @@ impl Turn {
         } else {
             self.handed_over = true;
         }
+    }
+}
+
+/// Takes a request off those in flight for as long as it has not been received whole; see [`Turn::receiving`].
+pub(super) struct Receiving(Arc<Crew>);
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.0.idle.lock().serving += 1;
     }
 }
 

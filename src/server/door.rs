@@ -12,7 +12,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -20,6 +20,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::gate::{Gate, Secret};
 use super::info::ServerInfo;
+use crate::atomic::AtomicU64;
 use crate::error::{Error, ErrorKind};
 
 /// Connections that the kernel may hold until they are accepted; it has a limit of its own (on Linux
@@ -77,6 +78,10 @@ struct Failing {
 impl Rounds {
     /// The accept loop has ended.
     fn fail(&mut self, why: &io::Error) {
+        // A stop has shut the socket: it is meant to accept nothing.
+        if self.closing {
+            return;
+        }
         let now = Instant::now();
         let why = why.to_string();
         let failing = self.failing.get_or_insert_with(|| {
@@ -200,11 +205,8 @@ impl Door {
 
     /// Told of the error that ended an accept loop.
     pub(super) fn accept_failed(&self, error: &io::Error) {
-        let mut rounds = self.rounds.lock();
-        if !rounds.closing {
-            rounds.fail(error);
-            self.called.notify_one();
-        }
+        self.rounds.lock().fail(error);
+        self.called.notify_one();
     }
 
     /// Waits for the next round, or a reason to do it earlier, and does what is due.
@@ -443,5 +445,26 @@ impl Seen {
             line.store(hash, Relaxed);
         }
         new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_that_meets_the_stop_is_no_failure() {
+        let info = ServerInfo {
+            address: "127.0.0.1:0".into(),
+            ..ServerInfo::default()
+        };
+        let (door, _gate) = Door::open(&info).unwrap();
+        door.shut();
+        // A round that had begun before the stop goes on with this.
+        door.prove();
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        door.accept_failed(&refused);
+        assert!(door.rounds.lock().failing.is_none());
+        door.withdraw();
     }
 }

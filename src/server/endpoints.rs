@@ -146,7 +146,7 @@ impl Visit<'_> {
             .options()
             .max_event_size
             .saturating_add(ENVELOPE);
-        let body = body::read(&mut self.request, &mut self.framing, max)?;
+        let body = self.receive_body(max)?;
         head::check(&self.request)?;
         if self.path == info.subscription_uri {
             self.subscription()
@@ -155,6 +155,20 @@ impl Visit<'_> {
         } else {
             self.fallback(body)
         }
+    }
+
+    /// # Errors
+    ///
+    /// Those of [`body::read`], and 503 where the server stopped before the body was there.
+    fn receive_body(&mut self, max: usize) -> Result<Vec<u8>, Reply> {
+        let streamed = matches!(self.framing, Framing::Streamed(_));
+        let receiving = streamed.then(|| self.turn.receiving());
+        let body = body::read(&mut self.request, &mut self.framing, max)?;
+        drop(receiving);
+        if streamed && self.server.stopping.load(Relaxed) {
+            return Err(busy("the server is stopping; try again"));
+        }
+        Ok(body)
     }
 
     fn subscription(&mut self) -> Result<Step, Reply> {
@@ -365,6 +379,7 @@ impl Visit<'_> {
 
     /// Lets go of a request whose client would not read the answer.
     fn abandon(self) {
+        let _receiving = self.turn.receiving();
         if self.body_fits() {
             drop(self.request.into_writer());
         } else {
@@ -384,6 +399,7 @@ impl Visit<'_> {
 
     /// Answers a request whose body has not been read.
     fn send_unread(self, reply: Reply) {
+        let _receiving = self.turn.receiving();
         self.spoil_if_broken();
         let reply = self.server.with_cors(reply);
         // A body that does not fit must never be dropped: the request is answered as a change of protocol, and what that

@@ -10,11 +10,13 @@ use std::io;
 use std::net::TcpListener;
 use std::panic::catch_unwind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Instant;
 
 use parking_lot::Mutex;
+
+use crate::atomic::AtomicU64;
 
 /// tiny_http's accept loop and the first threads of its pool, which it starts without asking whether it can.
 const THREADS: usize = 6;

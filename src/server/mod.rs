@@ -148,6 +148,7 @@ impl Server {
         };
         crew.receive_at(&gate).map_err(no_thread)?;
         Tender::start(inner.clone(), crew.clone(), on_failure).map_err(no_thread)?;
+        log::info!("the server listens on http://{}", inner.door.address());
         Ok(Server {
             inner,
             crew,
@@ -198,10 +199,11 @@ impl Server {
     }
 
     /// Stops the server: no more connections are taken, parked subscribers are answered at once as if they had timed
-    /// out, requests in flight may finish until the timeout, then the file is flushed. When this returns, the port can
-    /// be listened on again. Connections that clients keep open are told to close when they are used again, and end
-    /// after [`idle_timeout`](field@ServerInfo::idle_timeout) where they are not. Stopping twice is fine:
-    /// the second time waits for a file, or another store, that was not done in time.
+    /// out, requests in flight may finish until the timeout, then the file is flushed. A request whose body has not been
+    /// received whole is not in flight: the stop does not wait for the rest, and what arrives of it later is refused. When
+    /// this returns, the port can be listened on again. Connections that clients keep open are told to close when they
+    /// are used again, and end after [`idle_timeout`](field@ServerInfo::idle_timeout), or with the process, where they
+    /// are not. Stopping twice is fine: the second time waits for a file, or another store, that was not done in time.
     ///
     /// # Errors
     ///
@@ -224,6 +226,10 @@ impl Server {
             stopping,
             ..
         } = &*self.inner;
+        log::info!(
+            "the server on http://{} stops; requests in flight have {timeout:?} to finish",
+            door.address()
+        );
         stopping.store(true, Relaxed);
         let serves_on = door.shut();
         broker.release();
@@ -243,6 +249,11 @@ impl Server {
             );
             return Err(Error::new(ErrorKind::StopTimeout, message));
         }
+        log::info!(
+            "the server on http://{} stopped after {:?}",
+            door.address(),
+            now.elapsed()
+        );
         Ok(())
     }
 }

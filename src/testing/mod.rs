@@ -28,9 +28,10 @@ mod relay;
 pub use relay::Relay;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use crate::atomic::AtomicU64;
 use crate::broker::{Broker, BrokerOptions, Clock};
 use crate::error::Error;
 use crate::persist::FilePersistorInfo;
