@@ -4,10 +4,14 @@ mod backoff;
 mod credentials;
 mod endpoint;
 mod failure;
+mod proxy;
 mod publisher;
+mod redirect;
 mod response;
 mod stopper;
 mod subscriber;
+mod transport;
+mod url;
 mod worker;
 
 pub use credentials::Credentials;

@@ -108,13 +108,9 @@ impl Publisher {
             300..500 | 503 => "the event, which was not published,",
             _ => "the event, which may have been published all the same,",
         };
-        let words = response.error();
-        Err(refusal(
-            of,
-            &shown(&self.url),
-            response.status,
-            words.as_deref(),
-        ))
+        let (words, location) = (response.error(), response.headers.get("Location"));
+        let (source, status) = (&response.source, response.status);
+        Err(refusal(of, source, status, words.as_deref(), location))
     }
 }
 

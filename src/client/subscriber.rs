@@ -11,10 +11,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::backoff::{Backoff, retry_after};
 use super::credentials::Credentials;
-use super::endpoint::{Endpoint, new_agent};
+use super::endpoint::Endpoint;
 use super::failure::{refusal, shown};
 use super::response::SubscriptionResponse;
 use super::stopper::Stopper;
+use super::transport::new_agent;
 use super::worker::Worker;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
@@ -245,7 +246,8 @@ impl Subscriber {
             }
             Ok(response) => {
                 let (status, words) = (response.status, response.error.as_deref());
-                let error = refusal("the poll", &self.url, status, words);
+                let location = response.headers.get("Location");
+                let error = refusal("the poll", &response.source, status, words, location);
                 let wait = response.headers.get("Retry-After").and_then(retry_after);
                 self.fail(error, wait)
             }
