@@ -4,6 +4,7 @@ mod backoff;
 mod credentials;
 mod endpoint;
 mod failure;
+mod progress;
 mod proxy;
 mod publisher;
 mod redirect;
