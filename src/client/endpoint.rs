@@ -54,6 +54,8 @@ pub(crate) struct Endpoint {
     proxies: Proxies,
     /// The caller brings an agent. It connects as it is set to, and no more is known about it.
     foreign_agent: bool,
+    /// The time limit for the body of an answer to a poll.
+    body_limit: Duration,
 }
 
 /// Which connection a publish may go out on.
@@ -135,6 +137,7 @@ impl Endpoint {
             headers: fields,
             proxies: Proxies::from_environment(),
             foreign_agent: agent.is_some(),
+            body_limit: BODY,
         })
     }
 
@@ -154,7 +157,7 @@ impl Endpoint {
                 whole: None,
                 step: Some(STEP),
                 response: Some(request.timeout.min(YEAR) + grace),
-                body: Some(BODY),
+                body: Some(self.body_limit),
             },
             connection: Connection::Any,
         };
@@ -419,6 +422,7 @@ fn read_start(body: Body) -> (Vec<u8>, Result<(), ureq::Error>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::net::TcpListener;
 
     fn endpoint(url: &str) -> Result<Endpoint, Error> {
@@ -486,6 +490,39 @@ mod tests {
             let message = error.to_string();
             assert!(message.contains(&format!("{name:?}")), "{message}");
             assert!(!message.contains("hidden"), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_an_end_is_given_up() {
+        for head in ["Content-Length: 100", "Transfer-Encoding: chunked", "X: y"] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("http://{}/events", listener.local_addr().unwrap());
+            let answer = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n");
+            let mut endpoint = endpoint(&url).unwrap();
+            endpoint.body_limit = Duration::from_millis(200);
+            let server = std::thread::spawn(move || {
+                let (mut client, _) = listener.accept().unwrap();
+                client.write_all(answer.as_bytes()).unwrap();
+                // Without an end: as long as the client listens.
+                let piece: &[u8] = if head.starts_with('T') {
+                    b"1\r\n \r\n"
+                } else {
+                    b" "
+                };
+                while client.write_all(piece).is_ok() {
+                    std::thread::yield_now();
+                    if head.starts_with('C') {
+                        break;
+                    }
+                }
+                // Until the client hangs up.
+                let _ = client.read_to_end(&mut Vec::new());
+            });
+            let request = SubscriptionRequest::new("c");
+            let error = endpoint.poll(&new_agent(), &request, GRACE).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TimedOut, "{head}: {error}");
+            server.join().unwrap();
         }
     }
 

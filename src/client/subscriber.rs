@@ -181,12 +181,13 @@ impl Subscriber {
     }
 
     /// Adds a header field to every poll. An `Authorization` wins over [`credentials`](Subscriber::credentials).
+    /// A redirect to another origin is followed without it.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.add(name, value);
         self
     }
 
-    /// Credentials for HTTP authentication. Defaults to those in the URL, or none.
+    /// Credentials for HTTP authentication, for the URL's own origin only. Defaults to those in the URL, or none.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
         self
