@@ -1,22 +1,18 @@
 //! [`Endpoint`]: one URL of a server, checked once, with the header fields that every request to it carries.
 
-use std::io::Read;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use base64::prelude::{BASE64_STANDARD, Engine};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
-use ureq::http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, PROXY_AUTHORIZATION, TRANSFER_ENCODING,
-};
-use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
-use ureq::{Agent, AsSendBody, Body, ProxyProtocol};
+use ureq::Agent;
+use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::credentials::Credentials;
-use super::failure::{Failure, Source, failed, refused_by_proxy, shown};
-use super::proxy::{Proxies, Via};
-use super::redirect::{MOST_REDIRECTS, target, too_many};
+use super::exchange::{Connection, Limits, Outgoing, Sender, read_start};
+use super::failure::{Failure, failed, shown};
+use super::proxy::Proxies;
 use super::response::{PublishResponse, SubscriptionResponse, start};
 use super::transport::new_agent;
 use super::url::Url;
@@ -34,7 +30,6 @@ const BODY: Duration = Duration::from_secs(60);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 const LARGEST_ANSWER: u64 = 512 << 20;
-const LARGEST_REFUSAL: u64 = 64 << 10;
 
 /// The caller's agent, or the one of all calls that bring none.
 pub(crate) fn or_shared(agent: Option<&Agent>) -> &Agent {
@@ -48,48 +43,9 @@ pub(crate) fn or_shared(agent: Option<&Agent>) -> &Agent {
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     url: Url,
-    /// What the caller gave: fields and credentials. They go to the URL's own origin only.
-    headers: HeaderMap,
-    /// What the environment says about proxies.
-    proxies: Proxies,
-    /// The caller brings an agent. It connects as it is set to, and no more is known about it.
-    foreign_agent: bool,
+    sender: Sender,
     /// The time limit for the body of an answer to a poll.
     body_limit: Duration,
-}
-
-/// Which connection a publish may go out on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Connection {
-    Any,
-    /// None that was kept open.
-    New,
-}
-
-/// The time limits of one call. An agent's own are replaced.
-struct Limits {
-    /// For all requests of the call together.
-    whole: Option<Duration>,
-    step: Option<Duration>,
-    response: Option<Duration>,
-    body: Option<Duration>,
-}
-
-/// What goes out, to one URL after the other where that is redirected.
-struct Outgoing {
-    method: Method,
-    url: Url,
-    json: Option<Vec<u8>>,
-    limits: Limits,
-    connection: Connection,
-}
-
-/// The head of an answer, its body, and where it came from.
-struct Incoming {
-    status: u16,
-    headers: Headers,
-    body: Body,
-    source: Source,
 }
 
 impl Endpoint {
@@ -134,9 +90,11 @@ impl Endpoint {
         }
         Ok(Endpoint {
             url,
-            headers: fields,
-            proxies: Proxies::from_environment(),
-            foreign_agent: agent.is_some(),
+            sender: Sender {
+                headers: fields,
+                proxies: Proxies::from_environment(),
+                foreign_agent: agent.is_some(),
+            },
             body_limit: BODY,
         })
     }
@@ -161,7 +119,10 @@ impl Endpoint {
             },
             connection: Connection::Any,
         };
-        let answer = self.run(agent, get).map_err(|failure| failure.error)?;
+        let answer = self
+            .sender
+            .run(agent, get)
+            .map_err(|failure| failure.error)?;
         let (status, source) = (answer.status, answer.source);
         let response = SubscriptionResponse::new(status, answer.headers, source.clone());
         if status == 204 {
@@ -230,161 +191,17 @@ impl Endpoint {
             json: Some(body),
             limits: Limits {
                 whole: Some(timeout.min(YEAR)),
-                step: None,
-                response: None,
-                body: None,
+                ..Limits::default()
             },
             connection,
         };
-        let answer = self.run(agent, post).map_err(undone)?;
+        let answer = self.sender.run(agent, post).map_err(undone)?;
         let (status, source) = (answer.status, answer.source);
         match read_start(answer.body) {
             (_, Err(error)) if status == 200 => Err(undone(failed(&source, error))),
             (body, _) => Ok(PublishResponse::new(status, answer.headers, &body, source)),
         }
     }
-
-    /// Sends the request, and follows redirects. What the caller gave (fields, credentials) is sent to the URL's own
-    /// origin, and after a redirect to another one not any more, wherever the next redirect leads.
-    fn run(&self, agent: &Agent, mut request: Outgoing) -> Result<Incoming, Failure> {
-        let began = Instant::now();
-        let whole = request.limits.whole;
-        let mut headers = Some(&self.headers);
-        for _ in 0..=MOST_REDIRECTS {
-            request.limits.whole = whole.map(|whole| whole.saturating_sub(began.elapsed()));
-            let answer = self.send(agent, &request, headers)?;
-            let next = target(
-                &request.method,
-                &request.url,
-                answer.status,
-                &answer.headers,
-            );
-            let Some(next) = next.map_err(Failure::never_sent)? else {
-                return Ok(answer);
-            };
-            // To the end, where that is near, so that the connection can be used again.
-            let _ = read_start(answer.body);
-            if !next.same_origin(&request.url) {
-                headers = None;
-            }
-            log::debug!("{} redirects to {next}", request.url);
-            request.url = next;
-        }
-        Err(Failure::never_sent(too_many(&self.url, &request.url)))
-    }
-
-    /// Sends one request.
-    fn send(
-        &self,
-        agent: &Agent,
-        request: &Outgoing,
-        headers: Option<&HeaderMap>,
-    ) -> Result<Incoming, Failure> {
-        let via = self.via(agent, &request.url).map_err(Failure::never_sent)?;
-        let source = Source {
-            url: request.url.to_string(),
-            via: via.as_ref().map(|via| via.name.clone()),
-        };
-        let mut fields = HeaderMap::new();
-        if request.json.is_some() {
-            fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        if request.url.has_zone()
-            && let Ok(host) = request.url.host_and_port().parse()
-        {
-            fields.insert(HOST, host);
-        }
-        if let Some(value) = self.proxy_credentials(&request.url, via.as_ref()) {
-            fields.insert(PROXY_AUTHORIZATION, value);
-        }
-        // The caller's fields replace ours of the same name.
-        fields.extend(headers.cloned().unwrap_or_default());
-
-        let answer = match &request.json {
-            None => run(agent, request, (), fields, via.as_ref()),
-            Some(json) => run(agent, request, &json[..], fields, via.as_ref()),
-        };
-        let answer = answer.map_err(|error| failed(&source, error))?;
-        let (status, headers, body) = split(answer);
-        if status == 407 && source.via.is_some() {
-            return Err(refused_by_proxy(&source, status));
-        }
-        Ok(Incoming {
-            status,
-            headers,
-            body,
-            source,
-        })
-    }
-
-    /// The proxy for this URL: as the environment says, unless the caller's agent has one of its own, or none.
-    fn via(&self, agent: &Agent, url: &Url) -> Result<Option<Via>, Error> {
-        if !self.foreign_agent {
-            return self.proxies.of(url);
-        }
-        let Some(own) = agent.config().proxy() else {
-            return Ok(None);
-        };
-        let uri = url.to_request_uri().parse();
-        match self.proxies.of(url) {
-            _ if uri.is_ok_and(|uri| own.is_no_proxy(&uri)) => Ok(None),
-            // ureq's own reading of the environment is replaced, but for SOCKS, which only it can do.
-            Err(_) if !is_http(own.protocol()) => Ok(Some(Via::of_agent(own))),
-            chosen if own.is_from_env() => chosen,
-            _ => Ok(Some(Via::of_agent(own))),
-        }
-    }
-
-    /// For a proxy that sees the request itself. Where it is asked by `CONNECT`, ureq sends them there.
-    fn proxy_credentials(&self, url: &Url, via: Option<&Via>) -> Option<HeaderValue> {
-        let via = via.filter(|_| !url.is_secure() && !self.foreign_agent)?;
-        let username = via.proxy.username()?;
-        let password = via.proxy.password().unwrap_or_default();
-        let pair = BASE64_STANDARD.encode(format!("{username}:{password}"));
-        let mut value = HeaderValue::from_str(&format!("Basic {pair}")).ok()?;
-        value.set_sensitive(true);
-        Some(value)
-    }
-}
-
-fn is_http(protocol: ProxyProtocol) -> bool {
-    matches!(protocol, ProxyProtocol::Http | ProxyProtocol::Https)
-}
-
-fn run(
-    agent: &Agent,
-    outgoing: &Outgoing,
-    body: impl AsSendBody,
-    fields: HeaderMap,
-    via: Option<&Via>,
-) -> Result<Response<Body>, ureq::Error> {
-    let limits = &outgoing.limits;
-    let request = Request::builder()
-        .method(outgoing.method.clone())
-        .uri(outgoing.url.to_request_uri());
-    let mut request = request.body(body)?;
-    *request.headers_mut() = fields;
-    let mut config = agent
-        .configure_request(request)
-        .http_status_as_error(false)
-        // Followed here, where it is known what was given for which origin.
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .timeout_global(limits.whole)
-        .timeout_per_call(None)
-        .timeout_per_read(None)
-        .timeout_per_write(None)
-        .timeout_resolve(limits.step)
-        .timeout_connect(limits.step)
-        .timeout_send_request(limits.step)
-        .timeout_send_body(limits.step)
-        .timeout_recv_response(limits.response)
-        .timeout_recv_body(limits.body)
-        .proxy(via.map(|via| via.proxy.clone()));
-    if outgoing.connection == Connection::New {
-        config = config.max_idle_age(Duration::ZERO);
-    }
-    agent.run(config.build())
 }
 
 /// # Errors
@@ -403,26 +220,10 @@ fn field(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Error> {
     Ok((header, value))
 }
 
-fn split(answer: Response<Body>) -> (u16, Headers, Body) {
-    let (head, body) = answer.into_parts();
-    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let headers = head.headers.iter();
-    let headers = headers.map(|(name, value)| (name.as_str(), text(value)));
-    (head.status.as_u16(), headers.collect(), body)
-}
-
-/// As much of a short body as came, and why no more of it did.
-fn read_start(body: Body) -> (Vec<u8>, Result<(), ureq::Error>) {
-    let mut start = Vec::new();
-    let mut reader = body.into_reader().take(LARGEST_REFUSAL);
-    let read = reader.read_to_end(&mut start);
-    (start, read.map(drop).map_err(ureq::Error::from))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     fn endpoint(url: &str) -> Result<Endpoint, Error> {
@@ -434,7 +235,10 @@ mod tests {
         let url = "http://Aladdin:open%20sesame@h/";
         let with = |headers, credentials| {
             let endpoint = Endpoint::new(url, headers, credentials, None).unwrap();
-            endpoint.headers[AUTHORIZATION].to_str().unwrap().to_owned()
+            endpoint.sender.headers[AUTHORIZATION]
+                .to_str()
+                .unwrap()
+                .to_owned()
         };
         assert_eq!(with(None, None), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
         let token = Credentials::bearer("t");

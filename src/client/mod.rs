@@ -3,6 +3,7 @@
 mod backoff;
 mod credentials;
 mod endpoint;
+mod exchange;
 mod failure;
 mod progress;
 mod proxy;
@@ -28,7 +29,8 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::headers::Headers;
 use crate::wire::{PublishRequest, SubscriptionRequest};
-use endpoint::{Connection, Endpoint, GRACE, or_shared};
+use endpoint::{Endpoint, GRACE, or_shared};
+use exchange::Connection;
 
 /// Polls once: asks the server at `url` for events and waits until there are some, or until `request.timeout` is over.
 ///

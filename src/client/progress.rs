@@ -62,8 +62,13 @@ impl Progress {
         self.forget_all_but(events.len());
 
         let (time, id) = before.parameters();
+        // The server may have left the id alone, and gone by the time.
+        let lost = response.gap || time.is_some();
         self.cursor = match (events.last(), response.last_id, response.timestamp) {
-            (_, Some(reached), _) if leads_on(id, reached, response.gap) => Cursor::LastId(reached),
+            (_, Some(reached), _) if leads_on(id, reached, lost) => Cursor::LastId(reached),
+            (Some(event), Some(_), _) if leads_on(id, event.id(), lost) => {
+                Cursor::LastId(event.id())
+            }
             // golongpoll heeds an id only beside a time.
             (Some(event), None, _) => Cursor::LastIdOrSinceTime(event.id(), event.timestamp()),
             (None, None, Some(now)) => {
@@ -119,14 +124,13 @@ impl Progress {
     }
 }
 
-/// Whether a position is further on than the old one. Where the server says that the old one is lost, one of any other
-/// run is.
-pub(crate) fn leads_on(old: Option<EventId>, new: EventId, gap: bool) -> bool {
+/// Whether a position is further on than the old one. Where the old one is lost to the server, one of any other run is.
+pub(crate) fn leads_on(old: Option<EventId>, new: EventId, lost: bool) -> bool {
     let Some(old) = old else {
         return true;
     };
     match (old.parts(), new.parts()) {
-        (Some((old_run, _)), Some((new_run, _))) => new > old || (gap && new_run != old_run),
+        (Some((old_run, _)), Some((new_run, _))) => new > old || (lost && new_run != old_run),
         // Random ids have no order.
         _ => new != old,
     }
@@ -161,7 +165,7 @@ mod tests {
 
     fn ours(run: Run, numbers: &[u64]) -> SubscriptionResponse {
         let ids = numbers.iter().map(|number| EventId::new(run, *number));
-        let last_id = ids.clone().last();
+        let last_id = ids.clone().next_back();
         SubscriptionResponse {
             events: ids.map(|id| event(id, 5)).collect(),
             last_id,
@@ -248,6 +252,18 @@ mod tests {
         let cursor = Cursor::LastIdOrSinceTime(EventId::new(NEW, 7), 4);
         let mut progress = Progress::new(cursor);
         assert_eq!(numbers(&progress.take(ours(OLD, &[1, 2]))), [1, 2]);
+        assert_eq!(progress.id(), Some(EventId::new(OLD, 2)));
+    }
+
+    #[test]
+    fn the_events_lead_on_where_the_servers_position_does_not() {
+        let mut progress = at(OLD, 4);
+        let stuck = SubscriptionResponse {
+            last_id: Some(EventId::new(OLD, 4)),
+            ..ours(OLD, &[5, 6])
+        };
+        assert_eq!(numbers(&progress.take(stuck)), [5, 6]);
+        assert_eq!(progress.id(), Some(EventId::new(OLD, 6)));
     }
 
     #[test]

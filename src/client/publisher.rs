@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::credentials::Credentials;
-use super::endpoint::{Connection, Endpoint, or_shared};
+use super::endpoint::{Endpoint, or_shared};
+use super::exchange::Connection;
 use super::failure::{refusal, shown};
 use super::response::PublishResponse;
 use crate::error::Error;

@@ -286,7 +286,7 @@ impl Subscriber {
     fn start_differently(&mut self, refused: &SubscriptionResponse) -> bool {
         let starting = self.progress.cursor() == Cursor::Now && self.start != Start::Begun;
         // golongpoll refuses with 200.
-        if !starting || !matches!(refused.status, 200 | 400) {
+        if !starting || !matches!(refused.status, 200 | 400 | 422) {
             return false;
         }
         self.start = match self.start {
@@ -319,8 +319,8 @@ impl Subscriber {
         self.start = Start::Begun;
         if news.gap {
             self.gap = Some(self.lost());
-            self.after_gap = true;
         }
+        self.after_gap |= news.gap || news.rewound;
         if news.events.is_empty() && self.gap.is_none() {
             self.position = self.progress.id().or(self.position);
         }

@@ -161,3 +161,35 @@ impl Resolver for ZoneResolver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_head_of_a_request_gets_an_absolute_target() {
+        for (sent, expected) in [
+            ("GET /a?b HTTP/1.1\r\n", "GET http://h:1/a?b HTTP/1.1\r\n"),
+            ("POST / HTTP/1.1\r\n", "POST http://h:1/ HTTP/1.1\r\n"),
+            (r#"{"category":"c"}"#, r#"{"category":"c"}"#),
+            ("", ""),
+        ] {
+            let written = in_absolute_form(sent.as_bytes(), "http://h:1");
+            assert_eq!(String::from_utf8(written).unwrap(), expected);
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_zone_is_found_by_its_interfaces_name_or_number() {
+        let resolver = ZoneResolver::default();
+        let (config, timeout) = (Config::default(), NextTimeout::default());
+        for zone in ["lo", "1"] {
+            let uri: Uri = format!("http://[fe80::1~{zone}]:8080/").parse().unwrap();
+            let found = resolver.resolve(&uri, &config, timeout).unwrap();
+            assert_eq!(found[0].to_string(), "[fe80::1%1]:8080");
+        }
+        let uri: Uri = "http://[fe80::1~nosuch0]/".parse().unwrap();
+        assert!(resolver.resolve(&uri, &config, timeout).is_err());
+    }
+}
