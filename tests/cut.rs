@@ -137,11 +137,28 @@ fn pass_or_cut(
     client.shutdown(Shutdown::Both)
 }
 
-fn texts(subscriber: Subscriber, count: usize) -> Vec<String> {
-    let events = subscriber.take(count);
-    events
-        .map(|event| event.unwrap().text().into_owned())
-        .collect()
+/// What a subscriber is given, on a thread of its own.
+fn texts(subscriber: Subscriber) -> mpsc::Receiver<String> {
+    let (given, texts) = mpsc::channel();
+    thread::spawn(move || {
+        for event in subscriber {
+            if given.send(event.unwrap().text().into_owned()).is_err() {
+                break;
+            }
+        }
+    });
+    texts
+}
+
+fn six() -> Vec<String> {
+    (0..6).map(|number| number.to_string()).collect()
+}
+
+/// Expects these texts, each in time.
+fn arrive(texts: &mpsc::Receiver<String>, expected: &[String]) {
+    for text in expected {
+        assert_eq!(texts.recv_timeout(LIMIT).as_ref(), Ok(text));
+    }
 }
 
 #[test]
@@ -152,15 +169,14 @@ fn a_subscriber_from_now_whose_polls_a_proxy_cuts_off_loses_nothing() {
         let proxy = Impatient::before(server.local_address(), says);
         let subscriber = Subscriber::new(format!("http://{}/events", proxy.address), "c")
             .backoff(Duration::from_millis(10), Duration::from_millis(20));
-        let expected: Vec<String> = (0..6).map(|number| number.to_string()).collect();
-        let seen = thread::spawn(move || texts(subscriber, 6));
+        let (expected, seen) = (six(), texts(subscriber));
         // Not one poll that waits is answered before all of them are published.
         for number in &expected {
             proxy.cut.recv_timeout(LIMIT).expect("a poll that is cut");
             server.publish("c", number).unwrap();
         }
         proxy.cuts.store(false, SeqCst);
-        assert_eq!(seen.join().unwrap(), expected);
+        arrive(&seen, &expected);
     }
 }
 
@@ -179,15 +195,14 @@ fn a_subscriber_from_now_whose_server_is_killed_while_its_first_poll_waits_loses
         .backoff(SOON, SOON)
         // It comes back when all is published; from then on the channel is closed.
         .on_retry(move |_| _ = restart.recv_timeout(LIMIT));
-    let seen = thread::spawn(move || texts(subscriber, 6));
+    let (expected, seen) = (six(), texts(subscriber));
     assert!(wait_until_parked(server.broker(), 1, LIMIT));
     relay.drop_next_answer();
     server.stop(LIMIT).unwrap();
     let server = Server::start(same_port, Some(file), None).unwrap();
-    let expected: Vec<String> = (0..6).map(|number| number.to_string()).collect();
     for number in &expected {
         server.publish("c", number).unwrap();
     }
     drop(restarted);
-    assert_eq!(seen.join().unwrap(), expected);
+    arrive(&seen, &expected);
 }

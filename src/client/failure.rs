@@ -65,6 +65,9 @@ pub(crate) fn refusal(
             "; it redirects to {}: give that URL itself, if it is right",
             shown(location)
         ),
+        (403, _) if source.via.is_some() => {
+            "; check the credentials, and whether the proxy allows the request".into()
+        }
         (401 | 403, _) => "; check the credentials".into(),
         (404 | 405 | 410, _) => "; check the URL".into(),
         _ => String::new(),
@@ -243,6 +246,9 @@ mod tests {
         let error = refusal("the poll", &source(Some("http://p:1")), 503, None, None);
         let expected = "http://h/ through the proxy http://p:1 refused the poll with status 503";
         assert_eq!(error.to_string(), expected);
+        let error = refusal("it", &source(Some("http://p:1")), 403, None, None);
+        let message = error.to_string();
+        assert!(message.contains("whether the proxy allows"), "{message}");
         let error = refusal(
             "it",
             &source(None),
