@@ -46,7 +46,7 @@ pub(crate) struct Run(u64);
 #[cfg_attr(not(feature = "server"), allow(dead_code))]
 impl Run {
     /// A run starting at `milliseconds` of Unix time, told apart from others by the low 12 bits of `random`.
-    pub(crate) fn new(milliseconds: u64, random: u64) -> Self {
+    pub(crate) const fn new(milliseconds: u64, random: u64) -> Self {
         Run((milliseconds & 0xffff_ffff_ffff) << 12 | random & 0xfff)
     }
 

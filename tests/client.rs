@@ -174,14 +174,6 @@ fn a_refusal_is_an_answer_with_its_status_and_words() {
 }
 
 #[test]
-fn a_redirect_of_a_publish_is_told_and_not_followed() {
-    let server = Server::start([answer(302, &[("Location", "/elsewhere")], "")]);
-    assert_eq!(post(&server).unwrap().status, 302);
-    server.request();
-    assert_eq!(server.pending(), 0);
-}
-
-#[test]
 fn no_event_before_the_timeout_is_told_in_either_way() {
     let golongpoll = r#"{"timeout":"no events before timeout","timestamp":1616210844178}"#;
     let server = Server::start([nothing(3), answer(200, &[], golongpoll)]);
@@ -210,6 +202,36 @@ fn a_gap_and_golongpolls_refusal_are_told() {
     let refused = poll(&server).unwrap();
     assert!(!refused.success());
     assert_eq!(refused.error.as_deref(), Some("Invalid timeout arg"));
+}
+
+#[test]
+fn a_byte_order_mark_before_an_answer_is_passed_over() {
+    let list = format!("\u{feff}{{\"events\":[{}]}}", event(4));
+    let server = Server::start([
+        answer(200, &[], &list),
+        answer(200, &[], "\u{feff}{\"success\": true}"),
+    ]);
+    assert_eq!(poll(&server).unwrap().events[0].text(), "event 4");
+    assert!(post(&server).unwrap().success());
+}
+
+#[test]
+fn an_ipv6_address_may_have_a_zone_which_the_server_does_not_see() {
+    let Ok(listener) = TcpListener::bind("[::1]:0") else {
+        eprintln!("skipped: no IPv6 on this machine");
+        return;
+    };
+    let server = Server::on(listener, [nothing(1), nothing(1)]);
+    let port = server.address.port();
+    // The loopback interface's number; its name serves link-local addresses only.
+    for zone in ["%251", "%1"] {
+        let url = format!("http://[::1{zone}]:{port}/events");
+        let request = SubscriptionRequest::new("c");
+        let polled = subscription(&url, None, &request, None, None);
+        assert_eq!(polled.unwrap().status, 204, "{url}");
+        let host = format!("[::1]:{port}");
+        assert_eq!(server.request().header("Host"), Some(&*host));
+    }
 }
 
 #[test]

@@ -135,7 +135,9 @@ fn a_subscriber_starts_where_it_is_told_and_follows_all_categories_at_once() {
             .from(cursor);
         text(&mut subscriber);
         let sent = server.request();
-        let expected = format!("/events?timeout=30&category=a&category=b{query}");
+        // From now on there is no position yet: it is asked for without waiting.
+        let timeout = if cursor == Cursor::Now { 0 } else { 30 };
+        let expected = format!("/events?timeout={timeout}&category=a&category=b{query}");
         assert_eq!(sent.target, expected);
         assert_eq!(sent.header("X-Own"), Some("1"));
     }
@@ -147,20 +149,31 @@ fn golongpolls_server_is_followed_by_times_and_ids() {
         let body = format!(r#"{{"timeout":"no events before timeout","timestamp":{timestamp}}}"#);
         answer(200, &[], &body)
     };
-    let list = format!(r#"{{"events":[{}]}}"#, event(50));
-    let one = || answer(200, &[], &list);
-    let server = Server::start([timeout(40), one(), timeout(60), one()]);
+    let one = |number| answer(200, &[], &format!(r#"{{"events":[{}]}}"#, event(number)));
+    let refusal = || {
+        answer(
+            200,
+            &[],
+            r#"{"error": "Invalid timeout arg.  Must be 1-180."}"#,
+        )
+    };
+    let script = [refusal(), timeout(40), one(50), timeout(60), one(70)];
+    let server = Server::start(script);
     let mut subscriber = subscriber(&server);
     text(&mut subscriber);
     assert_eq!(subscriber.position(), Some(position(50)));
     text(&mut subscriber);
-    for (time, last_id) in [
-        (None, None),
-        (Some("40"), None),
-        (Some("50"), Some(id(50))),
-        (Some("60"), Some(id(50))),
+    assert_eq!(subscriber.position(), Some(position(70)));
+    for (wait, time, last_id) in [
+        // It refuses to answer at once, and is asked for its shortest wait.
+        ("0", None, None),
+        ("1", None, None),
+        ("60", Some("40"), None),
+        ("60", Some("50"), Some(id(50))),
+        ("60", Some("60"), Some(id(50))),
     ] {
         let sent = server.request();
+        assert_eq!(sent.parameter("timeout"), Some(wait));
         assert_eq!(sent.parameter("since_time"), time);
         assert_eq!(sent.parameter("last_id"), last_id.as_deref());
     }
@@ -303,11 +316,148 @@ fn a_server_that_never_holds_a_poll_is_not_asked_in_a_tight_loop() {
             subscriber(&server).backoff(Duration::from_millis(40), Duration::from_millis(40));
         let began = Instant::now();
         assert_eq!(text(&mut subscriber), "event 2");
-        // Of nine waits two may be left out, and each may be less by a half.
+        // Of nine waits three may be left out, and each may be less by a half.
         let took = began.elapsed();
-        assert!(took >= 7 * Duration::from_millis(20), "{took:?}");
+        assert!(took >= 6 * Duration::from_millis(20), "{took:?}");
         assert_eq!(server.pending(), 10);
     }
+}
+
+/// A subscriber whose waits are 20 milliseconds or more, and the kinds of error that it retried.
+fn counted(server: &Server) -> (Subscriber, mpsc::Receiver<(ErrorKind, Option<u16>)>) {
+    let (retried, retries) = mpsc::channel();
+    let subscriber = subscriber(server)
+        .backoff(Duration::from_millis(40), Duration::from_millis(40))
+        .on_retry(move |error| retried.send((error.kind(), error.status())).unwrap());
+    (subscriber, retries)
+}
+
+#[test]
+fn an_answer_that_brings_nothing_new_is_a_failed_poll_and_its_events_come_once() {
+    let gap = || {
+        let body = format!(r#"{{"events":[{},{}],"gap":true}}"#, event(5), event(6));
+        answer(200, &[("Last-Event-ID", &id(6))], &body)
+    };
+    // The same again, older ones, a part of them, and the same with a gap.
+    let stale = [events(&[5, 6]), events(&[3, 4]), events(&[6]), gap(), gap()];
+    let script = [events(&[5, 6])].into_iter().chain(stale);
+    let server = Server::start(script.chain([events(&[6, 7])]));
+    let (mut subscriber, retries) = counted(&server);
+    assert_eq!(text(&mut subscriber), "event 5");
+    assert_eq!(text(&mut subscriber), "event 6");
+    let began = Instant::now();
+    // The gap says that something was lost: that is passed on, once.
+    assert!(subscriber.next().unwrap().unwrap_err().is_gap());
+    assert_eq!(text(&mut subscriber), "event 7");
+    let took = began.elapsed();
+    assert!(took >= 5 * Duration::from_millis(20), "{took:?}");
+    let stale = (ErrorKind::InvalidAnswer, Some(200));
+    assert_eq!(retries.try_iter().collect::<Vec<_>>(), [stale; 5]);
+    server.request();
+    for _ in 0..6 {
+        assert_eq!(server.request().parameter("last_id"), Some(&*id(6)));
+    }
+}
+
+#[test]
+fn golongpolls_answer_given_again_brings_its_events_once() {
+    let random = |digit: u32| {
+        let id = format!("d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f6{digit}");
+        format!(r#"{{"timestamp":9,"category":"c","data":"event {digit}","id":"{id}"}}"#)
+    };
+    let list = |numbers: &[u32]| {
+        let list: Vec<String> = numbers.iter().copied().map(random).collect();
+        answer(200, &[], &format!(r#"{{"events":[{}]}}"#, list.join(",")))
+    };
+    let server = Server::start([list(&[7, 2]), list(&[7, 2]), list(&[7]), list(&[2, 5])]);
+    let (subscriber, retries) = counted(&server);
+    let texts = subscriber
+        .take(3)
+        .map(|event| event.unwrap().text().into_owned());
+    assert_eq!(texts.collect::<Vec<_>>(), ["event 7", "event 2", "event 5"]);
+    assert_eq!(retries.try_iter().count(), 2);
+}
+
+#[test]
+fn an_answer_that_is_cut_off_or_no_json_is_not_asked_for_again_at_full_speed() {
+    let cut = |head: &str| Reply::Last(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{{\"events\":["));
+    let script = [
+        cut("Content-Length: 100"),
+        cut("Connection: close"),
+        cut("Transfer-Encoding: chunked"),
+        answer(200, &[], "<html>"),
+        answer(200, &[], "[]"),
+        events(&[1]),
+    ];
+    let server = Server::start(script);
+    let (mut subscriber, retries) = counted(&server);
+    let began = Instant::now();
+    assert_eq!(text(&mut subscriber), "event 1");
+    let took = began.elapsed();
+    assert!(took >= 5 * Duration::from_millis(20), "{took:?}");
+    assert_eq!(retries.try_iter().count(), 5);
+}
+
+#[test]
+fn a_position_that_goes_back_is_not_taken() {
+    let server = Server::start([nothing(6), nothing(4), events(&[7])]);
+    let mut subscriber = subscriber(&server);
+    assert_eq!(text(&mut subscriber), "event 7");
+    server.request();
+    for _ in 0..2 {
+        assert_eq!(server.request().parameter("last_id"), Some(&*id(6)));
+    }
+}
+
+#[test]
+fn a_first_poll_that_is_cut_is_asked_again_at_once_answered_and_then_parked() {
+    let server = Server::start([
+        Reply::HangUp,
+        answer(504, &[], ""),
+        nothing(4),
+        answer(504, &[], ""),
+        events(&[5]),
+    ]);
+    let mut subscriber = subscriber(&server);
+    assert_eq!(text(&mut subscriber), "event 5");
+    for (timeout, last_id) in [
+        ("0", None),
+        ("0", None),
+        ("0", None),
+        ("60", Some(id(4))),
+        ("60", Some(id(4))),
+    ] {
+        let sent = server.request();
+        assert_eq!(sent.parameter("timeout"), Some(timeout));
+        assert_eq!(sent.parameter("last_id"), last_id.as_deref());
+    }
+}
+
+#[test]
+fn a_server_that_tells_no_position_is_followed_from_now_as_well_as_it_can_be() {
+    let refusal = || answer(400, &[], r#"{"error":"timeout"}"#);
+    let none = || answer(204, &[], "");
+    for (script, timeouts) in [
+        (vec![none(), none(), events(&[1])], vec!["0", "60", "60"]),
+        (vec![refusal(), none(), events(&[1])], vec!["0", "1", "60"]),
+        (
+            vec![refusal(), refusal(), events(&[1])],
+            vec!["0", "1", "60"],
+        ),
+    ] {
+        let server = Server::start(script);
+        let mut subscriber = subscriber(&server);
+        assert_eq!(text(&mut subscriber), "event 1");
+        for timeout in timeouts {
+            assert_eq!(server.request().parameter("timeout"), Some(timeout));
+        }
+    }
+    // What the wait has nothing to do with ends it, once it was asked with each.
+    let server = Server::start([refusal(), refusal(), refusal()]);
+    let mut subscriber = subscriber(&server);
+    let error = subscriber.next().unwrap().unwrap_err();
+    assert_eq!(error.status(), Some(400));
+    assert!(subscriber.next().is_none());
 }
 
 #[test]

@@ -1,19 +1,21 @@
 //! [`Endpoint`]: one URL of a server, checked once, with the header fields that every request to it carries.
 
-use std::io::Read;
-use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
-use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
-use ureq::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
-use ureq::{Agent, AsSendBody, Body};
+use ureq::Agent;
+use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::credentials::Credentials;
-use super::failure::{failed, never_sent, shown};
+use super::exchange::{Connection, Limits, Outgoing, Sender, read_start};
+use super::failure::{Failure, failed, shown};
+use super::proxy::Proxies;
 use super::response::{PublishResponse, SubscriptionResponse, start};
+use super::transport::new_agent;
+use super::url::Url;
 use crate::error::{Error, ErrorKind};
 use crate::headers::Headers;
 use crate::wire::{PublishRequest, SubscriptionRequest, check_category};
@@ -28,7 +30,6 @@ const BODY: Duration = Duration::from_secs(60);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 const LARGEST_ANSWER: u64 = 512 << 20;
-const LARGEST_REFUSAL: u64 = 64 << 10;
 
 /// The caller's agent, or the one of all calls that bring none.
 pub(crate) fn or_shared(agent: Option<&Agent>) -> &Agent {
@@ -39,37 +40,12 @@ pub(crate) fn or_shared(agent: Option<&Agent>) -> &Agent {
     }
 }
 
-pub(crate) fn new_agent() -> Agent {
-    Agent::config_builder()
-        .user_agent(concat!("long-polling/", env!("CARGO_PKG_VERSION")))
-        .max_idle_connections_per_host(10)
-        .build()
-        .into()
-}
-
 #[derive(Debug)]
 pub(crate) struct Endpoint {
-    /// Without user, password and fragment, and with a path.
-    url: String,
-    headers: HeaderMap,
-    /// No proxy: the server is on this machine, and the agent is ours. Go's client does the same.
-    direct: bool,
-}
-
-/// Which connection a publish may go out on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Connection {
-    Any,
-    /// None that was kept open.
-    New,
-}
-
-/// The time limits of one call. An agent's own are replaced.
-struct Limits {
-    whole: Option<Duration>,
-    step: Option<Duration>,
-    response: Option<Duration>,
-    body: Option<Duration>,
+    url: Url,
+    sender: Sender,
+    /// The time limit for the body of an answer to a poll.
+    body_limit: Duration,
 }
 
 impl Endpoint {
@@ -86,34 +62,15 @@ impl Endpoint {
             let url = shown(url);
             Error::request(format!("can't use the URL {url:?}: {problem}"))
         };
-        let (whole, _) = url.split_once('#').unwrap_or((url, ""));
-        let (scheme, rest) = whole.split_once("://").ok_or_else(|| {
-            unusable("it has no scheme; give it whole, such as http://localhost:8080/events")
-        })?;
-        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let (userinfo, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-        let slash = if path.starts_with('/') { "" } else { "/" };
-        let url = format!("{scheme}://{host}{slash}{path}");
-        let uri: Uri = url
-            .parse()
-            .map_err(|error| unusable(&format!("{error}; is it percent-encoded?")))?;
-
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") if cfg!(feature = "tls") || agent.is_some() => {}
-            Some("https") => {
-                let remedy = "this build has no TLS; turn on the feature \"tls\" of long-polling, or use http";
-                return Err(unusable(remedy));
-            }
-            _ => return Err(unusable("its scheme is neither http nor https")),
+        let (url, userinfo) = Url::parse(url).map_err(|problem| unusable(&problem))?;
+        if url.is_secure() && !cfg!(feature = "tls") && agent.is_none() {
+            let remedy =
+                "this build has no TLS; turn on the feature \"tls\" of long-polling, or use http";
+            return Err(unusable(remedy));
         }
-        let name = uri.host().unwrap_or_default();
-        if name.is_empty() {
-            return Err(unusable("it names no host"));
-        }
-        let after = host.len().saturating_sub(name.len());
-        if after > 1 && uri.port_u16().is_none() {
-            return Err(unusable("its port is not a number from 0 to 65535"));
+        if url.has_zone() && (agent.is_some() || url.is_secure()) {
+            let remedy = "an IPv6 address with a zone needs http and the client's own agent";
+            return Err(unusable(remedy));
         }
 
         let mut fields = HeaderMap::new();
@@ -132,9 +89,13 @@ impl Endpoint {
             }
         }
         Ok(Endpoint {
-            direct: agent.is_none() && is_loopback(name),
-            headers: fields,
             url,
+            sender: Sender {
+                headers: fields,
+                proxies: Proxies::from_environment(),
+                foreign_agent: agent.is_some(),
+            },
+            body_limit: BODY,
         })
     }
 
@@ -146,38 +107,42 @@ impl Endpoint {
         grace: Duration,
     ) -> Result<SubscriptionResponse, Error> {
         request.categories.check()?;
-        let joint = match self.url.find('?') {
-            None => "?",
-            Some(_) if self.url.ends_with(['?', '&']) => "",
-            Some(_) => "&",
+        let get = Outgoing {
+            method: Method::GET,
+            url: self.url.clone().with_query(&request.to_query()),
+            json: None,
+            limits: Limits {
+                whole: None,
+                step: Some(STEP),
+                response: Some(request.timeout.min(YEAR) + grace),
+                body: Some(self.body_limit),
+            },
+            connection: Connection::Any,
         };
-        let uri = format!("{}{joint}{}", self.url, request.to_query());
-        let limits = Limits {
-            whole: None,
-            step: Some(STEP),
-            response: Some(request.timeout.min(YEAR) + grace),
-            body: Some(BODY),
-        };
-        let get = Request::get(uri).body(());
         let answer = self
-            .run(agent, get, &limits, Connection::Any)
-            .map_err(|error| failed(&self.url, error))?;
-        let (status, headers, body) = split(answer);
-        let response = SubscriptionResponse::new(status, headers);
+            .sender
+            .run(agent, get)
+            .map_err(|failure| failure.error)?;
+        let (status, source) = (answer.status, answer.source);
+        let response = SubscriptionResponse::new(status, answer.headers, source.clone());
         if status == 204 {
             return Ok(response);
         }
         if status != 200 {
             // The status says enough, should the body not arrive whole.
-            let (body, _) = read_start(body);
+            let (body, _) = read_start(answer.body);
             return Ok(response.refused(&body));
         }
-        let body = body.into_with_config().limit(LARGEST_ANSWER).read_to_vec();
-        let body = body.map_err(|error| failed(&self.url, error))?;
+        let body = answer
+            .body
+            .into_with_config()
+            .limit(LARGEST_ANSWER)
+            .read_to_vec();
+        let body = body.map_err(|error| failed(&source, error).error)?;
         response.granted(&body).map_err(|error| {
-            let (url, start) = (shown(&self.url), start(&body, 100));
+            let start = start(&body, 100);
             let message = format!(
-                "the answer of {url} is not that of a long-polling server: {start:?}; \
+                "the answer of {source} is not that of a long-polling server: {start:?}; \
                  check the URL, and what stands between here and the server"
             );
             Error::new(ErrorKind::InvalidAnswer, message)
@@ -208,68 +173,34 @@ impl Endpoint {
         }
         let body = serde_json::to_vec(&PublishRequest::new(category, data)).map_err(unfit)?;
 
-        let limits = Limits {
-            whole: Some(timeout.min(YEAR)),
-            step: None,
-            response: None,
-            body: None,
-        };
-        let undone = |error: ureq::Error| {
-            let published = match never_sent(&error) {
+        let undone = |Failure { error, never_sent }| {
+            let published = match never_sent {
                 true => "the event was not published",
                 false => "the event may have been published all the same",
             };
-            let error = failed(&self.url, error);
-            let kind = error.kind();
-            Error::new(kind, published).because(error)
+            let (kind, status) = (error.kind(), error.status());
+            let undone = Error::new(kind, published).because(error);
+            match status {
+                Some(status) => undone.with_status(status),
+                None => undone,
+            }
         };
-        let json = HeaderValue::from_static("application/json");
-        let post = Request::post(&self.url)
-            .header(CONTENT_TYPE, json)
-            .body(body);
-        let answer = self.run(agent, post, &limits, connection).map_err(undone)?;
-        let (status, headers, body) = split(answer);
-        match read_start(body) {
-            (_, Err(error)) if status == 200 => Err(undone(error)),
-            (body, _) => Ok(PublishResponse::new(status, headers, &body)),
+        let post = Outgoing {
+            method: Method::POST,
+            url: self.url.clone(),
+            json: Some(body),
+            limits: Limits {
+                whole: Some(timeout.min(YEAR)),
+                ..Limits::default()
+            },
+            connection,
+        };
+        let answer = self.sender.run(agent, post).map_err(undone)?;
+        let (status, source) = (answer.status, answer.source);
+        match read_start(answer.body) {
+            (_, Err(error)) if status == 200 => Err(undone(failed(&source, error))),
+            (body, _) => Ok(PublishResponse::new(status, answer.headers, &body, source)),
         }
-    }
-
-    fn run<B: AsSendBody>(
-        &self,
-        agent: &Agent,
-        request: ureq::http::Result<Request<B>>,
-        limits: &Limits,
-        connection: Connection,
-    ) -> Result<Response<Body>, ureq::Error> {
-        let mut request = request?;
-        let posts = request.headers().contains_key(CONTENT_TYPE);
-        // The caller's fields replace ours of the same name.
-        request.headers_mut().extend(self.headers.clone());
-        let mut config = agent
-            .configure_request(request)
-            .http_status_as_error(false)
-            .max_redirects_will_error(false)
-            .timeout_global(limits.whole)
-            .timeout_per_call(None)
-            .timeout_per_read(None)
-            .timeout_per_write(None)
-            .timeout_resolve(limits.step)
-            .timeout_connect(limits.step)
-            .timeout_send_request(limits.step)
-            .timeout_send_body(limits.step)
-            .timeout_recv_response(limits.response)
-            .timeout_recv_body(limits.body);
-        if posts {
-            config = config.max_redirects(0);
-        }
-        if self.direct {
-            config = config.proxy(None);
-        }
-        if connection == Connection::New {
-            config = config.max_idle_age(Duration::ZERO);
-        }
-        agent.run(config.build())
     }
 }
 
@@ -289,33 +220,10 @@ fn field(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Error> {
     Ok((header, value))
 }
 
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || address
-            .parse()
-            .is_ok_and(|address: IpAddr| address.is_loopback())
-}
-
-fn split(answer: Response<Body>) -> (u16, Headers, Body) {
-    let (head, body) = answer.into_parts();
-    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let headers = head.headers.iter();
-    let headers = headers.map(|(name, value)| (name.as_str(), text(value)));
-    (head.status.as_u16(), headers.collect(), body)
-}
-
-/// As much of a short body as came, and why no more of it did.
-fn read_start(body: Body) -> (Vec<u8>, Result<(), ureq::Error>) {
-    let mut start = Vec::new();
-    let mut reader = body.into_reader().take(LARGEST_REFUSAL);
-    let read = reader.read_to_end(&mut start);
-    (start, read.map(drop).map_err(ureq::Error::from))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     fn endpoint(url: &str) -> Result<Endpoint, Error> {
@@ -323,22 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn a_url_loses_fragment_and_userinfo_and_gains_a_path() {
-        for (given, kept) in [
-            ("http://h", "http://h/"),
-            ("HTTP://h:80?a=b#c", "HTTP://h:80/?a=b"),
-            ("http://u:p@[::1]:8080/x#y?z", "http://[::1]:8080/x"),
-        ] {
-            assert_eq!(endpoint(given).unwrap().url, kept, "{given}");
-        }
-    }
-
-    #[test]
     fn a_user_in_the_url_serves_where_no_credentials_are_given() {
         let url = "http://Aladdin:open%20sesame@h/";
         let with = |headers, credentials| {
             let endpoint = Endpoint::new(url, headers, credentials, None).unwrap();
-            endpoint.headers[AUTHORIZATION].to_str().unwrap().to_owned()
+            endpoint.sender.headers[AUTHORIZATION]
+                .to_str()
+                .unwrap()
+                .to_owned()
         };
         assert_eq!(with(None, None), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
         let token = Credentials::bearer("t");
@@ -354,11 +254,15 @@ mod tests {
             ("localhost:8080/events", "no scheme"),
             ("u:secret@localhost/events", "no scheme"),
             ("ftp://u:secret@h/?secret", "neither http nor https"),
-            ("http://", ""),
-            ("http://:80/", ""),
+            ("http://", "no host"),
+            ("http://:80/", "no host"),
             ("http://h:99999/", "port"),
             ("http://h/a b", "percent-encoded"),
             ("http://u:secret@h /", "percent-encoded"),
+            ("http://[::1/", "[ has no ]"),
+            ("http://[h]/", "not an IPv6 address"),
+            ("http://[fe80::1%]/", "zone"),
+            ("http://h[::1]/", ""),
         ] {
             let error = endpoint(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{url}");
@@ -394,14 +298,35 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_is_reached_without_a_proxy() {
-        for (url, direct) in [
-            ("http://localhost:1/", true),
-            ("http://127.0.0.2/", true),
-            ("http://[::1]:1/", true),
-            ("http://localhost.example/", false),
-        ] {
-            assert_eq!(endpoint(url).unwrap().direct, direct, "{url}");
+    fn an_answer_without_an_end_is_given_up() {
+        for head in ["Content-Length: 100", "Transfer-Encoding: chunked", "X: y"] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("http://{}/events", listener.local_addr().unwrap());
+            let answer = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n");
+            let mut endpoint = endpoint(&url).unwrap();
+            endpoint.body_limit = Duration::from_millis(200);
+            let server = std::thread::spawn(move || {
+                let (mut client, _) = listener.accept().unwrap();
+                client.write_all(answer.as_bytes()).unwrap();
+                // Without an end: as long as the client listens.
+                let piece: &[u8] = if head.starts_with('T') {
+                    b"1\r\n \r\n"
+                } else {
+                    b" "
+                };
+                while client.write_all(piece).is_ok() {
+                    std::thread::yield_now();
+                    if head.starts_with('C') {
+                        break;
+                    }
+                }
+                // Until the client hangs up.
+                let _ = client.read_to_end(&mut Vec::new());
+            });
+            let request = SubscriptionRequest::new("c");
+            let error = endpoint.poll(&new_agent(), &request, GRACE).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TimedOut, "{head}: {error}");
+            server.join().unwrap();
         }
     }
 

@@ -3,11 +3,17 @@
 mod backoff;
 mod credentials;
 mod endpoint;
+mod exchange;
 mod failure;
+mod progress;
+mod proxy;
 mod publisher;
+mod redirect;
 mod response;
 mod stopper;
 mod subscriber;
+mod transport;
+mod url;
 mod worker;
 
 pub use credentials::Credentials;
@@ -23,7 +29,8 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::headers::Headers;
 use crate::wire::{PublishRequest, SubscriptionRequest};
-use endpoint::{Connection, Endpoint, GRACE, or_shared};
+use endpoint::{Endpoint, GRACE, or_shared};
+use exchange::Connection;
 
 /// Polls once: asks the server at `url` for events and waits until there are some, or until `request.timeout` is over.
 ///
@@ -37,6 +44,29 @@ use endpoint::{Connection, Endpoint, GRACE, or_shared};
 /// - `transport`: an agent with settings of your own (proxy, TLS, connection pool); without one, an agent with a
 ///   connection pool that all calls share. Its time limits are not used: resolving the name, connecting and sending
 ///   may take 10 seconds each, the answer `request.timeout` and 10 seconds more, and its body 60 seconds.
+///
+/// # Redirects
+///
+/// Up to 10 are followed. `headers` and `credentials` are sent again to the same origin (scheme, host and port). A redirect
+/// to another origin is followed without any of them, and so is every redirect after it. A redirect from `https` to
+/// `http` is an error.
+///
+/// # Proxies
+///
+/// The environment names them: `HTTP_PROXY` for `http`, which is asked in absolute form; `HTTPS_PROXY` for `https`, which
+/// is asked by `CONNECT`; `ALL_PROXY` for both, where the other is not set. A name in lower case wins. `HTTP_PROXY` is not
+/// read where `REQUEST_METHOD` is set, which is to say in a CGI program. A user and password in the proxy's URL are sent
+/// to the proxy. `NO_PROXY` is a list, separated by commas or spaces, of hosts that are asked directly: domains with all
+/// that is below them (`example.com`, `.example.com`), addresses, networks (`10.0.0.0/8`, `fd00::/8`), each but the
+/// networks with a port if that matters (`example.com:8080`), or `*`. This machine is always asked directly.
+///
+/// An agent of your own that has a proxy set keeps to that. One that took its proxy from the environment, as ureq's do by
+/// default, takes it as above, but asks for `http` by `CONNECT`, too. SOCKS proxies need such an agent.
+///
+/// # IPv6 zones
+///
+/// `http://[fe80::1%25eth0]:8080/events` (RFC 6874) and `http://[fe80::1%eth0]:8080/events` name the interface of a
+/// link-local address, by its name or number. Only without `transport`.
 ///
 /// # Errors
 ///
@@ -73,7 +103,9 @@ pub fn subscription(
 /// A program that publishes often finds [`Publisher`] shorter.
 ///
 /// - `url`, `headers`, `credentials`, `transport`: as of [`subscription`]. The body's `Content-Type` is
-///   `application/json` unless `headers` have another. A redirect is not followed.
+///   `application/json` unless `headers` have another. Redirects, proxies and IPv6 zones as of [`subscription`], but
+///   only redirects that keep the method (307 and 308) are followed: the others would make it a GET, and the response
+///   has their status.
 /// - `timeout`: for the whole call, from resolving the name to the end of the answer. More than zero.
 /// - `request`: the category and the data.
 ///

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::credentials::Credentials;
-use super::endpoint::{Connection, Endpoint, or_shared};
+use super::endpoint::{Endpoint, or_shared};
+use super::exchange::Connection;
 use super::failure::{refusal, shown};
 use super::response::PublishResponse;
 use crate::error::Error;
@@ -52,12 +53,13 @@ impl Publisher {
     }
 
     /// Adds a header field to every request. An `Authorization` wins over [`credentials`](Publisher::credentials).
+    /// A redirect to another origin is followed without it.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.add(name, value);
         self
     }
 
-    /// Credentials for HTTP authentication. Defaults to those in the URL, or none.
+    /// Credentials for HTTP authentication, for the URL's own origin only. Defaults to those in the URL, or none.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
         self
@@ -108,13 +110,9 @@ impl Publisher {
             300..500 | 503 => "the event, which was not published,",
             _ => "the event, which may have been published all the same,",
         };
-        let words = response.error();
-        Err(refusal(
-            of,
-            &shown(&self.url),
-            response.status,
-            words.as_deref(),
-        ))
+        let (words, location) = (response.error(), response.headers.get("Location"));
+        let (source, status) = (&response.source, response.status);
+        Err(refusal(of, source, status, words.as_deref(), location))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::failure::Source;
 use crate::event::Event;
 use crate::headers::Headers;
 use crate::position::EventId;
@@ -27,6 +28,7 @@ pub struct SubscriptionResponse {
     pub timestamp: Option<u64>,
     /// Why the server refused, in its words: the `error` of the body's JSON, or the start of its text.
     pub error: Option<String>,
+    pub(crate) source: Source,
 }
 
 impl SubscriptionResponse {
@@ -38,19 +40,20 @@ impl SubscriptionResponse {
         }
     }
 
-    pub(crate) fn new(status: u16, headers: Headers) -> Self {
+    pub(crate) fn new(status: u16, headers: Headers, source: Source) -> Self {
         let last_id = last_event_id(&headers);
         SubscriptionResponse {
             status,
             headers,
             last_id,
+            source,
             ..SubscriptionResponse::default()
         }
     }
 
     /// Takes in the body of a 200.
     pub(crate) fn granted(mut self, body: &[u8]) -> serde_json::Result<Self> {
-        let answer: Answer = serde_json::from_slice(body)?;
+        let answer: Answer = serde_json::from_slice(without_bom(body))?;
         let error = answer.error.filter(|error| !error.is_empty());
         if answer.events.is_none() && answer.timeout.is_none() && error.is_none() {
             let message = "it has no member events, timeout or error";
@@ -82,16 +85,18 @@ pub struct PublishResponse {
     pub body: String,
     /// The id of the event, from the header `Last-Event-ID`. golongpoll has no such header.
     pub id: Option<EventId>,
+    pub(crate) source: Source,
 }
 
 impl PublishResponse {
-    pub(crate) fn new(status: u16, headers: Headers, body: &[u8]) -> Self {
+    pub(crate) fn new(status: u16, headers: Headers, body: &[u8], source: Source) -> Self {
         let id = last_event_id(&headers);
         PublishResponse {
             status,
             headers,
             body: String::from_utf8_lossy(body).into_owned(),
             id,
+            source,
         }
     }
 
@@ -101,7 +106,7 @@ impl PublishResponse {
         struct Body {
             success: bool,
         }
-        let body = serde_json::from_str(&self.body);
+        let body = serde_json::from_slice(without_bom(self.body.as_bytes()));
         self.status == 200 && body.is_ok_and(|Body { success }| success)
     }
 
@@ -117,12 +122,18 @@ fn last_event_id(headers: &Headers) -> Option<EventId> {
     headers.get(LAST_EVENT_ID)?.parse().ok()
 }
 
+/// The body without a byte order mark, which a receiver may pass over (RFC 8259, section 8.1).
+fn without_bom(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+}
+
 /// The words of a refusal: the body's `error`, or the start of its text on one line.
 fn words(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Refusal {
         error: String,
     }
+    let body = without_bom(body);
     let text = match serde_json::from_slice(body) {
         Ok(Refusal { error }) => error,
         Err(_) => start(body, 200),
@@ -146,7 +157,7 @@ mod tests {
     use super::*;
 
     fn granted(body: &str) -> serde_json::Result<SubscriptionResponse> {
-        SubscriptionResponse::new(200, Headers::new()).granted(body.as_bytes())
+        SubscriptionResponse::new(200, Headers::new(), Source::default()).granted(body.as_bytes())
     }
 
     #[test]
@@ -161,6 +172,20 @@ mod tests {
 
         assert!(granted(r#"{"events":null}"#).unwrap().success());
         assert!(granted(r#"{"events":[],"error":""}"#).unwrap().success());
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_the_json_is_passed_over() {
+        let events = granted("\u{feff}{\"events\":[]}").unwrap();
+        assert!(events.success());
+        assert!(granted("\u{feff}\u{feff}{\"events\":[]}").is_err());
+        let published = "\u{feff}{\"success\": true}".as_bytes();
+        let published = PublishResponse::new(200, Headers::new(), published, Source::default());
+        assert!(published.success());
+        assert_eq!(
+            words("\u{feff}{\"error\":\"no\"}".as_bytes()).unwrap(),
+            "no"
+        );
     }
 
     #[test]
@@ -193,8 +218,9 @@ mod tests {
 
     #[test]
     fn a_publish_succeeds_by_status_and_body() {
-        let answer =
-            |status, body: &str| PublishResponse::new(status, Headers::new(), body.as_bytes());
+        let answer = |status, body: &str| {
+            PublishResponse::new(status, Headers::new(), body.as_bytes(), Source::default())
+        };
         assert!(answer(200, r#"{"success": true}"#).success());
         assert_eq!(answer(200, r#"{"success": true}"#).error(), None);
         assert!(!answer(200, r#"{"success": false}"#).success());

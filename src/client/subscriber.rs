@@ -11,10 +11,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::backoff::{Backoff, retry_after};
 use super::credentials::Credentials;
-use super::endpoint::{Endpoint, new_agent};
+use super::endpoint::Endpoint;
 use super::failure::{refusal, shown};
+use super::progress::{Progress, leads_on};
 use super::response::SubscriptionResponse;
 use super::stopper::Stopper;
+use super::transport::new_agent;
 use super::worker::Worker;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
@@ -23,11 +25,23 @@ use crate::position::{Cursor, EventId};
 use crate::wire::{Categories, SubscriptionRequest};
 
 /// A poll that is answered "no events" sooner than this was not held by the server.
-const QUICK: Duration = Duration::from_millis(100);
+const QUICK: Duration = Duration::from_millis(500);
 /// So many quick answers in a row are let pass.
 const QUICK_ANSWERS: u32 = 3;
 /// The longest wait between polls that a server answers, but does not hold.
 const QUICK_WAIT: Duration = Duration::from_secs(1);
+
+/// How the position is learned, where a subscriber starts from now and so has none: the server is asked without waiting,
+/// so that nothing between this answer and the next poll is missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// The answer is asked for at once.
+    AtOnce,
+    /// The server refuses a timeout of zero, as golongpoll does: the shortest it takes.
+    Shortest,
+    /// The position is known, or the server tells none before an event.
+    Begun,
+}
 
 type OnRetry = Box<dyn Fn(&Error) + Send>;
 
@@ -39,13 +53,18 @@ type OnRetry = Box<dyn Fn(&Error) + Send>;
 ///
 /// # Position
 ///
-/// The position comes from the events, and from the header `Last-Event-ID` of each answer: once the first poll is
-/// answered, no event is missed, neither between two polls nor while the server can't be reached, as long as the server
-/// still buffers it. Where it does not, `next` gives an error of kind [`Gap`](ErrorKind::Gap) before the events
+/// The position comes from the events, and from the header `Last-Event-ID` of each answer. A subscriber that starts from
+/// now first asks with `timeout=0`, which the server answers at once, and so learns the position before it waits. From
+/// this answer on no event is missed, neither between two polls nor while the server can't be reached, nor where a proxy
+/// cuts polls off, as long as the server still buffers it. Where it does not, `next` gives an error of kind [`Gap`](ErrorKind::Gap) before the events
 /// that follow the gap, and goes on after it. To go on after a restart of the program, save
 /// [`position`](Subscriber::position) and give it back as `Cursor::LastId`.
 ///
 /// golongpoll's own server, which has neither header nor gaps, is followed by event ids and times as its Go client does.
+/// It refuses `timeout=0`, so that its first poll waits for a second.
+///
+/// An answer that brings nothing newer than the position counts as a failed poll: its events are not given again, the
+/// position stays, and the next poll waits for the [`backoff`](Subscriber::backoff).
 ///
 /// # Errors
 ///
@@ -81,14 +100,15 @@ pub struct Subscriber {
     backoff: Backoff,
     on_retry: Option<OnRetry>,
 
-    /// Where the next poll starts: after all that was received.
-    cursor: Cursor,
+    start: Start,
+    /// After all that was received.
+    progress: Progress,
     /// After all that the caller was given.
     position: Option<EventId>,
-    /// After the events held, and what was lost among them.
-    reached: Option<EventId>,
     /// Comes before the events held.
     gap: Option<Error>,
+    /// The next event follows a gap, so that it may be of another run than the position.
+    after_gap: bool,
     held: vec::IntoIter<Event>,
     /// How many answers in a row had no event and came at once.
     quick: u32,
@@ -112,10 +132,11 @@ impl Subscriber {
             request: SubscriptionRequest::new(categories),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
             on_retry: None,
-            cursor: Cursor::Now,
+            start: Start::AtOnce,
+            progress: Progress::new(Cursor::Now),
             position: None,
-            reached: None,
             gap: None,
+            after_gap: false,
             held: vec::IntoIter::default(),
             quick: 0,
             ended: false,
@@ -125,7 +146,7 @@ impl Subscriber {
         }
     }
 
-    /// Where to start. Defaults to [`Cursor::Now`], which is when the server gets the first poll.
+    /// Where to start. Defaults to [`Cursor::Now`], which is when the server answers the first poll.
     ///
     /// ```
     /// use long_polling::{Cursor, EventId, Subscriber};
@@ -136,9 +157,8 @@ impl Subscriber {
     /// # Ok::<(), long_polling::Error>(())
     /// ```
     pub fn from(mut self, cursor: Cursor) -> Self {
-        let (_, id) = cursor.parameters();
-        self.position = id;
-        self.cursor = cursor;
+        self.progress = Progress::new(cursor);
+        self.position = self.progress.id();
         self
     }
 
@@ -161,12 +181,13 @@ impl Subscriber {
     }
 
     /// Adds a header field to every poll. An `Authorization` wins over [`credentials`](Subscriber::credentials).
+    /// A redirect to another origin is followed without it.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.add(name, value);
         self
     }
 
-    /// Credentials for HTTP authentication. Defaults to those in the URL, or none.
+    /// Credentials for HTTP authentication, for the URL's own origin only. Defaults to those in the URL, or none.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
         self
@@ -218,12 +239,7 @@ impl Subscriber {
 
     /// One poll, with the wait after it if it failed.
     fn step(&mut self) -> ControlFlow<Option<Error>> {
-        let (since_time, last_id) = self.cursor.parameters();
-        let request = SubscriptionRequest {
-            since_time,
-            last_id,
-            ..self.request.clone()
-        };
+        let request = self.next_request();
         let asked = Instant::now();
         let reply = match self.worker() {
             Err(error) => Err(error),
@@ -233,19 +249,12 @@ impl Subscriber {
             },
         };
         match reply {
-            Ok(response) if response.success() => {
-                let empty = response.events.is_empty();
-                self.take(response);
-                if empty && asked.elapsed() < QUICK {
-                    return self.slow_down();
-                }
-                self.quick = 0;
-                self.backoff.reset();
-                ControlFlow::Continue(())
-            }
+            Ok(response) if response.success() => self.take(response, asked.elapsed()),
+            Ok(response) if self.start_differently(&response) => ControlFlow::Continue(()),
             Ok(response) => {
                 let (status, words) = (response.status, response.error.as_deref());
-                let error = refusal("the poll", &self.url, status, words);
+                let location = response.headers.get("Location");
+                let error = refusal("the poll", &response.source, status, words, location);
                 let wait = response.headers.get("Retry-After").and_then(retry_after);
                 self.fail(error, wait)
             }
@@ -255,6 +264,36 @@ impl Subscriber {
                 self.fail(error, None)
             }
         }
+    }
+
+    fn next_request(&self) -> SubscriptionRequest {
+        let (since_time, last_id) = self.progress.cursor().parameters();
+        let timeout = match self.start {
+            _ if self.progress.cursor() != Cursor::Now => self.request.timeout,
+            Start::AtOnce => Duration::ZERO,
+            Start::Shortest => Duration::from_secs(1),
+            Start::Begun => self.request.timeout,
+        };
+        SubscriptionRequest {
+            since_time,
+            last_id,
+            timeout,
+            ..self.request.clone()
+        }
+    }
+
+    /// True where this refusal may be for the short timeout of a first poll, and the next one has a longer one.
+    fn start_differently(&mut self, refused: &SubscriptionResponse) -> bool {
+        let starting = self.progress.cursor() == Cursor::Now && self.start != Start::Begun;
+        // golongpoll refuses with 200.
+        if !starting || !matches!(refused.status, 200 | 400 | 422) {
+            return false;
+        }
+        self.start = match self.start {
+            Start::AtOnce => Start::Shortest,
+            Start::Shortest | Start::Begun => Start::Begun,
+        };
+        true
     }
 
     fn worker(&mut self) -> Result<&Worker, Error> {
@@ -269,27 +308,55 @@ impl Subscriber {
         self.worker.as_ref().ok_or_else(none)
     }
 
-    fn take(&mut self, response: SubscriptionResponse) {
-        // Nothing before the oldest event was promised.
-        if response.gap && self.cursor != Cursor::Oldest {
+    fn take(
+        &mut self,
+        response: SubscriptionResponse,
+        took: Duration,
+    ) -> ControlFlow<Option<Error>> {
+        let (status, source) = (response.status, response.source.clone());
+        let starting = self.progress.cursor() == Cursor::Now && self.start != Start::Begun;
+        let news = self.progress.take(response);
+        self.start = Start::Begun;
+        if news.gap {
             self.gap = Some(self.lost());
         }
-        let (_, id) = self.cursor.parameters();
-        self.cursor = match (response.events.last(), response.last_id, response.timestamp) {
-            (_, Some(id), _) => Cursor::LastId(id),
-            // golongpoll heeds an id only beside a time.
-            (Some(event), None, _) => Cursor::LastIdOrSinceTime(event.id(), event.timestamp()),
-            (None, None, Some(time)) => match id {
-                Some(id) => Cursor::LastIdOrSinceTime(id, time),
-                None => Cursor::SinceTime(time),
-            },
-            (None, None, None) => self.cursor,
-        };
-        if response.events.is_empty() && self.gap.is_none() {
-            self.position = response.last_id.or(self.position);
+        self.after_gap |= news.gap || news.rewound;
+        if news.events.is_empty() && self.gap.is_none() {
+            self.position = self.progress.id().or(self.position);
         }
-        self.reached = response.last_id;
-        self.held = response.events.into_iter();
+        let empty = news.events.is_empty();
+        self.held = news.events.into_iter();
+        if news.stale {
+            let message = format!(
+                "the answer of {source} brings nothing newer than the position asked for; check \
+                 for a cache or proxy that answers in the server's place"
+            );
+            let error = Error::new(ErrorKind::InvalidAnswer, message).with_status(status);
+            return self.fail(error, None);
+        }
+        if news.rewound {
+            // Two servers that take turns would be asked without end.
+            let wait = self.backoff.delay();
+            return self.wait(wait);
+        }
+        if empty && took < QUICK && !starting {
+            return self.slow_down();
+        }
+        self.quick = 0;
+        self.backoff.reset();
+        ControlFlow::Continue(())
+    }
+
+    /// Moves the position to an event that the caller is given; after the last one held, to what the answer reached.
+    fn pass(&mut self, id: EventId) {
+        let gap = std::mem::take(&mut self.after_gap);
+        let reached = self.progress.id().filter(|_| self.held.len() == 0);
+        for (id, gap) in [(Some(id), gap), (reached, false)] {
+            self.position = match id {
+                Some(id) if leads_on(self.position, id, gap) => Some(id),
+                _ => self.position,
+            };
+        }
     }
 
     fn lost(&self) -> Error {
@@ -363,8 +430,7 @@ impl Iterator for Subscriber {
                 return Some(Err(gap));
             }
             if let Some(event) = self.held.next() {
-                let is_last = self.held.len() == 0;
-                self.position = self.reached.filter(|_| is_last).or(Some(event.id()));
+                self.pass(event.id());
                 return Some(Ok(event));
             }
             if let ControlFlow::Break(error) = self.step() {
@@ -393,7 +459,7 @@ impl fmt::Debug for Subscriber {
         f.debug_struct("Subscriber")
             .field("url", &shown(&self.url))
             .field("request", &self.request)
-            .field("cursor", &self.cursor)
+            .field("cursor", &self.progress.cursor())
             .field("position", &self.position)
             .field("held", &self.held.len())
             .field("stopper", &self.stopper)

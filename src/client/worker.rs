@@ -98,7 +98,7 @@ impl Drop for Worker {
 
 #[cfg(test)]
 mod tests {
-    use super::super::endpoint::new_agent;
+    use super::super::transport::new_agent;
     use super::*;
     use crossbeam_channel::RecvTimeoutError;
     use std::net::TcpListener;
