@@ -1,25 +1,26 @@
 //! A client that commits its position to a file, killed again and again: the example `incremental_updates`.
-#![cfg(all(feature = "server", feature = "client", unix))]
+#![cfg(unix)]
 
 // The example's code and not its program, which is there only after a build of the examples.
 #[allow(dead_code)]
-#[path = "../examples/incremental_updates.rs"]
+#[path = "../../examples/incremental_updates.rs"]
 mod incremental_updates;
-mod support;
+
+use crate::{process, support};
 
 use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
 use incremental_updates::{committed, follow};
 use long_polling::{EventId, Server};
+use process::Process;
 use support::{server, until};
 
-const FOLLOW: &str = "LONG_POLLING_TEST_FOLLOW";
 const KILLS: usize = 20;
 const EVENTS: usize = 2000;
 /// How many events the follower may be behind; the server keeps more.
@@ -28,7 +29,7 @@ const BEHIND: usize = 40;
 #[test]
 #[ignore = "not a test: the follower that the other starts in a process of its own"]
 fn follow_as_a_process() {
-    let Ok(arguments) = env::var(FOLLOW) else {
+    let Some(arguments) = process::argument() else {
         return;
     };
     let (url, file) = arguments.split_once(' ').expect("a URL and a file");
@@ -37,7 +38,7 @@ fn follow_as_a_process() {
 
 /// The follower in a process of its own, and its files.
 struct Follower<'a> {
-    process: Child,
+    process: Process,
     folder: &'a Path,
 }
 
@@ -56,14 +57,13 @@ impl<'a> Follower<'a> {
     fn start(server: &Server, folder: &'a Path) -> Self {
         let (address, position) = (server.local_address(), position(folder));
         let file = |name| File::create(folder.join(name)).unwrap();
-        let mut command = Command::new(env::current_exe().unwrap());
+        let arguments = format!("http://{address} {}", position.display());
+        let mut command = process::this_program("committed::follow_as_a_process", &arguments);
         command
-            .args(["follow_as_a_process", "--exact", "--ignored", "--nocapture"])
-            .env(FOLLOW, format!("http://{address} {}", position.display()))
             .stdin(Stdio::null())
             .stdout(file("log"))
             .stderr(file("errors"));
-        let process = command.spawn().unwrap();
+        let process = Process::start(&mut command);
         Follower { process, folder }
     }
 
@@ -81,8 +81,8 @@ impl<'a> Follower<'a> {
 
     /// By SIGKILL, which leaves it no time for anything.
     fn kill(mut self) -> Run {
-        self.process.kill().unwrap();
-        let status = self.process.wait().unwrap();
+        self.process.0.kill().unwrap();
+        let status = self.process.0.wait().unwrap();
         assert_eq!(status.code(), None, "it ended before it was killed");
         let errors = fs::read_to_string(self.folder.join("errors")).unwrap();
         assert_eq!(errors, "", "neither a gap nor an error");
@@ -90,13 +90,6 @@ impl<'a> Follower<'a> {
             processed: self.processed(),
             committed: self.committed(),
         }
-    }
-}
-
-impl Drop for Follower<'_> {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

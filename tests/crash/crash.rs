@@ -1,25 +1,23 @@
 //! The log of a process that is killed, again and again, and of one whose disk is full: real files and real processes.
-#![cfg(all(feature = "server", unix))]
+#![cfg(unix)]
 
-mod support;
+use crate::{process, support};
 
 use std::collections::HashSet;
 use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use long_polling::{
     Broker, BrokerOptions, Cursor, Durability, ErrorKind, Event, EventId, FilePersistorInfo, Server,
 };
+use process::Process;
 use support::{Connection, LIMIT, info, poll, until};
 
-const PUBLISH: &str = "LONG_POLLING_TEST_PUBLISH";
-const SERVE: &str = "LONG_POLLING_TEST_SERVE_FILE";
 const PUBLISHERS: usize = 16;
 /// Events that a category keeps: so few that the file is made smaller now and then.
 const RING: usize = 64;
@@ -52,7 +50,7 @@ fn log(folder: &Path) -> std::path::PathBuf {
 #[test]
 #[ignore = "not a test: the process that the others kill"]
 fn publish_as_a_process() {
-    let Ok(arguments) = env::var(PUBLISH) else {
+    let Some(arguments) = process::argument() else {
         return;
     };
     let [folder, level, first] = arguments.split(' ').collect::<Vec<_>>()[..] else {
@@ -79,27 +77,6 @@ fn publish_as_a_process() {
             });
         }
     });
-}
-
-struct Killed(Child);
-
-impl Killed {
-    fn start(test: &str, variable: &str, arguments: &str) -> Self {
-        let process = Command::new(env::current_exe().unwrap())
-            .args([test, "--exact", "--ignored", "--nocapture"])
-            .env(variable, arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn();
-        Killed(process.unwrap())
-    }
-}
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// What the processes were told that they had published.
@@ -198,7 +175,8 @@ fn kill_again_and_again(level: &str, rounds: u64, most: u64) {
         let first = round * 1_000_000;
         let arguments = format!("{} {level} {first}", folder.display());
         let enough = size() + random.u64(1..most);
-        let mut process = Killed::start("publish_as_a_process", PUBLISH, &arguments);
+        let mut command = process::this_program("crash::publish_as_a_process", &arguments);
+        let mut process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()));
         until("published", || {
             let ended = process.0.try_wait().unwrap();
             assert!(ended.is_none(), "it ended by itself: {ended:?}");
@@ -247,7 +225,7 @@ fn a_kill_leaves_the_beginning_of_what_was_buffered_and_the_rest_is_told_as_a_ga
 #[test]
 #[ignore = "not a test: the server whose disk is full"]
 fn serve_as_a_process() {
-    let Ok(arguments) = env::var(SERVE) else {
+    let Some(arguments) = process::argument() else {
         return;
     };
     let (level, file) = arguments.split_once(' ').expect("a level and a file");
@@ -262,9 +240,7 @@ fn serve_as_a_process() {
         ..FilePersistorInfo::new(file)
     };
     let server = Server::start(info(), Some(file), None).unwrap();
-    println!("listening on {}", server.local_address());
-    let _ = std::io::stdin().read_to_end(&mut Vec::new());
-    server.stop(Duration::from_secs(5)).unwrap();
+    process::serve(&server);
 }
 
 /// How a disk is made full in earnest.
@@ -307,8 +283,8 @@ impl Full {
         }
     }
 
-    fn relieve(self, process: &Child, folder: &Path) {
-        let pid = process.id().to_string();
+    fn relieve(self, process: &Process, folder: &Path) {
+        let pid = process.0.id().to_string();
         match self {
             Full::Limit => {
                 let mut relieve = Command::new("prlimit");
@@ -334,20 +310,10 @@ fn a_full_disk(full: Full, level: &str) {
     command
         .args(["-c", full.script()])
         .arg(env::current_exe().unwrap())
-        .arg(&disk)
-        .args(["serve_as_a_process", "--exact", "--ignored", "--nocapture"])
-        .env(SERVE, format!("{level} {}", file.display()))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    let mut process = Killed(command.spawn().expect("bash or unshare"));
-    let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
-    let address: SocketAddr = loop {
-        let line = lines.next().expect("a server").unwrap();
-        if let Some((_, address)) = line.split_once("listening on ") {
-            break address.parse().unwrap();
-        }
-    };
+        .arg(&disk);
+    let arguments = format!("{level} {}", file.display());
+    let command = process::run(&mut command, "crash::serve_as_a_process", &arguments);
+    let (mut process, address) = Process::start_server(command);
     let mut connection = Connection::open(address);
     let mut number = 0;
     let mut publish = |connection: &mut Connection| {
@@ -375,14 +341,13 @@ fn a_full_disk(full: Full, level: &str) {
     assert_eq!((refused.status, held), (503, taken));
 
     // There is space again.
-    full.relieve(&process.0, &disk);
+    full.relieve(&process, &disk);
     until("publishing goes on", || {
         publish(&mut connection).0.status == 200
     });
     connection.ask("GET", &poll("c", 0, "&since_time=1"));
     let held = connection.receive().ids();
-    drop(process.0.stdin.take());
-    assert!(process.0.wait().unwrap().success());
+    assert!(process.stop());
 
     let file = match full {
         Full::Limit => file,

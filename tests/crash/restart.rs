@@ -1,7 +1,6 @@
 //! A server with a file, stopped and started again under load: every event comes once, in order, and no gap is told.
-#![cfg(all(feature = "server", feature = "client"))]
 
-mod support;
+use crate::support;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, SyncSender};

@@ -1,6 +1,6 @@
 //! Backlogs larger than one answer: how many round trips they take, and that they come whole, once and in order.
 
-mod support;
+use crate::support;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
 //! The broker alone: publishing, waiting, cursors, limits, without HTTP.
-#![cfg(feature = "server")]
 
 use std::thread;
 use std::time::{Duration, Instant};

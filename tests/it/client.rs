@@ -1,7 +1,6 @@
 //! One call of the client: what goes over the wire, and what is made of the answer.
-#![cfg(feature = "client")]
 
-mod scripted;
+use crate::scripted;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! Following over HTTP by a clock that the tests set: times as cursors, and events that expire.
 
-mod support;
+use crate::support;
 
 use std::thread;
 use std::time::Duration;

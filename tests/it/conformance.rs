@@ -1,9 +1,8 @@
 //! HTTP/1.1 to the letter: the table of bad and odd requests, and pipelining.
-#![cfg(feature = "server")]
 
-#[path = "conformance/rows.rs"]
 mod rows;
-mod support;
+
+use crate::support;
 
 use std::collections::HashSet;
 use std::fmt::Write as _;

@@ -1,6 +1,6 @@
 //! Answers that do not arrive whole, and polls again: nothing is lost and nothing comes twice.
 
-mod support;
+use crate::support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

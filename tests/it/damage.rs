@@ -1,5 +1,4 @@
 //! Files that were cut off or changed: what is left is served as it was, and what is missing is told.
-#![cfg(feature = "server")]
 
 use std::fs;
 use std::path::Path;

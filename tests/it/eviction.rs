@@ -1,5 +1,4 @@
 //! What is lost where a broker holds too many categories or bytes.
-#![cfg(feature = "server")]
 
 use std::thread;
 use std::time::Duration;

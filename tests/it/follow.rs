@@ -1,7 +1,6 @@
 //! The crate's `Subscriber` and `Publisher` against its server.
-#![cfg(all(feature = "server", feature = "client"))]
 
-mod support;
+use crate::support;
 
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;

@@ -1,7 +1,6 @@
 //! What an embedding program hooks in: handlers before polls and publishes, the fallback, and CORS.
-#![cfg(feature = "server")]
 
-mod support;
+use crate::support;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

@@ -1,7 +1,6 @@
 //! Polls over HTTP: what is answered, when, and to whom.
-#![cfg(feature = "server")]
 
-mod support;
+use crate::support;
 
 use std::collections::BTreeSet;
 use std::thread;

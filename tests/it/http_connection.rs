@@ -1,7 +1,6 @@
 //! Connections: hostile lengths, pipelining, HTTP/1.0, keeping alive and closing, and heads that stay heads.
-#![cfg(feature = "server")]
 
-mod support;
+use crate::support;
 
 use long_polling::server::{Fallback, Handler, Response};
 use long_polling::{Server, ServerInfo};

@@ -1,7 +1,6 @@
 //! Publishes over HTTP: what is taken, byte for byte, and what is refused.
-#![cfg(feature = "server")]
 
-mod support;
+use crate::support;
 
 use long_polling::{BrokerOptions, EventId, Server, ServerInfo};
 use serde_json::json;

@@ -1,7 +1,6 @@
 //! Polls over HTTP: each parameter, right and wrong.
-#![cfg(feature = "server")]
 
-mod support;
+use crate::support;
 
 use std::time::{Duration, Instant};
 

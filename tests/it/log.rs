@@ -1,8 +1,7 @@
 //! The log as others see it: golongpoll's files, a file that stays small, one that is written when it should be, and
 //! stores of a program's own.
-#![cfg(feature = "server")]
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::sync::Arc;

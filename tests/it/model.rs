@@ -1,7 +1,7 @@
 //! The broker against a model of it: random steps, and after each the same answers from both. About 100,000 steps, or as
 //! many as the environment variable `MODEL_STEPS` says.
 
-mod model;
+mod reference;
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use tempfile::TempDir;
 
-use model::{Answer, Fate, Model, Place};
+use reference::{Answer, Fate, Model, Place};
 
 /// Few, so that steps meet. None of them share a line of the broker's table of what was lost.
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];

@@ -1,10 +1,10 @@
 //! The configuration in README.md, "Deploying", as it stands there, with real nginx before the server: what it stops,
-//! and that what should pass does. What the server does without it is in `limits.rs`.
+//! and that what should pass does. What the server does without it is in `tests/overload/limits.rs`.
 //!
-//! These need nginx, so they are left out unless asked for: `cargo test --test nginx -- --ignored`. `.ci/run` does.
-#![cfg(all(feature = "server", feature = "client", target_os = "linux"))]
+//! These need nginx, so they are left out unless asked for: `cargo test --test it nginx -- --ignored`. `.ci/run` does.
+#![cfg(target_os = "linux")]
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::io::ErrorKind::WouldBlock;
@@ -21,7 +21,7 @@ use socket2::{Domain, Socket, Type};
 use support::{Connection, LIMIT, info, poll, server, start, until, until_parked};
 use tempfile::TempDir;
 
-const README: &str = include_str!("../README.md");
+const README: &str = include_str!("../../README.md");
 const BODY: &str = r#"{"category":"c","data":1}"#;
 
 /// The block of README.md that is nginx's.

@@ -1,7 +1,6 @@
 //! A server with a file: what is there again after a restart, golongpoll's files, and limits.
-#![cfg(feature = "server")]
 
-mod support;
+use crate::support;
 
 use std::fs;
 use std::path::{Path, PathBuf};

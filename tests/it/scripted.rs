@@ -1,17 +1,13 @@
 //! A server that follows a script: it records what it is asked, and answers what the test told it to.
 
-#![allow(dead_code)]
-
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
 
-/// How long to wait for what must come.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) use crate::support::LIMIT;
 
 pub(crate) struct Request {
     pub(crate) method: String,

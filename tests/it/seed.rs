@@ -1,7 +1,6 @@
 //! The seed's own tests and the one in its README, translated.
-#![cfg(all(feature = "server", feature = "client"))]
 
-mod support;
+use crate::support;
 
 use std::time::Duration;
 

@@ -1,7 +1,6 @@
 //! A server's life: stopping, starting again, and holding up under many clients.
-#![cfg(feature = "server")]
 
-mod support;
+use crate::support;
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Mutex, mpsc};

@@ -1,7 +1,6 @@
 //! Settings: what can't be used is named, and where a server listens.
-#![cfg(feature = "server")]
 
-mod support;
+use crate::support;
 
 use std::net::TcpListener;
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! A store of a program's own that panics: the broker and the server go on.
-#![cfg(feature = "server")]
 
-mod support;
+use crate::support;
 
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,7 +1,6 @@
 //! The loop of a subscriber: its position, its retries, and its end.
-#![cfg(feature = "client")]
 
-mod scripted;
+use crate::scripted;
 
 use std::net::TcpListener;
 use std::sync::mpsc;

@@ -1,14 +1,15 @@
-//! A server in a process of its own, whose threads and descriptors can be counted and limited: the test program itself,
-//! run again for one test that only serves.
+//! A server in a process of its own, whose threads and descriptors can be counted and limited.
+#![cfg(target_os = "linux")]
 
-use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 use long_polling::{Server, ServerInfo};
 
-const SERVE: &str = "LONG_POLLING_TEST_SERVE";
+use crate::process;
 
 /// What the process is limited to.
 pub(crate) enum Limit {
@@ -20,9 +21,7 @@ pub(crate) enum Limit {
 }
 
 pub(crate) struct Process {
-    child: Child,
-    /// The server stops when this is closed.
-    stdin: Option<ChildStdin>,
+    process: process::Process,
     pub(crate) address: SocketAddr,
     /// The program, where others may run it.
     _program: tempfile::TempDir,
@@ -48,71 +47,44 @@ impl Process {
             ),
         };
         let mut command = Command::new("bash");
-        command.args([
-            "-c",
-            &format!("{limit}exec \"$0\" serve_as_a_process --exact --ignored --nocapture"),
-        ]);
-        command
-            .arg(&program)
-            .env(SERVE, format!("{} {}", timeouts.0, timeouts.1));
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .current_dir("/");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            use std::os::unix::process::CommandExt;
-            std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
-            if let Some(user) = user {
-                command.uid(user).gid(user);
-            }
+        command.args(["-c", &format!("{limit}exec \"$0\" \"$@\"")]);
+        command.arg(&program).current_dir("/");
+        let arguments = format!("{} {}", timeouts.0, timeouts.1);
+        process::run(&mut command, "door::serve_as_a_process", &arguments);
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        if let Some(user) = user {
+            command.uid(user).gid(user);
         }
-        let mut child = command.spawn().expect("bash");
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = loop {
-            let line = lines.next().expect("a server").unwrap();
-            if let Some((_, address)) = line.split_once("listening on ") {
-                break address.parse().unwrap();
-            }
-        };
-        // Whatever else it prints is let pass.
-        std::thread::spawn(move || lines.for_each(drop));
-        let stdin = child.stdin.take();
+        let (process, address) = process::Process::start_server(&mut command);
         Process {
-            child,
-            stdin,
+            process,
             address,
             _program: folder,
         }
     }
 
     pub(crate) fn threads(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/task", self.child.id())).map_or(0, Iterator::count)
+        self.count("task")
     }
 
     pub(crate) fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
+        self.count("fd")
+    }
+
+    fn count(&self, what: &str) -> usize {
+        let folder = format!("/proc/{}/{what}", self.process.0.id());
+        std::fs::read_dir(folder).map_or(0, Iterator::count)
     }
 
     /// Stops the server; true where it ended well.
     pub(crate) fn stop(mut self) -> bool {
-        drop(self.stdin.take());
-        self.child.wait().is_ok_and(|status| status.success())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.stop()
     }
 }
 
 /// The body of the test that serves: does so until its standard input is closed.
 pub(crate) fn serve() {
-    let Ok(timeouts) = std::env::var(SERVE) else {
+    let Some(timeouts) = process::argument() else {
         return;
     };
     let (idle, write) = timeouts.split_once(' ').expect("two numbers");
@@ -124,9 +96,7 @@ pub(crate) fn serve() {
         ..ServerInfo::default()
     };
     let server = Server::start(info, None, None).unwrap();
-    println!("listening on {}", server.local_address());
-    let _ = std::io::stdin().read_to_end(&mut Vec::new());
-    server.stop(Duration::from_secs(5)).unwrap();
+    process::serve(&server);
 }
 
 /// A user who has no processes.

@@ -1,8 +1,7 @@
 //! What the server can't be kept from without a proxy before it, since its HTTP library reads a request's head by itself:
-//! what happens then, and that others are served meanwhile. `nginx.rs` has the same with nginx, which stops all of it.
-#![cfg(feature = "server")]
+//! what happens then, and that others are served meanwhile. `tests/it/nginx.rs` has the same with nginx, which stops all of it.
 
-mod support;
+use crate::support;
 
 use std::io::ErrorKind::WouldBlock;
 use std::thread;

@@ -77,7 +77,7 @@ impl Model {
     pub(crate) fn publish(&mut self, category: usize, id: EventId, someone_is_parked: bool) {
         let timestamp = self.now();
         let deleted = someone_is_parked && self.options.delete_after_first_retrieval;
-        let (name, data) = (crate::NAMES[category], crate::data(self.events.len()));
+        let (name, data) = (super::NAMES[category], super::data(self.events.len()));
         let json = format!(
             r#"{{"timestamp":{timestamp},"category":"{name}","data":"{data}","id":"{id}"}}"#
         );
@@ -108,7 +108,7 @@ impl Model {
         if ring.len() > self.options.events_per_category {
             self.events[ring[0]].fate = Fate::Lost;
         }
-        let mut rings: Vec<_> = (0..crate::NAMES.len())
+        let mut rings: Vec<_> = (0..super::NAMES.len())
             .map(|category| held_of(&self.events, category))
             .filter(|ring| !ring.is_empty())
             .collect();
@@ -191,7 +191,7 @@ impl Model {
             // That an id of another program's is not known says nothing: its time decides.
             Cursor::LastIdOrSinceTime(id, time) => match self.place(id) {
                 Some(place) => (place, false),
-                None => (Place::Time(time), id != crate::unknown(true)),
+                None => (Place::Time(time), id != super::unknown(true)),
             },
         };
         let asked_for = |number: &usize| {
