@@ -1,7 +1,7 @@
 //! What is allocated, against the formula of the README (section "Memory"): never more, and not so much less that the
 //! formula would say nothing.
-#![cfg(feature = "server")]
 
+#[allow(dead_code)]
 mod support;
 
 use std::thread;

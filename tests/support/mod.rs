@@ -1,7 +1,5 @@
 //! The real server on a free port, a client that sends exact bytes and reads answers to the letter, and waiting.
 
-#![allow(dead_code)]
-
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;

@@ -1,0 +1,13 @@
+//! Processes that are killed or restarted, again and again, under load. They keep the machine busy for seconds, so tests
+//! that measure times must not run beside them: a program of their own.
+
+#[cfg(unix)]
+#[path = "../support/process.rs"]
+mod process;
+#[allow(dead_code)]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod committed;
+mod crash;
+mod restart;

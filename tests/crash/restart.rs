@@ -1,0 +1,98 @@
+//! A server with a file, stopped and started again under load: every event comes once, in order, and no gap is told.
+
+use crate::support;
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
+use std::time::Duration;
+
+use long_polling::{Cursor, FilePersistorInfo, Publisher, Server, ServerInfo, Stopper, Subscriber};
+use support::{LIMIT, info, until};
+
+const CATEGORIES: usize = 32;
+/// Of each category.
+const EVENTS: usize = 250;
+const ALL: usize = CATEGORIES * EVENTS;
+/// How many events a publisher is ahead of its subscriber, at most; the server keeps more.
+const AHEAD: usize = 32;
+const RESTARTS: usize = 4;
+
+/// Ends all subscribers when the test does, be it by a panic.
+struct Stoppers(Vec<Stopper>);
+
+impl Drop for Stoppers {
+    fn drop(&mut self) {
+        self.0.iter().for_each(Stopper::stop);
+    }
+}
+
+#[test]
+fn restarts_under_load_lose_nothing_repeat_nothing_and_tell_no_gap() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = FilePersistorInfo {
+        write_buffer_size: 4096,
+        ..FilePersistorInfo::new(folder.path().join("events.db"))
+    };
+    let start = |address: &str| {
+        let address = address.into();
+        let info = ServerInfo { address, ..info() };
+        Server::start(info, Some(file.clone()), None).unwrap()
+    };
+    let mut server = start("127.0.0.1:0");
+    let address = server.local_address().to_string();
+    let (taken, seen) = (AtomicUsize::new(0), AtomicUsize::new(0));
+
+    let publish_all = |category: &str, ahead: SyncSender<()>| {
+        // Each has connections of its own, which it keeps, as programs of their own would.
+        let agent = ureq::Agent::new_with_defaults();
+        let publisher = Publisher::new(format!("http://{address}/publish")).agent(agent);
+        for number in 0..EVENTS {
+            ahead.send(()).expect("a subscriber");
+            // A stop answers whatever it has taken, so that nothing is published twice.
+            until("a server takes the event", || {
+                publisher.publish(category, &number).is_ok()
+            });
+            taken.fetch_add(1, SeqCst);
+        }
+    };
+    let follow_all = |events: Subscriber, behind: Receiver<()>| -> Vec<usize> {
+        let numbers = events.take(EVENTS).map(|event| {
+            let number = event.expect("no gap").json().unwrap();
+            behind.recv().expect("a publisher");
+            seen.fetch_add(1, SeqCst);
+            number
+        });
+        numbers.collect()
+    };
+
+    thread::scope(|scope| {
+        let mut stoppers = Stoppers(Vec::new());
+        let mut followers = Vec::new();
+        for category in (0..CATEGORIES).map(|number| format!("category {number}")) {
+            let soon = Duration::from_millis(10);
+            let events = Subscriber::new(format!("http://{address}/events"), &*category)
+                .from(Cursor::Oldest)
+                .backoff(soon, soon);
+            stoppers.0.push(events.stopper());
+            let (ahead, behind) = mpsc::sync_channel(AHEAD);
+            let (publish_all, follow_all) = (&publish_all, &follow_all);
+            scope.spawn(move || publish_all(&category, ahead));
+            followers.push(scope.spawn(move || follow_all(events, behind)));
+        }
+        let mut published = 0;
+        for restart in 1..=RESTARTS {
+            let enough = restart * ALL / (RESTARTS + 1);
+            until("so many are taken", || taken.load(SeqCst) >= enough);
+            server.stop(LIMIT).unwrap();
+            published += server.statistics().published;
+            server = start(&address);
+        }
+        until("all have come", || seen.load(SeqCst) == ALL);
+        for follower in followers {
+            assert_eq!(follower.join().unwrap(), (0..EVENTS).collect::<Vec<_>>());
+        }
+        published += server.statistics().published;
+        assert_eq!(published, ALL as u64);
+    });
+}

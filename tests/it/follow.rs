@@ -1,0 +1,336 @@
+//! The crate's `Subscriber` and `Publisher` against its server.
+
+use crate::support;
+
+use std::sync::{Arc, Barrier, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use long_polling::server::{Handler, TimeoutAnswer};
+use long_polling::{
+    BrokerOptions, Credentials, Cursor, ErrorKind, Event, EventId, FilePersistorInfo, Publisher,
+    Server, ServerInfo, Subscriber,
+};
+use support::{LIMIT, info, server, start, until, until_parked};
+
+fn url(server: &Server, path: &str) -> String {
+    format!("http://{}{path}", server.local_address())
+}
+
+/// A subscriber that tries again soon.
+fn subscriber(server: &Server, categories: &[&str]) -> Subscriber {
+    Subscriber::new(url(server, "/events"), categories)
+        .backoff(Duration::from_millis(10), Duration::from_millis(50))
+}
+
+fn publisher(server: &Server) -> Publisher {
+    Publisher::new(url(server, "/publish"))
+}
+
+fn next(subscriber: &mut Subscriber) -> Event {
+    let next = subscriber.next().expect("an event, not the end");
+    next.expect("an event, not an error")
+}
+
+fn text(subscriber: &mut Subscriber) -> String {
+    next(subscriber).text().into_owned()
+}
+
+#[test]
+fn a_subscriber_starts_now_with_the_oldest_or_after_an_id() {
+    let server = server();
+    let publisher = publisher(&server);
+    let first = publisher.publish("c", "first").unwrap().id.unwrap();
+    let mut oldest = subscriber(&server, &["c"]).from(Cursor::Oldest);
+    let event = next(&mut oldest);
+    assert_eq!((event.text(), event.id()), ("first".into(), first));
+    publisher.publish("c", "second").unwrap();
+    let id = Cursor::LastId(first);
+    assert_eq!(text(&mut subscriber(&server, &["c"]).from(id)), "second");
+    assert_eq!(text(&mut oldest), "second");
+
+    let mut now = subscriber(&server, &["c"]);
+    thread::scope(|scope| {
+        let third = scope.spawn(|| text(&mut now));
+        until_parked(&server, 1);
+        publisher.publish("c", "third").unwrap();
+        assert_eq!(third.join().unwrap(), "third");
+    });
+    // Once it has a position, nothing is missed between two polls.
+    publisher.publish("c", "fourth").unwrap();
+    assert_eq!(text(&mut now), "fourth");
+}
+
+#[test]
+fn several_categories_come_in_publish_order() {
+    let server = server();
+    let publisher = publisher(&server);
+    for number in 0..30 {
+        let category = ["a b", "ü", "not asked for"][number % 3];
+        publisher.publish(category, &number).unwrap();
+    }
+    let subscriber = subscriber(&server, &["ü", "a b"]).from(Cursor::Oldest);
+    let numbers: Vec<usize> = subscriber
+        .take(20)
+        .map(|event| event.unwrap().json().unwrap())
+        .collect();
+    let expected: Vec<usize> = (0..30).filter(|number| number % 3 != 2).collect();
+    assert_eq!(numbers, expected);
+}
+
+/// Publishes numbers in process and over HTTP while followers read: each sees all of them, once, in order.
+#[test]
+fn a_stream_arrives_completely_once_and_in_order() {
+    for timeout_answer in [TimeoutAnswer::NoContent, TimeoutAnswer::Golongpoll] {
+        let server = start(ServerInfo {
+            timeout_answer,
+            ..info()
+        });
+        thread::scope(|scope| {
+            let followers: Vec<_> = (0..4)
+                .map(|_| {
+                    let subscriber = subscriber(&server, &["c"]).from(Cursor::Oldest);
+                    scope.spawn(move || {
+                        let events = subscriber.take(200).map(|event| event.unwrap());
+                        events
+                            .map(|event| event.json().unwrap())
+                            .collect::<Vec<usize>>()
+                    })
+                })
+                .collect();
+            let publisher = publisher(&server);
+            for number in 0..200 {
+                if number % 2 == 0 {
+                    server.publish("c", &number).unwrap();
+                } else {
+                    publisher.publish("c", &number).unwrap();
+                }
+            }
+            for follower in followers {
+                let seen = follower.join().unwrap();
+                assert_eq!(seen, (0..200).collect::<Vec<_>>());
+            }
+        });
+    }
+}
+
+#[test]
+fn restarts_with_a_file_lose_nothing_and_repeat_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = FilePersistorInfo::new(folder.path().join("events.db"));
+    let mut server = Server::start(info(), Some(file.clone()), None).unwrap();
+    let same_port = ServerInfo {
+        address: server.local_address().to_string(),
+        ..info()
+    };
+    let (events, seen) = mpsc::channel();
+    let follower = subscriber(&server, &["c"]).from(Cursor::Oldest);
+    let stopper = follower.stopper();
+    let thread = thread::spawn(move || {
+        for event in follower {
+            events.send(event.map(|event| event.json::<u32>())).unwrap();
+        }
+    });
+    for run in 0..4 {
+        for number in 0..10 {
+            // Some while the follower waits, some while it fetches, the last just before the stop.
+            server.publish("c", &(run * 10 + number)).unwrap();
+        }
+        server.stop(LIMIT).unwrap();
+        server = Server::start(same_port.clone(), Some(file.clone()), None).unwrap();
+        let missed = server.publish("other", &run);
+        assert!(missed.is_ok());
+    }
+    for expected in 0..40 {
+        let number = seen.recv_timeout(LIMIT).expect("an event");
+        assert_eq!(number.expect("no gap").unwrap(), expected);
+    }
+    stopper.stop();
+    thread.join().unwrap();
+    assert!(seen.try_recv().is_err());
+}
+
+#[test]
+fn a_publisher_with_several_connections_to_a_server_that_was_stopped_reaches_the_next_one() {
+    const CONNECTIONS: usize = 5;
+    let all_at_once = Arc::new(Barrier::new(CONNECTIONS));
+    let server = start(ServerInfo {
+        handler_to_run_before_publish: Some(Handler::new(move |_| {
+            all_at_once.wait();
+            Ok(())
+        })),
+        ..info()
+    });
+    let publisher = publisher(&server);
+    thread::scope(|scope| {
+        for number in 0..CONNECTIONS {
+            let publisher = &publisher;
+            scope.spawn(move || publisher.publish("c", &number).unwrap());
+        }
+    });
+    server.stop(LIMIT).unwrap();
+    let next = start(ServerInfo {
+        address: server.local_address().to_string(),
+        ..info()
+    });
+    // All of them are still open, and lead to the server that was stopped.
+    for number in 0..CONNECTIONS {
+        publisher.publish("c", &number).unwrap();
+    }
+    assert_eq!(next.statistics().published, CONNECTIONS as u64);
+}
+
+#[test]
+fn a_restart_without_a_file_is_told_as_a_gap() {
+    let server = server();
+    server.publish("c", "before").unwrap();
+    let mut follower = subscriber(&server, &["c"]).from(Cursor::Oldest);
+    assert_eq!(text(&mut follower), "before");
+    let again = ServerInfo {
+        address: server.local_address().to_string(),
+        ..info()
+    };
+    server.stop(LIMIT).unwrap();
+    let server = start(again);
+    server.publish("c", "after").unwrap();
+    let gap = follower.next().unwrap().unwrap_err();
+    assert!(gap.is_gap(), "{gap}");
+    assert_eq!(text(&mut follower), "after");
+    // And then all is well again.
+    server.publish("c", "on and on").unwrap();
+    assert_eq!(text(&mut follower), "on and on");
+}
+
+#[test]
+fn events_pushed_out_are_told_as_a_gap_once() {
+    let server = start(ServerInfo {
+        broker: BrokerOptions {
+            events_per_category: 5,
+            ..BrokerOptions::default()
+        },
+        ..info()
+    });
+    let first = server.publish("c", &0).unwrap();
+    for number in 1..=10 {
+        server.publish("c", &number).unwrap();
+    }
+    let mut follower = subscriber(&server, &["c"]).from(Cursor::LastId(first));
+    let gap = follower.next().unwrap().unwrap_err();
+    assert_eq!(gap.kind(), ErrorKind::Gap);
+    assert_eq!(follower.position(), Some(first));
+    for number in 6..=10 {
+        assert_eq!(next(&mut follower).json::<u32>().unwrap(), number);
+    }
+    server.publish("c", &11).unwrap();
+    assert_eq!(next(&mut follower).json::<u32>().unwrap(), 11);
+    // Whoever starts with the oldest was promised nothing before it.
+    let mut oldest = subscriber(&server, &["c"]).from(Cursor::Oldest);
+    assert_eq!(next(&mut oldest).json::<u32>().unwrap(), 7);
+}
+
+#[test]
+fn a_position_saved_goes_on_in_another_subscriber() {
+    let server = server();
+    let mut positions: Vec<EventId> = Vec::new();
+    for round in 0..3 {
+        server.publish("c", &round).unwrap();
+        let from = positions
+            .last()
+            .map_or(Cursor::Oldest, |id| Cursor::LastId(*id));
+        let mut follower = subscriber(&server, &["c"]).from(from);
+        assert_eq!(next(&mut follower).json::<u32>().unwrap(), round);
+        positions.push(follower.position().unwrap());
+    }
+    assert!(positions.is_sorted());
+}
+
+#[test]
+fn credentials_are_needed_where_the_server_asks_for_them() {
+    let server = start(ServerInfo {
+        handler_to_run_before_subscription: Some(Handler::basic_auth("alice", "secret")),
+        handler_to_run_before_publish: Some(Handler::bearer_token("token")),
+        ..info()
+    });
+    let error = publisher(&server).publish("c", "x").unwrap_err();
+    assert_eq!(
+        (error.kind(), error.status()),
+        (ErrorKind::Refused, Some(401))
+    );
+    let bearer = Credentials::bearer("token");
+    let response = publisher(&server).credentials(bearer).publish("c", "x");
+    assert!(response.unwrap().success());
+
+    let wrong = Credentials::basic("alice", "wrong");
+    let mut follower = subscriber(&server, &["c"])
+        .from(Cursor::Oldest)
+        .credentials(wrong);
+    let error = follower.next().unwrap().unwrap_err();
+    assert_eq!(
+        (error.kind(), error.status()),
+        (ErrorKind::Refused, Some(401))
+    );
+    assert!(follower.next().is_none());
+    let right = Credentials::basic("alice", "secret");
+    let mut follower = subscriber(&server, &["c"])
+        .from(Cursor::Oldest)
+        .credentials(right);
+    assert_eq!(text(&mut follower), "x");
+}
+
+#[test]
+fn a_subscriber_is_stopped_promptly_while_its_poll_is_parked() {
+    let server = server();
+    let mut follower = subscriber(&server, &["c"]);
+    let stopper = follower.stopper();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(move || {
+            let ended = follower.next().is_none();
+            (ended, Instant::now())
+        });
+        until_parked(&server, 1);
+        let began = Instant::now();
+        stopper.stop();
+        let (ended, at) = waiting.join().unwrap();
+        assert!(ended);
+        // 100 ms are promised; the rest is for a machine that is busy with other tests.
+        let took = at.saturating_duration_since(began);
+        assert!(took < Duration::from_millis(500), "{took:?}");
+    });
+}
+
+#[test]
+fn a_subscriber_takes_what_is_deleted_after_retrieval_and_is_told_of_no_gap() {
+    let server = start(ServerInfo {
+        broker: BrokerOptions {
+            delete_after_first_retrieval: true,
+            ..BrokerOptions::default()
+        },
+        ..info()
+    });
+    let publisher = publisher(&server);
+    let mut follower = subscriber(&server, &["c"]).from(Cursor::Oldest);
+    for round in 0..5 {
+        for number in 0..3 {
+            publisher.publish("c", &(round * 3 + number)).unwrap();
+        }
+        for number in 0..3 {
+            let event = next(&mut follower);
+            assert_eq!(event.json::<u32>().unwrap(), round * 3 + number);
+        }
+        assert_eq!(server.statistics().events, 0);
+    }
+}
+
+#[test]
+fn polls_that_time_out_lose_no_position() {
+    let server = server();
+    let mut follower = subscriber(&server, &["c"]).timeout(Duration::from_secs(1));
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| text(&mut follower));
+        until("one poll timed out", || server.statistics().timed_out >= 1);
+        // Between two polls or not.
+        server.publish("c", "x").unwrap();
+        assert_eq!(waiting.join().unwrap(), "x");
+    });
+    assert_eq!(server.statistics().gaps, 0);
+}

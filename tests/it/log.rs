@@ -1,0 +1,385 @@
+//! The log as others see it: golongpoll's files, a file that stays small, one that is written when it should be, and
+//! stores of a program's own.
+
+use crate::support;
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use long_polling::{
+    Broker, BrokerOptions, Cursor, Durability, Error, ErrorKind, Event, EventId, FilePersistorInfo,
+    Live, NoStore, Record, Store,
+};
+use serde_json::json;
+use support::{LIMIT, until};
+
+fn events(broker: &Broker, category: &str, cursor: Cursor) -> (Vec<Event>, bool) {
+    let batch = broker.subscribe(category, cursor, Duration::ZERO).unwrap();
+    (batch.events().to_vec(), batch.gap())
+}
+
+fn numbers(events: &[Event]) -> Vec<u64> {
+    events.iter().map(|event| event.json().unwrap()).collect()
+}
+
+/// As golongpoll's `FilePersistorAddOn` writes it: a line break before each event, and none at the end.
+#[test]
+fn golongpolls_file_is_read_completely_made_smaller_and_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    let ids: Vec<String> = (0..4)
+        .map(|at| format!("d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f6{at}"))
+        .collect();
+    let long = "x".repeat(70_000);
+    let mut text = String::new();
+    for (id, (timestamp, data)) in ids.iter().zip([
+        (1_600_000_000_300u64, json!(long)),
+        (1_600_000_000_100, json!("earlier")),
+        (1_600_000_000_200, json!({"html": "\u{3c}b\u{3e}"})),
+        (1_600_000_000_200, json!([1.10])),
+    ]) {
+        text += &format!(
+            "\n{{\"timestamp\":{timestamp},\"category\":\"c\",\"data\":{data},\"id\":\"{id}\"}}"
+        );
+    }
+    fs::write(&file, &text).unwrap();
+    let info = FilePersistorInfo {
+        compact_from: Some(1),
+        write_buffer_size: 0,
+        ..FilePersistorInfo::new(&file)
+    };
+    let options = BrokerOptions {
+        events_per_category: 6,
+        ..BrokerOptions::default()
+    };
+    let broker = Broker::open(options.clone(), info.clone()).unwrap();
+    let (read, gap) = events(&broker, "c", Cursor::Oldest);
+    let found: Vec<String> = read.iter().map(|event| event.id().to_string()).collect();
+    // In the order of their timestamps.
+    assert_eq!(found, [&*ids[1], &ids[2], &ids[3], &ids[0]]);
+    assert_eq!((read[3].text().len(), gap), (70_000, false));
+    assert_eq!(broker.statistics().store.damaged, 0);
+    // golongpoll's ids are positions for as long as they are held, before and after the file is made smaller.
+    let mut last = read[3].id();
+    until("smaller", || {
+        last = broker.publish("d", "makes the file grow").unwrap();
+        until("written", || broker.statistics().store.pending == 0);
+        broker.statistics().store.rewritten > 0
+    });
+    broker.publish("c", "ours").unwrap();
+    broker.stop(LIMIT).unwrap();
+
+    let broker = Broker::open(options, info).unwrap();
+    let (again, _) = events(&broker, "c", Cursor::Oldest);
+    assert_eq!(again[..4], read);
+    let third: EventId = ids[3].parse().unwrap();
+    let (rest, gap) = events(&broker, "c", Cursor::LastId(third));
+    assert_eq!(
+        (rest.len(), rest[1].text().as_ref(), gap),
+        (2, "ours", false)
+    );
+    assert!(!events(&broker, "d", Cursor::LastId(last)).1);
+}
+
+/// golongpoll's reader stops at a line of more than 64 KiB.
+#[test]
+fn no_line_of_ours_is_too_long_for_golongpoll_but_that_of_an_event_that_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = BrokerOptions {
+        events_per_category: 5000,
+        max_categories: 1,
+        delete_after_first_retrieval: true,
+        ..BrokerOptions::default()
+    };
+    let info = FilePersistorInfo {
+        compact_from: Some(1),
+        ..FilePersistorInfo::new(folder.path().join("events.db"))
+    };
+    let most = |kind: &str| {
+        let text = fs::read_to_string(&info.file_name).unwrap();
+        let lines = text.lines().filter(|line| line.contains(kind));
+        lines.map(str::len).max().unwrap_or(0)
+    };
+    let name = "c".repeat(1024);
+    let broker = Broker::open(options.clone(), info.clone()).unwrap();
+    let start = broker.subscribe(name.as_str(), Cursor::Now, Duration::ZERO);
+    let start = Cursor::LastId(start.unwrap().last_id());
+    for number in 0..2500 {
+        broker.publish(&name, &number).unwrap();
+    }
+    let (taken, _) = events(&broker, &name, start);
+    broker.stop(LIMIT).unwrap();
+    assert!(taken.len() == 2500 && most("taken") < 64 << 10 && most("taken") > 20_000);
+    let broker = Broker::open(options.clone(), info.clone()).unwrap();
+    assert_eq!(events(&broker, &name, start), (vec![], false));
+
+    // Each of these pushes out the one before, which leaves a word about what was lost.
+    let mut number = 0;
+    let mut rewritten = 0;
+    until("made smaller with all that was lost", || {
+        for _ in 0..4000 {
+            number += 1;
+            broker.publish(&number.to_string(), "x").unwrap();
+        }
+        until("written", || broker.statistics().store.pending == 0);
+        let before = std::mem::replace(&mut rewritten, broker.statistics().store.rewritten);
+        number > 10_000 && rewritten > before
+    });
+    broker.stop(LIMIT).unwrap();
+    assert!(
+        most("forgotten") < 64 << 10 && most("forgotten") > 20_000,
+        "{}",
+        most("forgotten")
+    );
+}
+
+#[test]
+fn a_file_stays_in_proportion_to_what_is_held_while_many_publish() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    let options = BrokerOptions {
+        events_per_category: 20,
+        ..BrokerOptions::default()
+    };
+    let info = FilePersistorInfo {
+        compact_from: Some(20_000),
+        write_flush_period: Duration::from_millis(5),
+        ..FilePersistorInfo::new(&file)
+    };
+    let broker = Broker::open(options.clone(), info.clone()).unwrap();
+    std::thread::scope(|scope| {
+        for publisher in 0..4 {
+            let broker = &broker;
+            scope.spawn(move || {
+                for number in 0..5000u64 {
+                    broker.publish(&publisher.to_string(), &number).unwrap();
+                }
+            });
+        }
+    });
+    until("made smaller", || {
+        broker.publish("other", "one more").unwrap();
+        until("written", || broker.statistics().store.pending == 0);
+        broker.statistics().store.bytes < 80_000
+    });
+    assert!(broker.statistics().store.rewritten > 0);
+    let positions: Vec<EventId> = (0..4)
+        .map(|publisher| events(&broker, &publisher.to_string(), Cursor::Oldest).0[5].id())
+        .collect();
+    broker.stop(LIMIT).unwrap();
+    assert!(fs::metadata(&file).unwrap().len() < 100_000);
+
+    let again = Broker::open(options.clone(), info.clone()).unwrap();
+    for (publisher, position) in positions.into_iter().enumerate() {
+        let category = publisher.to_string();
+        let (rest, gap) = events(&again, &category, Cursor::LastId(position));
+        assert_eq!((numbers(&rest), gap), ((4986..5000).collect(), false));
+        let (all, _) = events(&again, &category, Cursor::Oldest);
+        assert_eq!(numbers(&all), (4980..5000).collect::<Vec<u64>>());
+    }
+    again.stop(LIMIT).unwrap();
+
+    // The full history, for those who want it.
+    let info = FilePersistorInfo {
+        compact_from: None,
+        ..FilePersistorInfo::new(folder.path().join("history.db"))
+    };
+    let broker = Broker::open(options, info.clone()).unwrap();
+    for number in 0..2000 {
+        broker.publish("c", &number).unwrap();
+    }
+    broker.stop(LIMIT).unwrap();
+    let lines = fs::read_to_string(&info.file_name).unwrap();
+    assert_eq!(lines.lines().count(), 2002);
+}
+
+#[test]
+fn the_file_is_written_when_the_buffer_is_full_or_the_period_is_over_and_not_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |name: &str, write_buffer_size, write_flush_period| {
+        let info = FilePersistorInfo {
+            write_buffer_size,
+            write_flush_period,
+            ..FilePersistorInfo::new(folder.path().join(name))
+        };
+        Broker::open(BrokerOptions::default(), info).unwrap()
+    };
+    let broker = open("buffer", 20_000, Duration::MAX);
+    let written = || broker.statistics().store.written;
+    let started = written();
+    assert_eq!(started, 1);
+    while broker.statistics().store.pending_bytes < 19_000 {
+        broker.publish("c", &"x".repeat(500)).unwrap();
+        assert_eq!(written(), started);
+    }
+    broker.publish("c", &"x".repeat(1000)).unwrap();
+    until("written", || broker.statistics().store.pending == 0);
+    broker.stop(LIMIT).unwrap();
+
+    let period = Duration::from_millis(100);
+    let broker = open("period", usize::MAX, period);
+    let began = Instant::now();
+    broker.publish("c", "x").unwrap();
+    until("written", || broker.statistics().store.pending == 0);
+    assert!(began.elapsed() >= period);
+    broker.stop(LIMIT).unwrap();
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused_by_name() {
+    let info = FilePersistorInfo::new("events.db");
+    for (info, name) in [
+        (FilePersistorInfo::new(""), "file_name"),
+        (
+            FilePersistorInfo {
+                write_flush_period: Duration::ZERO,
+                ..info.clone()
+            },
+            "write_flush_period",
+        ),
+        (
+            FilePersistorInfo {
+                durability: Durability::Synced {
+                    period: Duration::ZERO,
+                },
+                ..info.clone()
+            },
+            "durability",
+        ),
+        (
+            FilePersistorInfo {
+                max_queue_size: 0,
+                ..info
+            },
+            "max_queue_size",
+        ),
+    ] {
+        let error = Broker::open(BrokerOptions::default(), info).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidSetting);
+        let start = format!("FilePersistorInfo::{name}:");
+        assert!(error.to_string().starts_with(&start), "{error}");
+    }
+}
+
+#[test]
+fn a_queue_that_is_smaller_than_the_buffer_is_written_when_it_is_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let info = FilePersistorInfo {
+        max_queue_size: 1000,
+        max_wait: Duration::ZERO,
+        write_flush_period: Duration::MAX,
+        ..FilePersistorInfo::new(folder.path().join("events.db"))
+    };
+    let broker = Broker::open(BrokerOptions::default(), info).unwrap();
+    let refused = loop {
+        match broker.publish("c", &1) {
+            Ok(_) => assert!(broker.statistics().store.pending_bytes <= 1000),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.kind(), ErrorKind::Busy);
+    until("written", || broker.statistics().store.pending == 0);
+    broker.publish("c", &2).unwrap();
+    broker.stop(LIMIT).unwrap();
+}
+
+/// Keeps records in memory, and fails where it is told to.
+#[derive(Clone, Default)]
+struct Own(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    records: Vec<Record>,
+    start_fails: bool,
+    append_fails: bool,
+    flush_fails: bool,
+    acknowledges: bool,
+}
+
+fn busy() -> Error {
+    Error::new(ErrorKind::Busy, "told to fail")
+}
+
+impl Store for Own {
+    fn start(&mut self, _: Live, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
+        let state = self.0.lock().unwrap();
+        state.records.iter().cloned().for_each(each);
+        if state.start_fails {
+            Err(busy())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn append(&self, record: Record) -> Result<u64, Error> {
+        let mut state = self.0.lock().unwrap();
+        if state.append_fails && record.event().is_some() {
+            return Err(busy());
+        }
+        state.records.push(record);
+        Ok(state.records.len() as u64)
+    }
+
+    fn flush(&self, ticket: u64) -> Result<(), Error> {
+        let mut state = self.0.lock().unwrap();
+        if !state.flush_fails {
+            return Ok(());
+        }
+        // Not kept: this is what a store says of it.
+        let at = ticket as usize - 1;
+        if let Some(event) = state.records[at].event() {
+            state.records[at] = Record::Refused(event.id());
+        }
+        Err(busy())
+    }
+
+    fn acknowledges(&self) -> bool {
+        self.0.lock().unwrap().acknowledges
+    }
+
+    fn stop(&self, _: Duration) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_store_of_ones_own_that_fails_refuses_what_it_could_not_keep() {
+    for acknowledges in [false, true] {
+        let store = Own::default();
+        store.0.lock().unwrap().acknowledges = acknowledges;
+        let broker = Broker::with_store(BrokerOptions::default(), store.clone()).unwrap();
+        let first = broker.publish("c", &1).unwrap();
+        store.0.lock().unwrap().append_fails = true;
+        let refused = broker.publish("c", &2).unwrap_err();
+        assert_eq!(
+            (refused.kind(), refused.to_string()),
+            (ErrorKind::Busy, "told to fail".into())
+        );
+        store.0.lock().unwrap().append_fails = false;
+        store.0.lock().unwrap().flush_fails = acknowledges;
+        assert_eq!(broker.publish("c", &3).is_err(), acknowledges);
+        store.0.lock().unwrap().flush_fails = false;
+        let last = broker.publish("c", &4).unwrap();
+        let expected: &[u64] = if acknowledges { &[1, 4] } else { &[1, 3, 4] };
+        assert_eq!(numbers(&events(&broker, "c", Cursor::Oldest).0), expected);
+        broker.stop(LIMIT).unwrap();
+
+        let broker = Broker::with_store(BrokerOptions::default(), store.clone()).unwrap();
+        let (rest, gap) = events(&broker, "c", Cursor::LastId(first));
+        assert_eq!((numbers(&rest), gap), (expected[1..].to_vec(), false));
+        assert_eq!(rest.last().unwrap().id(), last);
+        store.0.lock().unwrap().start_fails = true;
+        assert!(Broker::with_store(BrokerOptions::default(), store).is_err());
+    }
+}
+
+#[test]
+fn no_store_is_a_store() {
+    let broker = Broker::with_store(BrokerOptions::default(), NoStore).unwrap();
+    broker.publish("c", &1).unwrap();
+    assert_eq!(numbers(&events(&broker, "c", Cursor::Oldest).0), [1]);
+    assert_eq!(broker.statistics().store, Default::default());
+    broker.stop(LIMIT).unwrap();
+}

@@ -1,0 +1,32 @@
+//! What the crate does, by topic: all integration tests that can share a process. `crash`, `overload` and `memory` have
+//! processes of their own, for the reasons that they give.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod scripted;
+
+mod backlog;
+mod broker;
+mod client;
+mod clock;
+mod conformance;
+mod cut;
+mod damage;
+mod eviction;
+mod follow;
+mod hooks;
+mod http_answers;
+mod http_connection;
+mod http_publish;
+mod http_subscribe;
+mod log;
+mod model;
+mod nginx;
+mod persistence;
+mod seed;
+mod server;
+mod settings;
+mod store;
+mod subscriber;
+mod time;

@@ -1,0 +1,539 @@
+//! The broker against a model of it: random steps, and after each the same answers from both. About 100,000 steps, or as
+//! many as the environment variable `MODEL_STEPS` says.
+
+mod reference;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use long_polling::testing::{self, ManualClock};
+use long_polling::{
+    Batch, Broker, BrokerOptions, Cursor, Durability, ErrorKind, EventId, FilePersistorInfo,
+};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use tempfile::TempDir;
+
+use reference::{Answer, Fate, Model, Place};
+
+/// Few, so that steps meet. None of them share a line of the broker's table of what was lost.
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+const LIMIT: Duration = Duration::from_secs(20);
+const START: u64 = 1_700_000_000_000;
+
+/// How long events live, and the clock's steps: some as long to the millisecond.
+const TTLS: [Duration; 3] = [
+    Duration::from_millis(1),
+    Duration::from_millis(10),
+    Duration::from_secs(1),
+];
+const ADVANCES: [u64; 9] = [0, 1, 2, 9, 10, 11, 500, 1000, 3000];
+
+/// Categories, by their numbers.
+type Set = Vec<usize>;
+/// The most events of an answer.
+type Limit = Option<usize>;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(usize),
+    /// A poll that does not wait; or, if it is to, times out at once.
+    Poll {
+        of: Set,
+        from: From,
+        limit: Limit,
+        waiting: bool,
+    },
+    /// A poll that stays parked until an event comes, others take its place, or the broker stops.
+    Park {
+        of: Set,
+        from: From,
+        limit: Limit,
+    },
+    /// One of the followers goes on from where it is.
+    Follow(usize, Limit),
+    Advance(u64),
+    SetBack(u64),
+    /// With the file, if there is one and it survives.
+    Restart {
+        keeping: bool,
+        end: End,
+    },
+}
+
+/// How a run comes to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Stopped,
+    /// What an acknowledged file has, once all was written, is all that is left; with any other file, stopped.
+    Killed,
+}
+
+/// A cursor, its position chosen among those that were told so far, counted from the newest, and its time among those of
+/// the events.
+#[derive(Clone, Debug)]
+enum From {
+    Now,
+    Oldest,
+    Time(usize, i64),
+    Told(usize),
+    ToldOrTime(usize, usize),
+    Unknown(bool),
+    UnknownOrTime(bool, usize),
+}
+
+fn set() -> impl Strategy<Value = Set> {
+    proptest::sample::subsequence((0..NAMES.len()).collect::<Vec<_>>(), 1..=NAMES.len())
+}
+
+fn from() -> impl Strategy<Value = From> {
+    let back = || prop_oneof![3 => 0..6usize, 1 => 0..1000usize];
+    prop_oneof![
+        2 => Just(From::Now),
+        2 => Just(From::Oldest),
+        2 => (back(), -1..=1i64).prop_map(|(event, by)| From::Time(event, by)),
+        8 => back().prop_map(From::Told),
+        1 => (back(), back()).prop_map(|(told, event)| From::ToldOrTime(told, event)),
+        1 => any::<bool>().prop_map(From::Unknown),
+        1 => (any::<bool>(), back()).prop_map(|(foreign, event)| From::UnknownOrTime(foreign, event)),
+    ]
+}
+
+fn limit() -> impl Strategy<Value = Limit> {
+    prop_oneof![3 => Just(None), 1 => (1..4usize).prop_map(Some)]
+}
+
+/// The data of the event with this number: events of several sizes, the largest of `LARGEST` bytes of JSON.
+fn data(number: usize) -> String {
+    let width = [1, 30, 200][number % 3];
+    format!("{number:>width$}")
+}
+
+const LARGEST: usize = 202;
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        40 => (0..NAMES.len()).prop_map(Step::Publish),
+        20 => (set(), from(), limit(), any::<bool>())
+            .prop_map(|(of, from, limit, waiting)| Step::Poll { of, from, limit, waiting }),
+        10 => (set(), from(), limit()).prop_map(|(of, from, limit)| Step::Park { of, from, limit }),
+        20 => (0..3usize, limit()).prop_map(|(follower, limit)| Step::Follow(follower, limit)),
+        6 => proptest::sample::select(&ADVANCES[..]).prop_map(Step::Advance),
+        1 => (0..7_200_000u64).prop_map(Step::SetBack),
+        1 => (any::<bool>(), prop_oneof![Just(End::Stopped), Just(End::Killed)])
+            .prop_map(|(keeping, end)| Step::Restart { keeping, end }),
+    ]
+}
+
+prop_compose! {
+    fn options()(
+        events_per_category in 1..6usize,
+        event_ttl in proptest::option::of(proptest::sample::select(&TTLS[..])),
+        delete_after_first_retrieval in proptest::bool::weighted(0.3),
+        max_parked in 1..4usize,
+        max_categories in 1..=NAMES.len(),
+        max_batch_size in prop_oneof![Just(4 << 20), 1..1000usize],
+        // Some hold no event of the largest, with all its JSON.
+        max_event_bytes in prop_oneof![Just(64 << 20), LARGEST..3000],
+    ) -> BrokerOptions {
+        BrokerOptions {
+            events_per_category,
+            event_ttl,
+            delete_after_first_retrieval,
+            max_parked,
+            max_categories,
+            max_batch_size,
+            max_event_bytes,
+            max_event_size: LARGEST,
+        }
+    }
+}
+
+/// Of the file, if there is one.
+fn durability() -> impl Strategy<Value = Option<Durability>> {
+    prop_oneof![
+        2 => Just(None),
+        1 => Just(Some(Durability::Buffered)),
+        1 => Just(Some(Durability::Acknowledged)),
+    ]
+}
+
+struct Parked {
+    of: Set,
+    gap: bool,
+    thread: JoinHandle<Arc<Batch>>,
+}
+
+/// Who goes on from poll to poll, and believes what it is told.
+struct Follower {
+    of: Set,
+    cursor: Cursor,
+    /// How many of all events came before its position, where the broker can still know that.
+    reached: Option<usize>,
+}
+
+/// The broker and its model, side by side.
+struct Pair {
+    model: Model,
+    broker: Broker,
+    clock: ManualClock,
+    /// The latest time that the clock has shown.
+    latest: u64,
+    file: Option<File>,
+    parked: Vec<Parked>,
+    followers: Vec<Follower>,
+    /// Positions told by events and answers.
+    told: Vec<EventId>,
+}
+
+fn names(of: &Set) -> Vec<&'static str> {
+    of.iter().map(|category| NAMES[*category]).collect()
+}
+
+struct File {
+    folder: TempDir,
+    durability: Durability,
+}
+
+impl File {
+    fn new(durability: Durability) -> Self {
+        File {
+            folder: TempDir::new().unwrap(),
+            durability,
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("events.db")
+    }
+
+    /// What a killed process leaves.
+    fn copy(&self) -> Self {
+        let copy = File::new(self.durability);
+        fs::copy(self.path(), copy.path()).unwrap();
+        copy
+    }
+}
+
+fn start(options: &BrokerOptions, file: &Option<File>, clock: &ManualClock) -> Broker {
+    let can_evict = options.max_categories < NAMES.len() || options.max_event_bytes < 64 << 20;
+    let info = file.as_ref().map(|file| FilePersistorInfo {
+        durability: file.durability,
+        // Made smaller now and then. What was evicted meanwhile may be there again after that, and what has expired by a
+        // clock that was set back may be not.
+        compact_from: (!can_evict && options.event_ttl.is_none()).then_some(2000),
+        write_flush_period: Duration::from_millis(1),
+        ..FilePersistorInfo::new(file.path())
+    });
+    testing::broker(options.clone(), info, clock).unwrap()
+}
+
+fn subscribe(
+    broker: &Broker,
+    of: &Set,
+    cursor: Cursor,
+    limit: Limit,
+    timeout: Duration,
+) -> Arc<Batch> {
+    let batch = match limit {
+        None => broker.subscribe(names(of), cursor, timeout),
+        Some(limit) => broker.subscribe_up_to(limit, names(of), cursor, timeout),
+    };
+    batch.unwrap()
+}
+
+impl Pair {
+    fn new(options: BrokerOptions, durability: Option<Durability>) -> Self {
+        let clock = ManualClock::at(START);
+        let file = durability.map(File::new);
+        let follower = |of| Follower {
+            of,
+            cursor: Cursor::Now,
+            reached: Some(0),
+        };
+        Pair {
+            broker: start(&options, &file, &clock),
+            model: Model::new(options, START),
+            clock,
+            latest: START,
+            file,
+            parked: Vec::new(),
+            followers: [vec![0], vec![1, 2], vec![0, 1, 2, 3]].map(follower).into(),
+            told: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Publish(category) => self.publish(category),
+            Step::Poll {
+                of,
+                from,
+                limit,
+                waiting,
+            } => {
+                let cursor = self.cursor(&from);
+                self.poll(&of, cursor, limit, waiting);
+            }
+            Step::Park { of, from, limit } => self.park(of, &from, limit),
+            Step::Follow(follower, limit) => self.follow(follower, limit),
+            Step::Advance(milliseconds) => {
+                self.clock.advance(Duration::from_millis(milliseconds));
+                self.model.clock += milliseconds;
+                self.latest = self.latest.max(self.model.clock);
+            }
+            Step::SetBack(milliseconds) => {
+                // What has expired is gone once it was looked at; the model has it gone at once.
+                self.poll(&(0..NAMES.len()).collect(), Cursor::Now, None, false);
+                self.model.clock -= milliseconds;
+                self.clock.set(self.model.clock);
+            }
+            Step::Restart { keeping, end } => self.restart(keeping, end),
+        }
+        // What has expired is held until somebody looks.
+        if self.model.options.event_ttl.is_none() {
+            let held = self.broker.statistics().event_bytes;
+            assert_eq!(held, self.model.held_bytes());
+        }
+    }
+
+    fn publish(&mut self, category: usize) {
+        let number = self.model.events.len();
+        let id = self.broker.publish(NAMES[category], &data(number)).unwrap();
+        assert!(self.model.known().last().is_none_or(|last| last.id < id));
+        let (woken, parked) = std::mem::take(&mut self.parked)
+            .into_iter()
+            .partition::<Vec<_>, _>(|parked| parked.of.contains(&category));
+        self.parked = parked;
+        self.model.publish(category, id, !woken.is_empty());
+        for parked in woken {
+            let answer = Answer {
+                events: vec![number],
+                gap: parked.gap,
+                whole: true,
+            };
+            self.check(&parked.thread.join().unwrap(), &answer);
+        }
+        self.told.push(id);
+    }
+
+    fn cursor(&self, from: &From) -> Cursor {
+        let back_from_end = |count: usize, back: usize| count - 1 - back % count;
+        let time = |back: usize| match self.model.events.len() {
+            0 => START,
+            count => self.model.events[back_from_end(count, back)].timestamp,
+        };
+        let told = |back: usize| match self.told.len() {
+            0 => unknown(false),
+            count => self.told[back_from_end(count, back)],
+        };
+        match *from {
+            From::Now => Cursor::Now,
+            From::Oldest => Cursor::Oldest,
+            From::Time(back, by) => Cursor::SinceTime(time(back).saturating_add_signed(by)),
+            From::Told(back) => Cursor::LastId(told(back)),
+            From::ToldOrTime(back, event) => Cursor::LastIdOrSinceTime(told(back), time(event)),
+            From::Unknown(foreign) => Cursor::LastId(unknown(foreign)),
+            From::UnknownOrTime(foreign, event) => {
+                Cursor::LastIdOrSinceTime(unknown(foreign), time(event))
+            }
+        }
+    }
+
+    fn poll(&mut self, of: &Set, cursor: Cursor, limit: Limit, waiting: bool) -> Arc<Batch> {
+        let answer = self.model.poll(of, cursor, limit);
+        let timeout = Duration::from_nanos(waiting.into());
+        let batch = subscribe(&self.broker, of, cursor, limit, timeout);
+        self.check(&batch, &answer);
+        if waiting && answer.events.is_empty() {
+            self.make_room();
+        }
+        batch
+    }
+
+    fn park(&mut self, of: Set, from: &From, limit: Limit) {
+        let cursor = self.cursor(from);
+        let answer = self.model.poll(&of, cursor, limit);
+        let (broker, parked_of) = (self.broker.clone(), of.clone());
+        let thread = thread::spawn(move || subscribe(&broker, &parked_of, cursor, limit, LIMIT));
+        if !answer.events.is_empty() {
+            return self.check(&thread.join().unwrap(), &answer);
+        }
+        self.make_room();
+        let gap = answer.gap;
+        self.parked.push(Parked { of, gap, thread });
+        assert!(testing::wait_until_parked(
+            &self.broker,
+            self.parked.len(),
+            LIMIT
+        ));
+    }
+
+    /// One more has parked: where that was one too many, the one parked longest is answered early.
+    fn make_room(&mut self) {
+        if self.parked.len() == self.model.options.max_parked {
+            let oldest = self.parked.remove(0);
+            self.answered_early(oldest);
+        }
+    }
+
+    fn answered_early(&mut self, parked: Parked) {
+        let answer = Answer {
+            events: Vec::new(),
+            gap: parked.gap,
+            whole: true,
+        };
+        self.check(&parked.thread.join().unwrap(), &answer);
+    }
+
+    /// What the broker said, against what the model says.
+    fn check(&mut self, batch: &Batch, answer: &Answer) {
+        let events = &self.model.events;
+        let got: Vec<usize> = batch
+            .events()
+            .iter()
+            .map(|event| event.text().trim().parse().unwrap())
+            .collect();
+        assert_eq!((&got, batch.gap()), (&answer.events, answer.gap));
+        for (event, number) in batch.events().iter().zip(&got) {
+            let expected = &events[*number];
+            assert_eq!(
+                (event.id(), event.timestamp(), event.category()),
+                (expected.id, expected.timestamp, NAMES[expected.category])
+            );
+            assert_eq!(event.as_json().len(), expected.size);
+        }
+        match got.last() {
+            Some(last) if !answer.gap || !answer.whole => {
+                assert_eq!(batch.last_id(), events[*last].id)
+            }
+            // After all that was lost, too.
+            _ => self.model.is_told(batch.last_id()),
+        }
+        self.told.push(batch.last_id());
+    }
+
+    /// The promise itself: every event of its categories once, in publish order, or a gap is told, and that only where
+    /// something is missing.
+    fn follow(&mut self, number: usize, limit: Limit) {
+        let follower = &self.followers[number];
+        let (of, cursor, reached) = (follower.of.clone(), follower.cursor, follower.reached);
+        let batch = self.poll(&of, cursor, limit, number == 0);
+        let events = &self.model.events;
+        let got: Vec<EventId> = batch.events().iter().map(|event| event.id()).collect();
+        let Some(Place::After(now_at)) = self.model.place(batch.last_id()) else {
+            panic!("the position reached is not known");
+        };
+        if let (Some(reached), true) = (reached, cursor != Cursor::Now) {
+            let missed = |to: usize| {
+                events[reached..to]
+                    .iter()
+                    .filter(|event| of.contains(&event.category) && !got.contains(&event.id))
+                    .any(|event| event.fate != Fate::Consumed)
+            };
+            assert!(batch.gap() || !missed(now_at), "an event is missing");
+            assert!(missed(events.len()) || !batch.gap(), "nothing is missing");
+            assert!(
+                got.iter()
+                    .all(|id| events[reached..].iter().any(|event| event.id == *id)),
+                "an event came twice"
+            );
+        } else if cursor != Cursor::Now {
+            assert!(batch.gap());
+        }
+        let follower = &mut self.followers[number];
+        follower.cursor = Cursor::LastId(batch.last_id());
+        follower.reached = Some(now_at);
+    }
+
+    fn restart(&mut self, keeping: bool, end: End) {
+        let killed =
+            |file: &&File| end == End::Killed && file.durability == Durability::Acknowledged;
+        let copy = self.file.as_ref().filter(killed).map(|file| {
+            // That events were taken is written a little later.
+            let deadline = Instant::now() + LIMIT;
+            while self.broker.statistics().store.pending > 0 {
+                assert!(Instant::now() < deadline, "not written");
+                thread::sleep(Duration::from_millis(1));
+            }
+            file.copy()
+        });
+        self.broker.stop(LIMIT).unwrap();
+        for parked in std::mem::take(&mut self.parked) {
+            self.answered_early(parked);
+        }
+        let refused = [
+            self.broker.publish(NAMES[0], "late").map(drop),
+            self.broker
+                .subscribe(NAMES[0], Cursor::Oldest, LIMIT)
+                .map(drop),
+        ];
+        for refused in refused {
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Stopped);
+        }
+        let keeping = keeping && self.file.is_some();
+        self.file = copy.or(self.file.take());
+        if !keeping {
+            self.file = self.file.take().map(|file| File::new(file.durability));
+            // Runs without a common file are told apart by when they started.
+            self.latest += 1;
+            self.take(Step::Advance(self.latest - self.model.clock));
+        }
+        self.model.restart(keeping);
+        self.broker = start(&self.model.options, &self.file, &self.clock);
+        for follower in &mut self.followers {
+            if let Cursor::LastId(id) = follower.cursor {
+                let known = matches!(self.model.place(id), Some(Place::After(_)));
+                follower.reached = follower.reached.filter(|_| known);
+            }
+        }
+    }
+}
+
+/// An id that no broker of a test made: golongpoll's kind, or of a run of ours.
+fn unknown(foreign: bool) -> EventId {
+    let text = if foreign {
+        "d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60"
+    } else {
+        "00000000-0001-8000-8000-000000000001"
+    };
+    text.parse().unwrap()
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        // Those who are still parked, after a step that failed too.
+        let _ = self.broker.stop(LIMIT);
+        for parked in self.parked.drain(..) {
+            let _ = parked.thread.join();
+        }
+    }
+}
+
+#[test]
+fn the_broker_answers_as_its_model_does_whatever_is_done() {
+    const STEPS_OF_A_CASE: usize = 100;
+    let steps = std::env::var("MODEL_STEPS").map_or(100_000, |steps| steps.parse().unwrap());
+    let config = ProptestConfig {
+        cases: (steps / STEPS_OF_A_CASE) as u32,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    // Short cases among long ones, so that the mean is as it should be.
+    let case = (
+        options(),
+        durability(),
+        prop::collection::vec(step(), 1..2 * STEPS_OF_A_CASE),
+    );
+    let run = |(options, durability, steps): (_, _, Vec<Step>)| {
+        let mut pair = Pair::new(options, durability);
+        steps.into_iter().for_each(|step| pair.take(step));
+        Ok(())
+    };
+    if let Err(failure) = TestRunner::new(config).run(&case, run) {
+        panic!("{failure}");
+    }
+}

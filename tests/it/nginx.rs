@@ -1,0 +1,521 @@
+//! The configuration in README.md, "Deploying", as it stands there, with real nginx before the server: what it stops,
+//! and that what should pass does. What the server does without it is in `tests/overload/limits.rs`.
+//!
+//! These need nginx, so they are left out unless asked for: `cargo test --test it nginx -- --ignored`. `.ci/run` does.
+#![cfg(target_os = "linux")]
+
+use crate::support;
+
+use std::fs;
+use std::io::ErrorKind::WouldBlock;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use long_polling::server::Handler;
+use long_polling::{BrokerOptions, Cursor, Publisher, Server, ServerInfo, Subscriber};
+use socket2::{Domain, Socket, Type};
+use support::{Connection, LIMIT, info, poll, server, start, until, until_parked};
+use tempfile::TempDir;
+
+const README: &str = include_str!("../../README.md");
+const BODY: &str = r#"{"category":"c","data":1}"#;
+
+/// The block of README.md that is nginx's.
+fn readme() -> &'static str {
+    let (_, block) = README.split_once("```nginx\n").expect("a block of nginx");
+    block.split_once("```").expect("its end").0
+}
+
+/// The value of a directive in README.md.
+fn directive(name: &str) -> &'static str {
+    let mut lines = readme().lines().map(str::trim_start);
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let (value, _) = value.expect(name).split_once(';').expect("a semicolon");
+    value
+}
+
+/// That value, where it is a number with this unit.
+fn number(name: &str, unit: &str) -> u64 {
+    let number = directive(name).strip_suffix(unit).expect(unit);
+    number.parse().expect("a number")
+}
+
+/// Real nginx with the configuration of README.md; it ends with its owner.
+struct Nginx {
+    process: Child,
+    address: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Nginx {
+    fn before(upstream: SocketAddr) -> Self {
+        Nginx::changed(upstream, &[])
+    }
+
+    /// All that is different from README.md: addresses, no TLS, and times that a test can wait for; and what a test
+    /// wants to be different. Everything that is replaced must be there.
+    fn changed(upstream: SocketAddr, more: &[(&str, &str)]) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let (listen, upstream) = (format!("listen {address};"), upstream.to_string());
+        let mut site = readme().to_owned();
+        for (written, tested) in [
+            ("listen 443 ssl;", &*listen),
+            ("ssl_certificate     /etc/ssl/events.example.com.pem;", ""),
+            ("ssl_certificate_key /etc/ssl/events.example.com.key;", ""),
+            ("127.0.0.1:8080", &*upstream),
+            ("client_header_timeout 10s", "client_header_timeout 1s"),
+            ("client_body_timeout 10s", "client_body_timeout 2s"),
+        ]
+        .iter()
+        .chain(more)
+        {
+            assert!(site.contains(written), "{written} is not in README.md");
+            site = site.replace(written, tested);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let configuration = folder.path().join("nginx.conf");
+        // One process, so that killing it ends all of it; and nothing outside of the folder.
+        let text = format!(
+            "daemon off; master_process off; pid nginx.pid; error_log stderr;
+            events {{ worker_connections 1024; }}
+            http {{
+                access_log off; client_body_temp_path body; proxy_temp_path proxy;
+                fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+                {site}
+            }}"
+        );
+        fs::write(&configuration, text).unwrap();
+        let mut process = Command::new(program())
+            .args([Path::new("-e"), Path::new("stderr"), Path::new("-p")])
+            .args([folder.path(), Path::new("-c"), &configuration])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("nginx starts");
+        until("nginx accepts connections", || {
+            let ended = process.try_wait().unwrap();
+            assert!(ended.is_none(), "nginx ended: {ended:?}");
+            TcpStream::connect(address).is_ok()
+        });
+        Nginx {
+            process,
+            address,
+            _folder: folder,
+        }
+    }
+
+    fn connect(&self) -> Connection {
+        Connection::open(self.address)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        self.process.kill().expect("nginx can be killed");
+        self.process.wait().expect("nginx has ended");
+    }
+}
+
+fn program() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    folders.push("/usr/sbin".into());
+    let mut programs = folders.iter().map(|folder| folder.join("nginx"));
+    let found = programs.find(|program| program.is_file());
+    found.expect("no nginx here; install it: apt-get install nginx-light")
+}
+
+/// In the server's place: nothing may come here.
+struct Untouched(TcpListener);
+
+impl Untouched {
+    fn new() -> (Self, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        (Untouched(listener), address)
+    }
+
+    fn was_left_alone(&self) {
+        let came = self.0.accept().expect_err("nobody came");
+        assert_eq!(came.kind(), WouldBlock);
+    }
+}
+
+/// A server, and nginx before it.
+fn proxied() -> (Server, Nginx) {
+    let server = server();
+    let nginx = Nginx::before(server.local_address());
+    (server, nginx)
+}
+
+#[test]
+fn the_numbers_in_the_readme_fit_the_servers_defaults() {
+    let default = ServerInfo::default();
+    assert!(number("proxy_read_timeout", "s") > default.timeout.as_secs());
+    // Whoever closes a connection that was kept between requests should be the one who sends requests on it.
+    let idle_timeout = default.timeout + Duration::from_secs(10);
+    assert!(number("keepalive_timeout", "s") < idle_timeout.as_secs());
+    let largest_body = default.broker.max_event_size + 8 * 1024;
+    assert!(number("client_max_body_size", "k") * 1024 >= largest_body as u64);
+}
+
+#[test]
+#[ignore = "needs nginx; .ci/run runs it"]
+fn nginx_refuses_a_request_line_of_http_2() {
+    let (upstream, address) = Untouched::new();
+    let nginx = Nginx::before(address);
+    for version in ["2.0", "3.0"] {
+        let mut connection = nginx.connect();
+        connection.send(format!("GET /events HTTP/{version}\r\nHost: t\r\n\r\n"));
+        assert_eq!(connection.receive().status, 505);
+        assert!(connection.is_over());
+    }
+    upstream.was_left_alone();
+}
+
+#[test]
+#[ignore = "needs nginx; .ci/run runs it"]
+fn nginx_refuses_heads_without_end() {
+    let (upstream, address) = Untouched::new();
+    let nginx = Nginx::before(address);
+    let megabyte = "x".repeat(1_000_000);
+    let lines = format!("X-Name: {}\r\n", "x".repeat(100)).repeat(10_000);
+    // Complete, so that they would be handed on if only nginx had the room.
+    for (head, expected) in [
+        (
+            format!("GET /events?{megabyte} HTTP/1.1\r\nHost: t\r\n\r\n"),
+            414,
+        ),
+        (
+            format!("GET /events HTTP/1.1\r\nHost: t\r\nX-Name: {megabyte}\r\n\r\n"),
+            400,
+        ),
+        (
+            format!("GET /events HTTP/1.1\r\nHost: t\r\n{megabyte}: 1\r\n\r\n"),
+            400,
+        ),
+        (
+            format!("GET /events HTTP/1.1\r\nHost: t\r\n{lines}\r\n"),
+            400,
+        ),
+    ] {
+        let mut connection = nginx.connect();
+        // nginx answers in the middle, and may hang up with some of this unread; then its answer is lost.
+        let sent = connection.try_send(head);
+        match connection.read(false) {
+            Ok(answer) => assert_eq!(answer.status, expected),
+            Err(error) => assert!(sent.is_err() || connection.is_over(), "{error}"),
+        }
+    }
+    upstream.was_left_alone();
+}
+
+#[test]
+#[ignore = "needs nginx; .ci/run runs it"]
+fn nginx_hangs_up_on_a_head_that_trickles() {
+    let (upstream, address) = Untouched::new();
+    let nginx = Nginx::before(address);
+    for head in [
+        "",
+        "GET /events?category=c",
+        "GET /events?category=c&timeout=0 HTTP/1.1\r\nX-Name: ",
+    ] {
+        let mut connection = nginx.connect();
+        connection.send(head);
+        let began = Instant::now();
+        assert!(!connection.trickle(std::iter::repeat(b'x')));
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    upstream.was_left_alone();
+}
+
+#[test]
+#[ignore = "needs nginx; .ci/run runs it"]
+fn nginx_keeps_a_body_that_trickles_to_itself_until_it_is_whole() {
+    let (upstream, address) = Untouched::new();
+    let nginx = Nginx::before(address);
+    let length = BODY.len();
+    let heads = [
+        format!("Content-Length: {length}\r\n\r\n"),
+        "Transfer-Encoding: chunked\r\n\r\n1000\r\n".into(),
+    ];
+    for head in heads {
+        let mut connection = nginx.connect();
+        connection.send(format!("POST /publish HTTP/1.1\r\nHost: t\r\n{head}"));
+        // All but the last byte, one at a time; that takes longer than nginx waits for any one of them.
+        let began = Instant::now();
+        assert!(connection.trickle(BODY.bytes().take(length - 1)));
+        assert!(began.elapsed() > Duration::from_secs(2));
+        upstream.was_left_alone();
+        // And the last never.
+        let began = Instant::now();
+        match connection.read(false) {
+            Ok(answer) => assert_eq!(answer.status, 408),
+            Err(_) => assert!(connection.is_over()),
+        }
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
+    upstream.was_left_alone();
+}
+
+#[test]
+#[ignore = "needs nginx; .ci/run runs it"]
+fn nginx_refuses_large_bodies_and_passes_the_largest_event() {
+    let (upstream, address) = Untouched::new();
+    let nginx = Nginx::before(address);
+    let too_large = "x".repeat(1_200_000);
+    let announced = format!("Content-Length: {}\r\n\r\n", too_large.len());
+    let chunked = format!(
+        "Transfer-Encoding: chunked\r\n\r\n{:x}\r\n",
+        too_large.len()
+    );
+    for head in [announced, chunked] {
+        for body in ["", &too_large] {
+            if head.starts_with("Transfer") && body.is_empty() {
+                continue;
+            }
+            let mut connection = nginx.connect();
+            let sent =
+                connection.try_send(format!("POST /publish HTTP/1.1\r\nHost: t\r\n{head}{body}"));
+            match connection.read(false) {
+                Ok(answer) => assert_eq!(answer.status, 413),
+                Err(error) => assert!(sent.is_err() || connection.is_over(), "{error}"),
+            }
+        }
+    }
+    upstream.was_left_alone();
+
+    let (_server, nginx) = proxied();
+    let largest = "x".repeat(ServerInfo::default().broker.max_event_size - 2);
+    let mut connection = nginx.connect();
+    connection.publish(format!(r#"{{"category":"c","data":"{largest}"}}"#));
+    assert_eq!(connection.receive().status, 200);
+    connection.ask("GET", &poll("c", 0, "&since_time=1"));
+    assert_eq!(connection.receive().data(), [largest]);
+}
+
+#[test]
+#[ignore = "needs nginx; .ci/run runs it"]
+fn nginx_hands_on_pipelined_requests_one_after_the_other_and_not_without_end() {
+    let (server, nginx) = proxied();
+    let length = BODY.len();
+    let publish =
+        format!("POST /publish HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n{BODY}");
+
+    // Nothing that stands behind a parked poll reaches the server.
+    let mut connection = nginx.connect();
+    connection.ask("GET", &poll("other", 60, ""));
+    connection.send(publish.repeat(5));
+    until_parked(&server, 1);
+    let mut elsewhere = nginx.connect();
+    elsewhere.ask("GET", &poll("c", 0, "&since_time=1"));
+    assert_eq!(elsewhere.receive().status, 204);
+    assert_eq!(server.statistics().published, 0);
+    server.publish("other", "go on").unwrap();
+    assert_eq!(connection.receive().data(), ["go on"]);
+    for _ in 0..5 {
+        assert_eq!(connection.receive().status, 200);
+    }
+
+    // And not more than so many reach it on one connection.
+    let before = server.statistics().published;
+    let most = 1000;
+    let fewer = [("keepalive_requests 10000", "keepalive_requests 1000")];
+    let nginx = Nginx::changed(server.local_address(), &fewer);
+    let mut connection = nginx.connect();
+    let mut other_half = Connection::over(connection.stream().try_clone().unwrap());
+    let sender =
+        thread::spawn(move || (0..2 * most).all(|_| other_half.try_send(&publish).is_ok()));
+    for _ in 0..most {
+        assert_eq!(connection.receive().status, 200);
+    }
+    assert!(connection.is_over());
+    sender.join().unwrap();
+    assert_eq!(server.statistics().published, before + most);
+}
+
+#[test]
+#[ignore = "needs nginx; .ci/run runs it"]
+fn polls_as_long_as_the_servers_maximum_pass_through_nginx() {
+    let longest = Duration::from_secs(3);
+    let server = start(ServerInfo {
+        timeout: longest,
+        ..info()
+    });
+    let written = "proxy_read_timeout 130s";
+    // Longer than the longest poll by as much as README.md's.
+    let in_proportion = [(written, "proxy_read_timeout 3250ms")];
+    let nginx = Nginx::changed(server.local_address(), &in_proportion);
+    let mut connection = nginx.connect();
+    for _ in 0..2 {
+        let began = Instant::now();
+        connection.ask("GET", &poll("c", 3600, ""));
+        let answer = connection.receive();
+        assert_eq!(answer.status, 204);
+        assert!(answer.header("Last-Event-ID").is_some());
+        // A poll ends up to 0.2 s early, before its client gives up.
+        let took = began.elapsed();
+        assert!(took >= longest - Duration::from_millis(300), "{took:?}");
+    }
+    assert_eq!(server.statistics().timed_out, 2);
+
+    // Without that line, or with too short a time, it would be cut off.
+    let hasty = [(written, "proxy_read_timeout 1s")];
+    let nginx = Nginx::changed(server.local_address(), &hasty);
+    let mut connection = nginx.connect();
+    connection.ask("GET", &poll("c", 3600, ""));
+    assert_eq!(connection.receive().status, 504);
+}
+
+#[test]
+#[ignore = "needs nginx; .ci/run runs it"]
+fn a_client_that_hangs_up_at_nginx_frees_its_place_in_the_server() {
+    let (server, nginx) = proxied();
+    let mut connection = nginx.connect();
+    connection.ask("GET", &poll("c", 60, ""));
+    until_parked(&server, 1);
+    drop(connection);
+    // Long before the poll's time is over.
+    until_parked(&server, 0);
+}
+
+#[test]
+#[ignore = "needs nginx; .ci/run runs it"]
+fn client_addresses_arrive_through_nginx_and_claims_do_not() {
+    let (tell, told) = mpsc::channel();
+    let server = start(ServerInfo {
+        handler_to_run_before_subscription: Some(Handler::new(move |request| {
+            tell.send(request.remote_address().unwrap()).unwrap();
+            Ok(())
+        })),
+        trusted_proxies: vec![Ipv4Addr::LOCALHOST.into()],
+        ..info()
+    });
+    // A client with another address than nginx.
+    let client: IpAddr = [127, 0, 0, 2].into();
+    let seen_through = |nginx: &Nginx, fields: &str| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(client, 0).into()).unwrap();
+        socket.connect(&nginx.address.into()).unwrap();
+        let mut connection = Connection::over(socket.into());
+        let target = poll("c", 0, "");
+        connection.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n{fields}\r\n"));
+        assert_eq!(connection.receive().status, 204);
+        told.recv_timeout(LIMIT).unwrap()
+    };
+    let written = "X-Forwarded-For $remote_addr";
+    // And as it has to be where there is another proxy before nginx.
+    for tested in [written, "X-Forwarded-For $proxy_add_x_forwarded_for"] {
+        let nginx = Nginx::changed(server.local_address(), &[(written, tested)]);
+        for claim in [
+            "",
+            "X-Forwarded-For: 192.0.2.1\r\n",
+            "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-For: 127.0.0.1\r\n",
+            "X-Forwarded-For: 192.0.2.1,\r\n",
+        ] {
+            assert_eq!(seen_through(&nginx, claim), (client, 0).into(), "{claim}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs nginx; .ci/run runs it"]
+fn one_address_may_not_have_more_than_its_share_of_requests() {
+    let (server, nginx) = proxied();
+    let share: usize = directive("limit_conn per_address").parse().unwrap();
+    let parked: Vec<Connection> = (0..share)
+        .map(|_| {
+            let mut connection = nginx.connect();
+            connection.ask("GET", &poll("c", 60, ""));
+            connection
+        })
+        .collect();
+    until_parked(&server, share);
+    let mut one_more = nginx.connect();
+    one_more.ask("GET", &poll("c", 60, ""));
+    assert_eq!(one_more.receive().status, 429);
+    server.publish("c", "hello").unwrap();
+    for mut connection in parked {
+        assert_eq!(connection.receive().data(), ["hello"]);
+    }
+    one_more.ask("GET", &poll("c", 60, "&since_time=1"));
+    assert_eq!(one_more.receive().data(), ["hello"]);
+}
+
+#[test]
+#[ignore = "needs nginx; .ci/run runs it"]
+fn nginx_takes_an_answer_off_the_server_that_its_client_does_not_read() {
+    let server = start(ServerInfo {
+        write_timeout: Duration::from_secs(60),
+        broker: BrokerOptions {
+            max_batch_size: 64 << 20,
+            ..BrokerOptions::default()
+        },
+        ..info()
+    });
+    let nginx = Nginx::before(server.local_address());
+    // More than all sockets on the way can hold.
+    let data = "x".repeat(1_000_000);
+    for _ in 0..32 {
+        server.publish("c", &data).unwrap();
+    }
+    let mut connection = nginx.connect();
+    connection.ask("GET", &poll("c", 60, "&since_time=1"));
+    until("the poll is answered", || {
+        server.statistics().delivered == 32
+    });
+    // All requests are done, and so the answer written.
+    server.stop(LIMIT).unwrap();
+    assert_eq!(connection.receive().data().len(), 32);
+}
+
+#[test]
+#[ignore = "needs nginx; .ci/run runs it"]
+fn streams_through_nginx_lose_and_repeat_nothing() {
+    const PAIRS: usize = 8;
+    const EVENTS: usize = 500;
+    let server = start(ServerInfo {
+        broker: BrokerOptions {
+            events_per_category: EVENTS,
+            ..BrokerOptions::default()
+        },
+        ..info()
+    });
+    // So that nginx ends many connections on the way.
+    let fewer = [("keepalive_requests 10000", "keepalive_requests 50")];
+    let nginx = Nginx::changed(server.local_address(), &fewer);
+    let (events, publishes) = (nginx.url("/events"), nginx.url("/publish"));
+    thread::scope(|scope| {
+        for pair in 0..PAIRS {
+            let (events, publishes) = (&events, &publishes);
+            let category = format!("pair{pair}");
+            let follower = Subscriber::new(events.clone(), &*category)
+                .timeout(Duration::from_secs(2))
+                .from(Cursor::Oldest);
+            scope.spawn(move || {
+                let numbers = follower.take(EVENTS).map(|event| event.expect("no gap"));
+                let numbers: Vec<usize> = numbers.map(|event| event.json().unwrap()).collect();
+                assert_eq!(numbers, (0..EVENTS).collect::<Vec<_>>());
+            });
+            scope.spawn(move || {
+                let publisher = Publisher::new(publishes.clone());
+                for number in 0..EVENTS {
+                    publisher.publish(&category, &number).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(server.statistics().published, (PAIRS * EVENTS) as u64);
+    assert_eq!(server.statistics().gaps, 0);
+}

@@ -1,0 +1,187 @@
+//! The seed's own tests and the one in its README, translated.
+
+use crate::support;
+
+use std::time::Duration;
+
+use long_polling::server::PollWithoutCursor;
+use long_polling::{
+    Event, EventId, FilePersistorInfo, Headers, PublishRequest, Server, ServerInfo,
+    SubscriptionRequest, SubscriptionResponse, publish, subscription,
+};
+use support::{LIMIT, info, server, start};
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+fn url(server: &Server, path: &str) -> String {
+    format!("http://{}{path}", server.local_address())
+}
+
+fn publish_to(server: &Server, category: &str, data: &str) -> EventId {
+    let request = PublishRequest::new(category, data);
+    let response = publish(
+        &url(server, "/publish"),
+        TIMEOUT,
+        None,
+        &request,
+        None,
+        None,
+    );
+    let response = response.expect("an answer");
+    // The Go package's test compares both.
+    assert_eq!(response.status, 200);
+    assert_eq!(response.body, r#"{"success": true}"#);
+    assert!(response.success());
+    response.id.expect("an id")
+}
+
+fn subscribe(server: &Server, request: &SubscriptionRequest) -> SubscriptionResponse {
+    let response = subscription(&url(server, "/events"), None, request, None, None);
+    let response = response.expect("an answer");
+    assert_eq!((response.status, &response.error), (200, &None));
+    response
+}
+
+/// A poll that starts as the seed's tests do: after the first millisecond of 1970.
+fn from_the_beginning(category: &str) -> SubscriptionRequest {
+    SubscriptionRequest {
+        timeout: TIMEOUT,
+        since_time: Some(1),
+        ..SubscriptionRequest::new(category)
+    }
+}
+
+#[test]
+fn what_was_published_is_followed_with_since_time_1() {
+    let server = server();
+    let (category, data) = ("category-1", "data-1");
+    let first = publish_to(&server, category, data);
+    let response = subscribe(&server, &from_the_beginning(category));
+    let [event] = &response.events[..] else {
+        panic!("{response:?}")
+    };
+    assert_eq!((event.category(), event.text()), (category, data.into()));
+    assert_eq!(event.id(), first);
+
+    // And on from there, as the seed's test does: by the event's time and its id.
+    let second = publish_to(&server, category, "data-2");
+    let response = subscribe(
+        &server,
+        &SubscriptionRequest {
+            timeout: TIMEOUT,
+            since_time: Some(event.timestamp()),
+            last_id: Some(event.id()),
+            ..SubscriptionRequest::new(category)
+        },
+    );
+    let ids: Vec<EventId> = response.events.iter().map(Event::id).collect();
+    assert_eq!(ids, [second]);
+    assert_eq!(response.last_id, Some(second));
+    server.stop(LIMIT).unwrap();
+}
+
+#[test]
+fn ten_events_are_back_after_a_restart_with_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = FilePersistorInfo {
+        write_buffer_size: 250,
+        write_flush_period: Duration::from_secs(1),
+        ..FilePersistorInfo::new(folder.path().join("file.db"))
+    };
+    let first = Server::start(info(), Some(file.clone()), None).unwrap();
+    let ids: Vec<EventId> = (0..10)
+        .map(|number| publish_to(&first, "category", &format!("data-{number}")))
+        .collect();
+    first.stop(LIMIT).unwrap();
+
+    let again = ServerInfo {
+        address: first.local_address().to_string(),
+        ..info()
+    };
+    let second = Server::start(again, Some(file), None).unwrap();
+    let response = subscribe(&second, &from_the_beginning("category"));
+    assert!(!response.gap);
+    for (number, event) in response.events.iter().enumerate() {
+        assert_eq!(event.text(), format!("data-{number}"));
+        assert_eq!(event.id(), ids[number]);
+    }
+    assert_eq!(response.events.len(), 10);
+    second.stop(LIMIT).unwrap();
+}
+
+/// `TestLongPolling` of the seed's README: its subscriber comes after the publish and names no cursor, so the first poll
+/// has to start with the oldest event.
+#[test]
+fn the_readmes_test_long_polling() {
+    let server = start(ServerInfo {
+        timeout: Duration::from_secs(10),
+        subscription_uri: "/events".into(),
+        publish_uri: "/publish".into(),
+        poll_without_cursor: PollWithoutCursor::Oldest,
+        ..info()
+    });
+    publish_to(&server, "test", "hello");
+    let request = SubscriptionRequest {
+        timeout: TIMEOUT,
+        ..SubscriptionRequest::new("test")
+    };
+    let response = subscribe(&server, &request);
+    assert!(!response.events.is_empty(), "No events received");
+    assert_eq!(response.events[0].text(), "hello");
+    server.stop(Duration::from_secs(1)).unwrap();
+}
+
+#[test]
+fn a_subscription_that_times_out_says_204_as_the_seed_does() {
+    let server = server();
+    let request = SubscriptionRequest {
+        timeout: Duration::from_secs(1),
+        ..SubscriptionRequest::new("test")
+    };
+    let response = subscription(&url(&server, "/events"), None, &request, None, None).unwrap();
+    assert_eq!(response.status, 204);
+    assert!(response.success() && response.events.is_empty());
+    assert!(response.last_id.is_some());
+}
+
+#[test]
+fn a_refusal_is_in_the_response() {
+    let server = start(ServerInfo {
+        handler_to_run_before_subscription: Some(long_polling::server::Handler::new(|request| {
+            match request.header("X-Key") {
+                Some("right") => Ok(()),
+                _ => Err(long_polling::server::Response::error(403, "wrong key")),
+            }
+        })),
+        ..info()
+    });
+    publish_to(&server, "test", "hello");
+    let request = from_the_beginning("test");
+    let wrong = subscription(&url(&server, "/events"), None, &request, None, None).unwrap();
+    assert_eq!((wrong.status, wrong.success()), (403, false));
+    assert_eq!(wrong.error.as_deref(), Some("wrong key"));
+    let headers = Headers::from([("X-Key", "right")]);
+    let right = subscription(
+        &url(&server, "/events"),
+        Some(&headers),
+        &request,
+        None,
+        None,
+    );
+    assert_eq!(right.unwrap().events[0].text(), "hello");
+}
+
+/// The seed stops a server that was never started; here there is nothing to stop before the start, and a start that
+/// fails leaves nothing behind.
+#[test]
+fn a_server_that_never_started_needs_no_stop() {
+    let failed = Server::start(
+        ServerInfo {
+            address: "nowhere".into(),
+            ..info()
+        },
+        None,
+        None,
+    );
+    assert!(failed.is_err());
+}

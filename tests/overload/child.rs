@@ -1,0 +1,120 @@
+//! A server in a process of its own, whose threads and descriptors can be counted and limited.
+#![cfg(target_os = "linux")]
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+use long_polling::{Server, ServerInfo};
+
+use crate::process;
+
+/// What the process is limited to.
+pub(crate) enum Limit {
+    None,
+    /// Descriptors.
+    Descriptors(u32),
+    /// Threads: more than the user has already, by so many.
+    Threads(u32),
+}
+
+pub(crate) struct Process {
+    process: process::Process,
+    pub(crate) address: SocketAddr,
+    /// The program, where others may run it.
+    _program: tempfile::TempDir,
+}
+
+/// Milliseconds of idle timeout and of write timeout.
+pub(crate) struct Timeouts(pub(crate) u64, pub(crate) u64);
+
+impl Process {
+    /// Starts the test `serve_as_a_process` of this program in a process with this limit.
+    pub(crate) fn start(limit: &Limit, timeouts: &Timeouts) -> Self {
+        // Limits of threads don't count for root, so the process gets a user of its own, who must be able to run it.
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("program");
+        std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        let (limit, user) = match limit {
+            Limit::None => (String::new(), None),
+            Limit::Descriptors(most) => (format!("ulimit -n {most}; "), None),
+            Limit::Threads(more) if is_root() => (format!("ulimit -u {more}; "), Some(SOMEBODY)),
+            Limit::Threads(more) => (
+                format!("ulimit -u {}; ", threads_of_this_user() + more),
+                None,
+            ),
+        };
+        let mut command = Command::new("bash");
+        command.args(["-c", &format!("{limit}exec \"$0\" \"$@\"")]);
+        command.arg(&program).current_dir("/");
+        let arguments = format!("{} {}", timeouts.0, timeouts.1);
+        process::run(&mut command, "door::serve_as_a_process", &arguments);
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        let (process, address) = process::Process::start_server(&mut command);
+        Process {
+            process,
+            address,
+            _program: folder,
+        }
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.count("task")
+    }
+
+    pub(crate) fn descriptors(&self) -> usize {
+        self.count("fd")
+    }
+
+    fn count(&self, what: &str) -> usize {
+        let folder = format!("/proc/{}/{what}", self.process.0.id());
+        std::fs::read_dir(folder).map_or(0, Iterator::count)
+    }
+
+    /// Stops the server; true where it ended well.
+    pub(crate) fn stop(mut self) -> bool {
+        self.process.stop()
+    }
+}
+
+/// The body of the test that serves: does so until its standard input is closed.
+pub(crate) fn serve() {
+    let Some(timeouts) = process::argument() else {
+        return;
+    };
+    let (idle, write) = timeouts.split_once(' ').expect("two numbers");
+    let milliseconds = |text: &str| Duration::from_millis(text.parse().expect("a number"));
+    let info = ServerInfo {
+        address: "127.0.0.1:0".into(),
+        idle_timeout: Some(milliseconds(idle)),
+        write_timeout: milliseconds(write),
+        ..ServerInfo::default()
+    };
+    let server = Server::start(info, None, None).unwrap();
+    process::serve(&server);
+}
+
+/// A user who has no processes.
+const SOMEBODY: u32 = 54_321;
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|me| owner(&me) == 0)
+}
+
+fn threads_of_this_user() -> u32 {
+    let me = owner(&std::fs::metadata("/proc/self").unwrap());
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mine =
+        processes.filter(|process| process.metadata().is_ok_and(|other| owner(&other) == me));
+    mine.map(|process| std::fs::read_dir(process.path().join("task")).map_or(0, Iterator::count))
+        .sum::<usize>() as u32
+}
+
+fn owner(metadata: &std::fs::Metadata) -> u32 {
+    std::os::unix::fs::MetadataExt::uid(metadata)
+}

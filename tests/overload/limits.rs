@@ -1,0 +1,127 @@
+//! What the server can't be kept from without a proxy before it, since its HTTP library reads a request's head by itself:
+//! what happens then, and that others are served meanwhile. `tests/it/nginx.rs` has the same with nginx, which stops all of it.
+
+use crate::support;
+
+use std::io::ErrorKind::WouldBlock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use long_polling::server::{Fallback, Response};
+use long_polling::{Server, ServerInfo};
+use support::{Connection, get, info, poll, publish, start, until_parked};
+
+const BODY: &str = r#"{"category":"c","data":1}"#;
+/// Short, so that what outlasts it can be seen to.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+fn impatient_server() -> Server {
+    start(ServerInfo {
+        idle_timeout: Some(IDLE_TIMEOUT),
+        ..info()
+    })
+}
+
+fn serves_others(server: &Server) {
+    for _ in 0..5 {
+        assert_eq!(publish(server, BODY).status, 200);
+        assert_eq!(get(server, &poll("c", 0, "&since_time=1")).status, 200);
+    }
+}
+
+#[test]
+fn a_request_line_of_http_2_holds_its_connection_for_ever_and_nobody_elses() {
+    let server = impatient_server();
+    let held: Vec<Connection> = (0..20)
+        .map(|_| {
+            let mut connection = Connection::to(&server);
+            connection.send("GET /events?category=c&timeout=0 HTTP/2.0\r\nHost: t\r\n\r\n");
+            connection
+        })
+        .collect();
+    serves_others(&server);
+    // Neither an answer nor an end, though any other connection would be closed by now.
+    let mut silent = Connection::to(&server);
+    assert!(silent.is_over());
+    for connection in &held {
+        let stream = connection.stream();
+        let soon = Some(Duration::from_millis(10));
+        stream.set_read_timeout(soon).unwrap();
+        let nothing = stream.peek(&mut [0]).unwrap_err();
+        assert_eq!(nothing.kind(), WouldBlock);
+    }
+    serves_others(&server);
+}
+
+#[test]
+fn a_header_line_is_read_whole_however_long() {
+    let server = start(ServerInfo {
+        fallback: Some(Fallback::new(|request| {
+            let length = request.header("X-Name").map_or(0, str::len);
+            Response::text(200, length.to_string())
+        })),
+        ..info()
+    });
+    let mut connection = Connection::to(&server);
+    let megabyte = "x".repeat(1_000_000);
+    // The last line is still to come: all of this is in memory, and nobody was told of a request.
+    connection.send(format!(
+        "GET / HTTP/1.1\r\nHost: t\r\nX-Name: {megabyte}\r\n"
+    ));
+    serves_others(&server);
+    connection.send("\r\n");
+    assert_eq!(connection.receive().text(), "1000000");
+}
+
+#[test]
+fn pipelined_requests_are_read_however_many_and_answered_in_order() {
+    let server = start(ServerInfo {
+        fallback: Some(Fallback::new(|request| Response::text(200, request.path()))),
+        ..info()
+    });
+    let mut connection = Connection::to(&server);
+    connection.ask("GET", &poll("first", 60, ""));
+    let requests = (0..2000).map(|at| format!("GET /{at} HTTP/1.1\r\nHost: t\r\n\r\n"));
+    connection.send(requests.collect::<String>());
+    until_parked(&server, 1);
+    serves_others(&server);
+    server.publish("first", "go on").unwrap();
+    assert_eq!(connection.receive().data(), ["go on"]);
+    for at in 0..2000 {
+        assert_eq!(connection.receive().text(), format!("/{at}"));
+    }
+    serves_others(&server);
+}
+
+#[test]
+fn a_client_that_trickles_is_waited_for_as_long_as_bytes_come() {
+    let server = impatient_server();
+    let length = BODY.len();
+    let poll = poll("c", 0, "&since_time=1");
+    server.publish("c", "x").unwrap();
+    let requests = [
+        format!("GET {poll} HTTP/1.1\r\nHost: a.name.of.some.length\r\n\r\n"),
+        format!("POST /publish HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n{BODY}"),
+        format!(
+            "POST /publish HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{BODY}\r\n0\r\n\r\n"
+        ),
+    ];
+    thread::scope(|scope| {
+        for request in &requests {
+            let server = &server;
+            scope.spawn(move || {
+                let (last, rest) = request.as_bytes().split_last().unwrap();
+                // Of the head in the first request, of the body in the others.
+                let (at_once, trickled) = rest.split_at(rest.len() - 24);
+                let mut connection = Connection::to(server);
+                connection.send(at_once);
+                let began = Instant::now();
+                assert!(connection.trickle(trickled.iter().copied()));
+                assert!(began.elapsed() > 2 * IDLE_TIMEOUT);
+                serves_others(server);
+                connection.send([*last]);
+                assert_eq!(connection.receive().status, 200);
+            });
+        }
+    });
+}
