@@ -1,4 +1,4 @@
-//! What the crate does, by topic: all integration tests that can share a process. `crash`, `overload` and `memory` have
+//! What the crate does, by topic: all integration tests that can share a process. `crash`, `overload`, `tool`, `memory` and `nuls` have
 //! processes of their own, for the reasons that they give.
 
 #[path = "../support/mod.rs"]
@@ -21,9 +21,13 @@ mod http_connection;
 mod http_publish;
 mod http_subscribe;
 mod log;
+#[cfg(unix)]
+mod log_file;
 mod model;
 mod nginx;
 mod persistence;
+mod proxy;
+mod redirect;
 mod seed;
 mod server;
 mod settings;

@@ -1,11 +1,6 @@
 //! The example `server`, as an operator runs it: its flags and its messages. Its signals are in `signals`.
-#![cfg(feature = "server")]
 
-mod support;
-#[path = "support/tool.rs"]
-mod tool;
-
-use tool::run;
+use crate::process::run;
 
 /// The program refuses these flags with these words at the beginning of its only line.
 fn refuses(flags: &[&str], words: &str) {

@@ -1,7 +1,4 @@
 //! The log as a file among others: its mode, owner and names, who else has it, and what is no log.
-#![cfg(all(feature = "server", unix))]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -9,11 +6,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::{LIMIT, info, until};
 use long_polling::{
     Broker, BrokerOptions, Cursor, Durability, Error, ErrorKind, FilePersistorInfo, Server,
     ServerInfo,
 };
-use support::{LIMIT, info, until};
 use tempfile::TempDir;
 
 fn folder() -> (TempDir, PathBuf) {

@@ -1,7 +1,5 @@
 //! The example `server`, as a process.
 
-#![allow(dead_code)]
-
 use std::env;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -10,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 
-use super::support::{Connection, until};
+use crate::support::{Connection, until};
 
 pub(crate) const PUBLISH: &str = r#"{"category":"c","data":"kept"}"#;
 

@@ -1,13 +1,10 @@
 //! Proxies that the environment names. Variables are a process's own, so each case is this program, run again.
-#![cfg(feature = "client")]
-
-mod scripted;
 
 use std::net::TcpListener;
 use std::process::Command;
 
+use crate::scripted::{LIMIT, Reply, Server, answer, events};
 use long_polling::{Error, PublishRequest, SubscriptionRequest, publish, subscription};
-use scripted::{LIMIT, Reply, Server, answer, events};
 
 /// What the child asks for, and with whose agent.
 const URL: &str = "LONG_POLLING_TEST_URL";
@@ -17,7 +14,12 @@ const VARIABLES: [&str; 4] = ["http_proxy", "https_proxy", "all_proxy", "no_prox
 /// Polls and publishes once in a process with these variables, and returns what it has printed.
 fn ask(url: &str, variables: &[(&str, &str)]) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["asks_and_prints", "--exact", "--ignored", "--nocapture"]);
+    command.args([
+        "proxy::asks_and_prints",
+        "--exact",
+        "--ignored",
+        "--nocapture",
+    ]);
     for name in VARIABLES {
         command.env_remove(name).env_remove(name.to_uppercase());
     }

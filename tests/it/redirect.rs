@@ -1,15 +1,12 @@
 //! Redirects: which are followed, and what is sent along.
-#![cfg(feature = "client")]
-
-mod scripted;
 
 use std::net::TcpListener;
 
+use crate::scripted::{LIMIT, Reply, Request, Server, answer, events, id, nothing};
 use long_polling::{
     Credentials, Error, ErrorKind, Headers, Publisher, Subscriber, SubscriptionRequest,
     SubscriptionResponse, subscription,
 };
-use scripted::{LIMIT, Reply, Request, Server, answer, events, id, nothing};
 
 fn redirect(status: u16, location: &str) -> Reply {
     answer(status, &[("Location", location)], "over there")

@@ -1,17 +1,12 @@
 //! The example `server`, as a service manager and a terminal treat it: the signals that stop it, its log, and want of
 //! descriptors.
-#![cfg(all(feature = "server", unix))]
-
-mod support;
-#[path = "support/tool.rs"]
-mod tool;
 
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::{Connection, until};
-use tool::{PUBLISH, Tool, program};
+use crate::process::{PUBLISH, Tool, program};
+use crate::support::{Connection, until};
 
 #[test]
 fn each_signal_stops_cleanly_with_every_event_in_the_file_and_the_log_says_so() {
