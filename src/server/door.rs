@@ -53,7 +53,7 @@ const MOST_GATES: usize = 32;
 
 /// The listening socket and its gates.
 pub(super) struct Door {
-    listener: TcpListener,
+    listener: Mutex<TcpListener>,
     address: SocketAddr,
     prober: Prober,
     secret: Arc<Secret>,
@@ -61,6 +61,7 @@ pub(super) struct Door {
     gates: Mutex<Vec<Arc<Gate>>>,
     seen: Seen,
     idle_timeout: Duration,
+    write_timeout: Duration,
     /// The longest time between probes: less than that after which accepting would time out.
     quiet_round: Duration,
     /// Locked after `gates`, where both are.
@@ -178,7 +179,8 @@ impl Door {
     pub(super) fn open(info: &ServerInfo) -> Result<(Self, Arc<Gate>), Error> {
         let mut failed = None;
         for address in info.addresses()? {
-            match listen(address, info).and_then(|listener| Door::at(listener, info)) {
+            let listener = listen(address, info.write_timeout, info.idle_timeout());
+            match listener.and_then(|listener| Door::at(listener, info)) {
                 Ok(door) => return Ok(door),
                 Err(error) => failed = Some(error),
             }
@@ -200,13 +202,14 @@ impl Door {
         let secret = Arc::new(Secret::new());
         let gate = Gate::open(&listener, &secret, info.idle_timeout())?;
         let door = Door {
-            listener,
+            listener: Mutex::new(listener),
             address,
             prober: Prober::new(address),
             secret,
             gates: Mutex::new(vec![gate.clone()]),
             seen: Seen::new(),
             idle_timeout: info.idle_timeout(),
+            write_timeout: info.write_timeout,
             quiet_round: QUIET_ROUND.min(info.idle_timeout() / 4),
             rounds: Mutex::default(),
             called: Condvar::new(),
@@ -372,12 +375,9 @@ impl Door {
         if !wanted {
             return state(&rounds);
         }
-        if rounds.failing.is_some() {
-            // A listening socket that was shut down listens again; on any other this changes nothing.
-            let _ = SockRef::from(&self.listener).listen(BACKLOG);
-        }
+        let listens = self.listen_again();
         drop(rounds);
-        let opened = self.open_gate();
+        let opened = listens.and_then(|()| self.open_gate());
         let mut rounds = self.rounds.lock();
         match opened {
             Ok(gate) if rounds.closing => {
@@ -407,7 +407,16 @@ impl Door {
         if self.gates_fail.load(Relaxed) {
             return Err(io::Error::other("a test"));
         }
-        Gate::open(&self.listener, &self.secret, self.idle_timeout)
+        Gate::open(&self.listener.lock(), &self.secret, self.idle_timeout)
+    }
+
+    /// Replaces the listening socket where it does not listen any more.
+    fn listen_again(&self) -> io::Result<()> {
+        let mut listener = self.listener.lock();
+        if !is_listening(&listener) {
+            *listener = listen(self.address, self.write_timeout, self.idle_timeout)?;
+        }
+        Ok(())
     }
 
     /// Closes a gate whose connections are all gone, if its accept loop has ended.
@@ -441,7 +450,7 @@ impl Door {
         self.called.notify_one();
         // On Linux this ends listening, also for tiny_http's thread that is accepting. Elsewhere it may fail; there the
         // socket is closed with the gates.
-        SockRef::from(&self.listener)
+        SockRef::from(&*self.listener.lock())
             .shutdown(std::net::Shutdown::Both)
             .is_ok()
     }
@@ -449,7 +458,7 @@ impl Door {
     /// As if the system had taken the listening socket away.
     #[cfg(test)]
     pub(super) fn break_down(&self) {
-        let _ = SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both);
+        let _ = SockRef::from(&*self.listener.lock()).shutdown(std::net::Shutdown::Both);
     }
 
     /// As if the system had no thread left for another gate.
@@ -486,19 +495,31 @@ impl Door {
 }
 
 /// A listening socket whose options pass on to the connections that it accepts (on Linux).
-fn listen(address: SocketAddr, info: &ServerInfo) -> io::Result<TcpListener> {
+fn listen(
+    address: SocketAddr,
+    write_timeout: Duration,
+    idle_timeout: Duration,
+) -> io::Result<TcpListener> {
     let socket = bind(address)?;
     // An answer leaves when it is written, not when the last one has been acknowledged.
     socket.set_tcp_nodelay(true)?;
     // A peer whose machine or network is gone is found out, even while its poll is parked.
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))?;
     // A peer that does not read blocks the thread that writes for this long at most.
-    socket.set_write_timeout(Some(info.write_timeout))?;
+    socket.set_write_timeout(Some(write_timeout))?;
     // tiny_http ends the connection of a peer that says nothing for this long. It applies to accepting, too, where it
     // ends tiny_http's loop unless probes come more often.
-    socket.set_read_timeout(Some(info.idle_timeout()))?;
+    socket.set_read_timeout(Some(idle_timeout))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// False where the system knows that the socket was shut down.
+fn is_listening(listener: &TcpListener) -> bool {
+    #[cfg(target_os = "linux")]
+    return SockRef::from(listener).is_listener().unwrap_or(true);
+    #[cfg(not(target_os = "linux"))]
+    return SockRef::from(listener).local_addr().is_ok();
 }
 
 fn listen_once(address: SocketAddr) -> io::Result<()> {

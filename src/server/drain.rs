@@ -26,8 +26,13 @@ use super::reply::{Persistence, Reply};
 /// A rest of so many bytes is left to tiny_http.
 pub(super) const SMALL: usize = 64 * 1024;
 const PIECE: usize = 16 * 1024;
-/// The most threads that read.
-const READERS: usize = 8;
+/// The protocol that an answer offers, for want of another way to answer first: the one that is spoken already.
+const PROTOCOL: &str = "HTTP/1.1";
+/// The most threads that read. Each may keep the memory of one rest: glibc gives a large block back where it was mapped on
+/// its own, and keeps one of up to 32 MiB for its thread.
+const READERS: usize = 4;
+/// How long a thread waits for another body before it ends: a new thread would take new memory.
+const IDLE: Duration = Duration::from_secs(5);
 /// Memory that must be left for others when tiny_http has allocated all rests that are being read.
 const HEADROOM: usize = 16 << 20;
 
@@ -35,6 +40,8 @@ const HEADROOM: usize = 16 << 20;
 #[derive(Default)]
 pub(super) struct UnreadBodies {
     state: Mutex<State>,
+    /// A body has been added to the queue.
+    added: Condvar,
     /// A reader has released its reservation.
     released: Condvar,
 }
@@ -44,6 +51,8 @@ struct State {
     queue: VecDeque<UnreadBody>,
     late: Vec<UnreadBody>,
     readers: usize,
+    /// Readers that wait for a body.
+    idle: usize,
     /// Bytes that tiny_http may allocate for the rests that are being read.
     reserved: usize,
 }
@@ -158,7 +167,7 @@ fn answer_first(request: tiny_http::Request, reply: &Reply) -> Box<dyn ReadWrite
     let body: &[u8] = if head_only { &[] } else { reply.body() };
     if header(&request, "TE").is_some() {
         let answer = reply.render(Persistence::Close, head_only);
-        let mut stream = request.upgrade("", tiny_http::Response::empty(103));
+        let mut stream = request.upgrade(PROTOCOL, tiny_http::Response::empty(103));
         let _ = stream.write_all(&answer);
         return stream;
     }
@@ -174,7 +183,7 @@ fn answer_first(request: tiny_http::Request, reply: &Reply) -> Box<dyn ReadWrite
             response.add_header(field);
         }
     }
-    let mut stream = request.upgrade("", response);
+    let mut stream = request.upgrade(PROTOCOL, response);
     let _ = stream.write_all(body);
     stream
 }
@@ -206,11 +215,12 @@ impl UnreadBodies {
         self.start_readers();
     }
 
-    /// As many as there are rests to read. Where no thread can be had, `look_after` tries again.
+    /// Has the queue read. Where no thread can be had, `look_after` tries again.
     fn start_readers(self: &Arc<Self>) {
         loop {
             let mut state = self.state.lock();
-            if state.readers >= READERS.min(state.readers + state.queue.len()) {
+            self.added.notify_one();
+            if state.queue.len() <= state.idle || state.readers >= READERS {
                 return;
             }
             state.readers += 1;
@@ -232,12 +242,20 @@ impl UnreadBodies {
     }
 
     fn next(&self) -> Option<UnreadBody> {
+        let deadline = Instant::now() + IDLE;
         let mut state = self.state.lock();
-        let next = state.queue.pop_front();
-        if next.is_none() {
-            state.readers -= 1;
+        loop {
+            if let Some(next) = state.queue.pop_front() {
+                return Some(next);
+            }
+            state.idle += 1;
+            let timed_out = self.added.wait_until(&mut state, deadline).timed_out();
+            state.idle -= 1;
+            if timed_out && state.queue.is_empty() {
+                state.readers -= 1;
+                return None;
+            }
         }
-        next
     }
 
     fn read(&self, mut body: UnreadBody) {

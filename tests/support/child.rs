@@ -10,13 +10,16 @@ use long_polling::{Server, ServerInfo};
 
 const SERVE: &str = "LONG_POLLING_TEST_SERVE";
 
-/// What the process is limited to.
+/// What the process is limited to. Not every test program needs each.
+#[allow(dead_code)]
 pub(crate) enum Limit {
     None,
     /// Descriptors.
     Descriptors(u32),
     /// Threads: more than the user has already, by so many.
     Threads(u32),
+    /// Kilobytes of address space.
+    Memory(u32),
 }
 
 pub(crate) struct Process {
@@ -41,6 +44,7 @@ impl Process {
         let (limit, user) = match limit {
             Limit::None => (String::new(), None),
             Limit::Descriptors(most) => (format!("ulimit -n {most}; "), None),
+            Limit::Memory(most) => (format!("ulimit -v {most}; "), None),
             Limit::Threads(more) if is_root() => (format!("ulimit -u {more}; "), Some(SOMEBODY)),
             Limit::Threads(more) => (
                 format!("ulimit -u {}; ", threads_of_this_user() + more),
@@ -94,6 +98,14 @@ impl Process {
 
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
+    }
+
+    /// The largest resident memory so far, in kilobytes.
+    pub(crate) fn peak_memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let size = line.and_then(|line| line.split_whitespace().nth(1));
+        size.expect("VmHWM").parse().unwrap()
     }
 
     /// Stops the server; true where it ended well.
