@@ -13,6 +13,7 @@
 //! Serving does not depend on probes. A new connection out of the newest gate proves it, and a probe that fails proves
 //! nothing. Only an error of `accept` counts as a failure.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -48,6 +49,8 @@ const LAST_REOPEN_PAUSE: Duration = Duration::from_secs(10);
 const SETTLED: Duration = Duration::from_secs(1);
 /// A gate out of which no new connection has come for so long, while others do well, has ended.
 const LIFELESS: Duration = Duration::from_secs(60);
+/// The most probes that are kept for want of an answer.
+const MOST_UNANSWERED: usize = 16;
 /// The most gates at once, unless all of them have failed.
 const MOST_GATES: usize = 32;
 
@@ -79,6 +82,9 @@ struct Rounds {
     newcomers: usize,
     /// The probe that has not been received yet.
     probe: Option<Probe>,
+    /// Connections of probes that were not received in time, kept open for as long as they may be: tiny_http panics over
+    /// a request whose connection has been reset.
+    unanswered: VecDeque<TcpStream>,
     /// `accept` failed, or no gate could be opened, and nobody was accepted since.
     failing: Option<Failing>,
     /// Nothing shows that the newest gate accepts, though something should.
@@ -152,8 +158,8 @@ impl Rounds {
 
 /// A probe on its way.
 struct Probe {
-    /// Kept until the probe has been received: tiny_http panics over a request whose connection has been reset.
-    _stream: TcpStream,
+    /// Open until the probe has been received.
+    stream: TcpStream,
     sent: Instant,
     /// Probes received at all gates before.
     proofs: u64,
@@ -329,20 +335,24 @@ impl Door {
                     rounds.recover();
                 }
                 rounds.pace = Pace::default();
+                rounds.unanswered.clear();
             }
             Some(probe) if probe.sent.elapsed() < UNANSWERED => {
                 rounds.probe = Some(probe);
                 return;
             }
             // It may be stranded, or have gone elsewhere.
-            Some(probe) if newest.is_some_and(|newest| newest.proved() >= probe.sent) => {}
-            Some(_) => rounds.doubted = true,
+            Some(probe) => {
+                rounds.doubted |= newest.is_none_or(|newest| newest.proved() < probe.sent);
+                rounds.unanswered.truncate(MOST_UNANSWERED - 1);
+                rounds.unanswered.push_front(probe.stream);
+            }
             None => {}
         }
         drop(rounds);
         if let Some(stream) = self.prober.send(&self.secret.request()) {
             self.rounds.lock().probe = Some(Probe {
-                _stream: stream,
+                stream,
                 sent: Instant::now(),
                 proofs,
             });
@@ -385,7 +395,6 @@ impl Door {
                 Round::Closing
             }
             Ok(gate) => {
-                rounds.probe = None;
                 rounds.doubted = false;
                 if ended != Some(Ended::TimedOut) {
                     rounds.pace.opened();
@@ -465,6 +474,15 @@ impl Door {
     #[cfg(test)]
     pub(super) fn fail_gates(&self, fail: bool) {
         self.gates_fail.store(fail, Relaxed);
+    }
+
+    /// As if the accept loop of every gate had ended without reporting an error.
+    #[cfg(test)]
+    pub(super) fn end_accept_loops_silently(&self) {
+        let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+        let gate = Gate::open(&elsewhere, &self.secret, self.idle_timeout).unwrap();
+        let before = std::mem::replace(&mut *self.gates.lock(), vec![gate]);
+        before.iter().for_each(|gate| gate.close());
     }
 
     #[cfg(test)]

@@ -293,10 +293,10 @@ mod tests {
         }
     }
 
-    /// The status of a publish on a connection of its own; `None` where it is not answered in two seconds.
+    /// The status of a publish on a connection of its own; `None` where it is not answered in ten seconds.
     fn publish(server: &Server) -> Option<u16> {
         let address = server.local_address();
-        let limit = Duration::from_secs(2);
+        let limit = Duration::from_secs(10);
         let mut stream = TcpStream::connect_timeout(&address, limit).ok()?;
         stream.set_read_timeout(Some(limit)).unwrap();
         let body = r#"{"category":"c","data":1}"#;
@@ -311,7 +311,7 @@ mod tests {
     }
 
     fn until(what: &str, done: impl Fn() -> bool) {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(30);
         while !done() {
             assert!(Instant::now() < end, "{what}");
             std::thread::park_timeout(Duration::from_millis(10));
@@ -352,8 +352,8 @@ mod tests {
         server.stop(Duration::from_secs(5)).unwrap();
     }
 
-    /// A server that can't connect to itself, and the errors that its failure callback got.
-    fn server_without_probes(errno: i32, idle_timeout: Duration) -> (Server, Receiver<Error>) {
+    /// A server that reports a failure after half a second, and the errors that its failure callback got.
+    fn server_with_short_timeouts(idle_timeout: Duration) -> (Server, Receiver<Error>) {
         let (tell, told) = bounded(1);
         let failed = Box::new(move |error: Error| tell.send(error).unwrap_or_default());
         let info = ServerInfo {
@@ -361,9 +361,14 @@ mod tests {
             idle_timeout: Some(idle_timeout),
             ..info()
         };
-        let server = Server::start(info, None, Some(failed)).unwrap();
+        (Server::start(info, None, Some(failed)).unwrap(), told)
+    }
+
+    /// The same, but it can't connect to itself.
+    fn server_without_probes(errno: i32, idle_timeout: Duration) -> (Server, Receiver<Error>) {
+        let (server, failed) = server_with_short_timeouts(idle_timeout);
         server.inner.door.forbid_probes(errno);
-        (server, told)
+        (server, failed)
     }
 
     /// EPERM, EACCES, EINVAL, ENETUNREACH, ETIMEDOUT, ECONNREFUSED and EADDRNOTAVAIL of Linux.
@@ -388,6 +393,38 @@ mod tests {
             server.stop(Duration::from_secs(5)).unwrap();
             assert!(failed.try_recv().is_err());
         }
+    }
+
+    #[test]
+    fn an_accept_loop_that_ended_silently_is_replaced_with_and_without_probes() {
+        let (with, with_failed) = server_with_short_timeouts(Duration::from_secs(60));
+        let (without, without_failed) = server_without_probes(1, Duration::from_secs(60));
+        for server in [&with, &without] {
+            assert_eq!(publish(server), Some(200));
+            server.inner.door.end_accept_loops_silently();
+            until("served again", || publish(server) == Some(200));
+        }
+        with.stop(Duration::from_secs(5)).unwrap();
+        without.stop(Duration::from_secs(5)).unwrap();
+        assert!(with_failed.try_recv().is_err());
+        assert!(without_failed.try_recv().is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn probes_leave_no_connection_in_time_wait() {
+        let server = Server::start(info(), None, None).unwrap();
+        let gate = server.inner.door.gates().remove(0);
+        until("ten probes", || gate.proofs() >= 10);
+        let port = format!(":{:04X}", server.local_address().port());
+        let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let waiting = table.lines().filter(|line| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            fields[3] == "06" && fields[1..3].iter().any(|address| address.ends_with(&port))
+        });
+        assert_eq!(waiting.count(), 0);
+        drop(gate);
+        server.stop(Duration::from_secs(5)).unwrap();
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 /// How often the crew is looked after, and who is connected; the latter less often where looking takes long.
 const LOOK: Duration = Duration::from_millis(100);
 /// A client that sends nothing for so long after it connected may have been accepted by nobody.
-const UNSERVED: Duration = Duration::from_secs(1);
+const UNSERVED: Duration = Duration::from_millis(500);
 /// How often expired events are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
