@@ -33,6 +33,8 @@ const PROTOCOL: &str = "HTTP/1.1";
 const READERS: usize = 4;
 /// How long a thread waits for another body before it ends: a new thread would take new memory.
 const IDLE: Duration = Duration::from_secs(5);
+/// After how long a rest is tried again for which there was no memory.
+const RETRY: Duration = Duration::from_secs(30);
 /// Memory that must be left for others when tiny_http has allocated all rests that are being read.
 const HEADROOM: usize = 16 << 20;
 
@@ -66,6 +68,8 @@ pub(super) struct UnreadBody {
     rest: usize,
     /// How long the client may take to send them.
     time_limit: Duration,
+    /// There was no memory for the rest; it is tried again then.
+    retry_at: Option<Instant>,
 }
 
 enum Source {
@@ -95,6 +99,7 @@ impl UnreadBody {
             source: ManuallyDrop::new(Source::Unanswered(request)),
             rest,
             time_limit,
+            retry_at: None,
         }
     }
 
@@ -115,6 +120,7 @@ impl UnreadBody {
             remote,
             rest,
             time_limit,
+            retry_at: None,
         }
     }
 
@@ -201,16 +207,17 @@ impl UnreadBodies {
         if state.late.is_empty() && state.queue.is_empty() {
             return;
         }
-        let is_there = |body: &mut UnreadBody| {
-            body.remote
-                .is_some_and(|remote| connected.contains(&peers::without_scope(remote)))
-        };
-        let (stay, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut state.late)
-            .into_iter()
-            .map(|mut body| (is_there(&mut body), body))
-            .partition(|(there, _)| *there);
-        state.late = stay.into_iter().map(|(_, body)| body).collect();
-        state.queue.extend(gone.into_iter().map(|(_, body)| body));
+        let now = Instant::now();
+        let (stay, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.late)
+                .into_iter()
+                .partition(|body| {
+                    let remote = body.remote.map(peers::without_scope);
+                    body.retry_at.is_some_and(|retry_at| now < retry_at)
+                        || remote.is_some_and(|remote| connected.contains(&remote))
+                });
+        state.late = stay;
+        state.queue.extend(gone);
         drop(state);
         self.start_readers();
     }
@@ -269,7 +276,11 @@ impl UnreadBodies {
             Ended::Over => body.close(),
             // Where the system does not list connections, nobody tells when the client is gone.
             Ended::Late if !peers::are_listed() => body.close(),
-            Ended::Late | Ended::TooLarge => self.state.lock().late.push(body),
+            Ended::Late => self.state.lock().late.push(body),
+            Ended::TooLarge => {
+                body.retry_at = Some(Instant::now() + RETRY);
+                self.state.lock().late.push(body);
+            }
         }
         if !matches!(ended, Ended::TooLarge) {
             self.state.lock().reserved -= reserved;

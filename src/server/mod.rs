@@ -46,7 +46,9 @@ use tender::Tender;
 pub use hooks::{Fallback, Handler, Request, Response};
 pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
 
-/// Told if serving ends for a reason other than [`Server::stop`]: the Go package's `listenAndServeFailureFunc`.
+/// Runs once if no connection could be accepted for [`restore_timeout`](field@ServerInfo::restore_timeout): the Go package's
+/// `listenAndServeFailureFunc`. Only errors of the system count, such as a lack of descriptors or threads. The server goes
+/// on, and tries to accept again until [`Server::stop`]; so the callback has no need to end the program.
 pub type FailureCallback = Box<dyn FnOnce(Error) + Send>;
 
 /// A long-polling server.
@@ -68,6 +70,17 @@ pub type FailureCallback = Box<dyn FnOnce(Error) + Send>;
 ///
 /// Dropping a server stops it, but waits half a second for requests in flight at most; call [`stop`](Server::stop) to
 /// be told what came of it.
+///
+/// # Connections to itself
+///
+/// The server connects to its own address several times a second, since tiny_http may leave connections that arrive in a
+/// burst waiting for one another. Serving does not depend on it: where a firewall or another policy forbids it, the server
+/// logs one warning and goes on.
+///
+/// # `panic = "abort"`
+///
+/// A program that embeds a server must not set `panic = "abort"` in its profile: tiny_http panics in the thread of a
+/// connection where a client causes it, for example by a connection that is reset at once, and that would end the process.
 pub struct Server {
     inner: Arc<Inner>,
     crew: Arc<Crew>,
@@ -88,7 +101,7 @@ struct Inner {
 
 impl Server {
     /// Starts a server; it listens when this returns. With a file, the events in it are there again, and new ones are
-    /// written to it. `on_failure` is told if serving ends later for a reason other than [`stop`](Server::stop).
+    /// written to it. `on_failure` runs if connections can't be accepted later; see [`FailureCallback`].
     ///
     /// # Errors
     ///
