@@ -23,7 +23,7 @@ use super::answers::header;
 use super::peers;
 use super::reply::{Persistence, Reply};
 
-/// A rest of so many bytes is left to tiny_http.
+/// A rest of at most this many bytes is left to tiny_http.
 pub(super) const SMALL: usize = 64 * 1024;
 const PIECE: usize = 16 * 1024;
 /// The protocol that an answer offers, for want of another way to answer first: the one that is spoken already.

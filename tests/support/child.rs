@@ -101,6 +101,7 @@ impl Process {
     }
 
     /// The largest resident memory so far, in kilobytes.
+    #[allow(dead_code)]
     pub(crate) fn peak_memory(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM:"));
