@@ -120,7 +120,7 @@ fn a_client_that_sends_its_whole_body_first_gets_the_answer() {
 #[test]
 fn qualities_of_te_that_are_no_numbers_do_no_harm() {
     let server = server();
-    let qualities: Vec<String> = (0..100)
+    let qualities: Vec<String> = (0..50)
         .map(|at| match at % 3 {
             0 => format!("a{at};q=nan"),
             _ => format!("a{at};q=0.{}", at * 37 % 100),
