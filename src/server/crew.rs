@@ -28,7 +28,7 @@ const STACK: usize = 512 * 1024;
 pub(super) trait Work: Send + Sync + 'static {
     fn handle(&self, request: tiny_http::Request, turn: &mut Turn);
     /// The accept loop of a gate has ended.
-    fn accept_failed(&self, error: io::Error);
+    fn accept_failed(&self, gate: &Arc<Gate>, error: io::Error);
 }
 
 /// All threads that serve requests.
@@ -127,6 +127,11 @@ impl Turn {
     pub(super) fn receiving(&self) -> Receiving {
         self.crew.served();
         Receiving(self.crew.clone())
+    }
+
+    /// The gate that the request came out of, unless the turn has been passed.
+    pub(super) fn gate(&self) -> Option<&Arc<Gate>> {
+        self.gate.as_ref()
     }
 
     /// Has another thread finish the request, and keeps the turn; this thread does it itself where it has no turn. For
@@ -232,7 +237,7 @@ impl Crew {
             let next = gate.next(
                 self.receivers,
                 |request| self.unless_queued(request),
-                |error| self.work.accept_failed(error),
+                |error| self.work.accept_failed(gate, error),
             );
             let Some(request) = next else { return };
             turn.remote = request.remote_addr().copied();

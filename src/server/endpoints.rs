@@ -1,7 +1,5 @@
 //! The endpoints: what a request asks for, and whether it may. What becomes of it is in `answers`.
 
-use std::hint::black_box;
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,9 +13,10 @@ use super::answers::{Asked, Connection, Outcome, busy, header, out_of_threads};
 use super::body::{self, Framing};
 use super::connections::Spoilt;
 use super::crew::Turn;
+use super::drain::{self, UnreadBody};
 use super::head;
 use super::hooks::{Handler, Request, client_address};
-use super::reply::{Persistence, Reply, send_before_body};
+use super::reply::{Reply, send_before_body};
 use crate::broker::{Look, Parked, Polled};
 use crate::error::{Error, ErrorKind};
 use crate::headers::Headers;
@@ -377,24 +376,24 @@ impl Visit<'_> {
         }
     }
 
-    /// Lets go of a request whose client would not read the answer.
-    fn abandon(self) {
-        let _receiving = self.turn.receiving();
-        if self.body_fits() {
-            drop(self.request.into_writer());
+    /// Bytes of the body that tiny_http has not read, at most.
+    fn rest(&self) -> usize {
+        if self.has_unread_body() {
+            self.request.body_length().unwrap_or(0)
         } else {
-            std::mem::forget(self.request);
+            0
         }
     }
 
-    /// True where tiny_http may drop the request: it reads a body that is left into one buffer of the size announced,
-    /// and one that can't be allocated would end the process.
-    fn body_fits(&self) -> bool {
-        let announced = self.request.body_length().unwrap_or(0);
-        // Without black_box the optimizer takes the allocation out, and all of them seem to succeed.
-        black_box(Vec::<u8>::new())
-            .try_reserve_exact(black_box(announced))
-            .is_ok()
+    /// Drops a request whose client would not read the answer.
+    fn abandon(self) {
+        let rest = self.rest();
+        if rest <= drain::SMALL {
+            return drop(self.request.into_writer());
+        }
+        let time_limit = self.server.info.write_timeout;
+        let unread = UnreadBody::unanswered(self.request, rest, time_limit);
+        self.server.unread.add(unread);
     }
 
     /// Answers a request whose body has not been read.
@@ -402,20 +401,14 @@ impl Visit<'_> {
         let _receiving = self.turn.receiving();
         self.spoil_if_broken();
         let reply = self.server.with_cors(reply);
-        // A body that does not fit must never be dropped: the request is answered as a change of protocol, and what that
-        // leaves is forgotten, at the price of its connection's thread. The head that tiny_http writes for a change of
-        // protocol has no length, so it is made an informational one, which every client of HTTP/1.1 passes over
-        // (RFC 9110, section 15.2), and the answer comes after it.
-        if self.body_fits() {
-            send_before_body(self.request, &reply);
-        } else {
-            let answer = reply.render(Persistence::Close, *self.request.method() == Method::Head);
-            let mut stream = self.request.upgrade("", tiny_http::Response::empty(103));
-            if let Err(error) = stream.write_all(&answer).and_then(|()| stream.flush()) {
-                log::debug!("the refusal of a body that no memory holds was not sent: {error}");
-            }
-            std::mem::forget(stream);
+        let rest = self.rest();
+        // tiny_http's own way to answer panics over some values of `TE`.
+        if rest <= drain::SMALL && header(&self.request, "TE").is_none() {
+            return send_before_body(self.request, &reply);
         }
+        let time_limit = self.server.info.write_timeout;
+        let unread = UnreadBody::answer(self.request, &reply, rest, time_limit);
+        self.server.unread.add(unread);
     }
 }
 

@@ -12,7 +12,7 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -41,8 +41,17 @@ impl Secret {
     }
 }
 
+/// How an accept loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Nobody connected for as long as the idle timeout, which `accept` inherits from the listening socket.
+    TimedOut,
+    Failed,
+}
+
 pub(super) struct Gate {
-    server: tiny_http::Server,
+    /// `None` while dropping only.
+    server: Option<tiny_http::Server>,
     /// Held from taking a request to knowing whether an earlier one of its connection is still being served: two
     /// threads that took two requests of one connection could else queue them in the wrong order, and the one that
     /// serves them would wait for itself.
@@ -52,11 +61,15 @@ pub(super) struct Gate {
     waiting: AtomicUsize,
     /// Requests given out, but for knocks.
     given: AtomicU64,
-    /// Knocks that came out, and when the last one did, or the gate was opened.
+    /// Probes received.
     proofs: AtomicU64,
+    opened: Instant,
+    /// When the accept loop was last known to run: a probe or another new connection came, or the gate was opened.
     proved: Mutex<Instant>,
-    /// Its accept loop has ended with an error.
-    failed: AtomicBool,
+    /// How and when the accept loop ended; `None` while it has reported no error.
+    ended: Mutex<Option<(Ended, Instant)>>,
+    /// How long `accept` waits for a connection.
+    accept_timeout: Duration,
     closed: AtomicBool,
 }
 
@@ -64,7 +77,11 @@ impl Gate {
     /// # Errors
     ///
     /// Where there is not room enough for a gate and some connections: then it would end at once.
-    pub(super) fn open(listener: &TcpListener, secret: &Arc<Secret>) -> io::Result<Arc<Self>> {
+    pub(super) fn open(
+        listener: &TcpListener,
+        secret: &Arc<Secret>,
+        accept_timeout: Duration,
+    ) -> io::Result<Arc<Self>> {
         let descriptors: Vec<_> = (0..DESCRIPTORS)
             .map(|_| listener.try_clone())
             .collect::<io::Result<_>>()?;
@@ -82,14 +99,16 @@ impl Gate {
             .map_err(|_| io::Error::other("no thread can be had to accept connections"))?
             .map_err(io::Error::other)?;
         Ok(Arc::new(Gate {
-            server,
+            server: Some(server),
             order: Mutex::new(()),
             secret: secret.clone(),
             waiting: AtomicUsize::new(0),
             given: AtomicU64::new(0),
             proofs: AtomicU64::new(0),
+            opened: Instant::now(),
             proved: Mutex::new(Instant::now()),
-            failed: AtomicBool::new(false),
+            ended: Mutex::new(None),
+            accept_timeout,
             closed: AtomicBool::new(false),
         }))
     }
@@ -106,15 +125,18 @@ impl Gate {
             return None;
         }
         let next = loop {
+            let Some(server) = &self.server else {
+                break None;
+            };
             if self.closed.load(SeqCst) {
                 break None;
             }
             let order = self.order.lock();
-            match self.server.recv() {
+            match server.recv() {
                 Ok(request) if request.url() == self.secret.0 => {
-                    // Not dropped, which would answer it; the knocker has no use for an answer.
+                    // Not dropped, which would answer it; nobody reads the answer.
                     drop(request.into_writer());
-                    *self.proved.lock() = Instant::now();
+                    self.prove();
                     self.proofs.fetch_add(1, SeqCst);
                 }
                 Ok(request) => {
@@ -128,7 +150,7 @@ impl Gate {
                 // The wake-up call of `close`.
                 Err(_) if self.closed.load(SeqCst) => break None,
                 Err(error) => {
-                    self.failed.store(true, SeqCst);
+                    *self.ended.lock() = Some((self.how_ended(&error), Instant::now()));
                     accept_failed(error);
                 }
             }
@@ -143,21 +165,64 @@ impl Gate {
         (self.waiting.load(SeqCst), self.given.load(SeqCst))
     }
 
-    /// How many knocks have come out.
+    /// How many probes have been received.
     pub(super) fn proofs(&self) -> u64 {
         self.proofs.load(SeqCst)
     }
 
-    /// Since when it has not been known that the accept loop runs; `None` where it is known to have ended.
-    pub(super) fn proved(&self) -> Option<Instant> {
-        (!self.failed.load(SeqCst)).then(|| *self.proved.lock())
+    /// Records that the accept loop runs: it has accepted a new connection.
+    pub(super) fn prove(&self) {
+        *self.proved.lock() = Instant::now();
+    }
+
+    /// When the accept loop was last known to run.
+    pub(super) fn proved(&self) -> Instant {
+        *self.proved.lock()
+    }
+
+    pub(super) fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    /// How the accept loop ended; `None` where it runs, or ended without reporting an error.
+    pub(super) fn ended(&self) -> Option<Ended> {
+        self.ended.lock().map(|(ended, _)| ended)
+    }
+
+    /// When the accept loop ended.
+    pub(super) fn ended_at(&self) -> Option<Instant> {
+        self.ended.lock().map(|(_, at)| at)
+    }
+
+    fn how_ended(&self, error: &io::Error) -> Ended {
+        let timed_out = matches!(
+            error.kind(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+        );
+        // One that comes sooner is none: opening gates for it would not end.
+        if timed_out && self.opened.elapsed() >= self.accept_timeout / 2 {
+            Ended::TimedOut
+        } else {
+            Ended::Failed
+        }
     }
 
     /// Ends the waiting of all threads here.
     pub(super) fn close(&self) {
         self.closed.store(true, SeqCst);
-        for _ in 0..self.waiting.load(SeqCst) {
-            self.server.unblock();
+        if let Some(server) = &self.server {
+            (0..self.waiting.load(SeqCst)).for_each(|_| server.unblock());
+        }
+    }
+}
+
+impl Drop for Gate {
+    /// tiny_http connects to its own address here, which takes minutes where a firewall drops that: in a thread of its own.
+    fn drop(&mut self) {
+        let server = self.server.take();
+        let thread = thread::Builder::new().name("long-polling-close".into());
+        if let Err(error) = thread.spawn(move || drop(server)) {
+            log::debug!("an accept loop was closed without a thread of its own: {error}");
         }
     }
 }

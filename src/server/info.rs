@@ -60,8 +60,8 @@ pub struct ServerInfo {
     pub idle_timeout: Option<Duration>,
     /// How long an answer may wait for a client that does not read. Defaults to 10 seconds.
     pub write_timeout: Duration,
-    /// For how long accepting connections may fail (for want of descriptors, say) before the failure callback is told.
-    /// Restoring it is tried again and again, before and after. Defaults to 30 seconds.
+    /// For how long accepting connections may fail (for lack of descriptors, for example) before the failure callback runs.
+    /// The server tries to accept again before and after. Defaults to 30 seconds.
     pub restore_timeout: Duration,
     /// The proxies before the server, whose word about where a request came from is taken: where a connection comes from
     /// one of these addresses, [`Request::remote_address`](crate::server::Request::remote_address) is what

@@ -13,12 +13,14 @@ mod chunks;
 mod connections;
 mod crew;
 mod door;
+mod drain;
 mod endpoints;
 mod gate;
 mod head;
 mod hooks;
 mod info;
 mod peers;
+mod probe;
 mod reply;
 mod tender;
 
@@ -38,12 +40,16 @@ use crate::wire::Categories;
 use connections::{ParkedPeers, Spoiled};
 use crew::{Crew, Turn, Work};
 use door::Door;
+use drain::UnreadBodies;
+use gate::Gate;
 use tender::Tender;
 
 pub use hooks::{Fallback, Handler, Request, Response};
 pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
 
-/// Told if serving ends for a reason other than [`Server::stop`]: the Go package's `listenAndServeFailureFunc`.
+/// Runs once if no connection could be accepted for [`restore_timeout`](field@ServerInfo::restore_timeout): the Go package's
+/// `listenAndServeFailureFunc`. Only errors of the system count, such as a lack of descriptors or threads. The server goes
+/// on, and tries to accept again until [`Server::stop`]; so the callback has no need to end the program.
 pub type FailureCallback = Box<dyn FnOnce(Error) + Send>;
 
 /// A long-polling server.
@@ -65,6 +71,17 @@ pub type FailureCallback = Box<dyn FnOnce(Error) + Send>;
 ///
 /// Dropping a server stops it, but waits half a second for requests in flight at most; call [`stop`](Server::stop) to
 /// be told what came of it.
+///
+/// # Connections to itself
+///
+/// The server connects to its own address several times a second, since tiny_http may leave connections that arrive in a
+/// burst waiting for one another. Serving does not depend on it: where a firewall or another policy forbids it, the server
+/// logs one warning and goes on.
+///
+/// # `panic = "abort"`
+///
+/// A program that embeds a server must not set `panic = "abort"` in its profile: tiny_http panics in the thread of a
+/// connection where a client causes it, for example by a connection that is reset at once, and that would end the process.
 pub struct Server {
     inner: Arc<Inner>,
     crew: Arc<Crew>,
@@ -80,11 +97,12 @@ struct Inner {
     stopping: AtomicBool,
     parked: ParkedPeers,
     spoiled: Spoiled,
+    unread: Arc<UnreadBodies>,
 }
 
 impl Server {
     /// Starts a server; it listens when this returns. With a file, the events in it are there again, and new ones are
-    /// written to it. `on_failure` is told if serving ends later for a reason other than [`stop`](Server::stop).
+    /// written to it. `on_failure` runs if connections can't be accepted later; see [`FailureCallback`].
     ///
     /// # Errors
     ///
@@ -140,6 +158,7 @@ impl Server {
             stopping: AtomicBool::new(false),
             parked: ParkedPeers::default(),
             spoiled: Spoiled::default(),
+            unread: Arc::default(),
         });
         let crew = Crew::new(Arc::new(inner.clone()));
         let no_thread = |error: std::io::Error| {
@@ -276,33 +295,67 @@ impl std::fmt::Debug for Server {
 
 impl Work for Arc<Inner> {
     fn handle(&self, request: tiny_http::Request, turn: &mut Turn) {
-        self.door.came(request.remote_addr().copied());
+        self.door.came(request.remote_addr().copied(), turn.gate());
         endpoints::answer(self, request, turn);
     }
 
-    fn accept_failed(&self, error: std::io::Error) {
-        self.door.accept_failed(&error);
+    fn accept_failed(&self, gate: &Arc<Gate>, error: std::io::Error) {
+        self.door.accept_failed(gate, &error);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crossbeam_channel::{RecvTimeoutError, bounded};
+    use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    fn info() -> ServerInfo {
+        ServerInfo {
+            address: "127.0.0.1:0".into(),
+            ..ServerInfo::default()
+        }
+    }
+
+    /// The status of a publish on a connection of its own; `None` where it is not answered in ten seconds.
+    fn publish(server: &Server) -> Option<u16> {
+        let address = server.local_address();
+        let limit = Duration::from_secs(10);
+        let mut stream = TcpStream::connect_timeout(&address, limit).ok()?;
+        stream.set_read_timeout(Some(limit)).unwrap();
+        let body = r#"{"category":"c","data":1}"#;
+        let length = body.len();
+        let request = format!(
+            "POST /publish HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.split(' ').nth(1)?.parse().ok()
+    }
+
+    fn until(what: &str, done: impl Fn() -> bool) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !done() {
+            assert!(Instant::now() < end, "{what}");
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
 
     #[test]
-    fn the_failure_callback_is_told_when_serving_can_not_be_restored_and_not_before() {
+    fn the_failure_callback_runs_once_when_serving_can_not_be_restored_and_serving_is_tried_again()
+    {
         let restore_timeout = Duration::from_millis(1500);
-        let address = "127.0.0.1:0".into();
         let (tell, told) = bounded(1);
         let failed = Box::new(move |error: Error| tell.send(error).unwrap_or_default());
         let info = ServerInfo {
-            address,
             restore_timeout,
-            ..ServerInfo::default()
+            ..info()
         };
         let server = Server::start(info, None, Some(failed)).unwrap();
         let broken = Instant::now();
+        server.inner.door.fail_gates(true);
         server.inner.door.break_down();
         let early = told.recv_timeout(restore_timeout - Duration::from_millis(200));
         assert_eq!(early.map(drop), Err(RecvTimeoutError::Timeout));
@@ -311,6 +364,113 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::ServingFailed);
         // What is in process goes on.
         server.publish("a", "x").unwrap();
+        server.inner.door.fail_gates(false);
+        until("served again", || publish(&server) == Some(200));
         server.stop(Duration::from_secs(5)).unwrap();
+    }
+
+    #[test]
+    fn a_listening_socket_that_was_shut_down_listens_again() {
+        let server = Server::start(info(), None, None).unwrap();
+        server.inner.door.break_down();
+        until("served again", || publish(&server) == Some(200));
+        server.stop(Duration::from_secs(5)).unwrap();
+    }
+
+    /// A server that reports a failure after half a second, and the errors that its failure callback got.
+    fn server_with_short_timeouts(idle_timeout: Duration) -> (Server, Receiver<Error>) {
+        let (tell, told) = bounded(1);
+        let failed = Box::new(move |error: Error| tell.send(error).unwrap_or_default());
+        let info = ServerInfo {
+            restore_timeout: Duration::from_millis(500),
+            idle_timeout: Some(idle_timeout),
+            ..info()
+        };
+        (Server::start(info, None, Some(failed)).unwrap(), told)
+    }
+
+    /// The same, but it can't connect to itself.
+    fn server_without_probes(errno: i32, idle_timeout: Duration) -> (Server, Receiver<Error>) {
+        let (server, failed) = server_with_short_timeouts(idle_timeout);
+        server.inner.door.forbid_probes(errno);
+        (server, failed)
+    }
+
+    /// EPERM, EACCES, EINVAL, ENETUNREACH, ETIMEDOUT, ECONNREFUSED and EADDRNOTAVAIL of Linux.
+    const PROBES_FAIL: [i32; 7] = [1, 13, 22, 101, 110, 111, 99];
+
+    #[test]
+    fn a_server_that_can_not_connect_to_itself_serves_on_and_reports_no_failure() {
+        let all: Vec<_> = PROBES_FAIL
+            .iter()
+            .map(|errno| server_without_probes(*errno, Duration::from_secs(5)))
+            .collect();
+        for _ in 0..3 {
+            for (server, failed) in &all {
+                assert_eq!(publish(server), Some(200));
+                let failed = failed.recv_timeout(Duration::from_millis(100));
+                assert_eq!(failed.map(drop), Err(RecvTimeoutError::Timeout));
+            }
+        }
+        for (server, failed) in all {
+            assert_eq!(publish(&server), Some(200));
+            assert_eq!(server.inner.door.gates().len(), 1);
+            server.stop(Duration::from_secs(5)).unwrap();
+            assert!(failed.try_recv().is_err());
+        }
+    }
+
+    #[test]
+    fn an_accept_loop_that_ended_silently_is_replaced_with_and_without_probes() {
+        let (with, with_failed) = server_with_short_timeouts(Duration::from_secs(60));
+        let (without, without_failed) = server_without_probes(1, Duration::from_secs(60));
+        for server in [&with, &without] {
+            assert_eq!(publish(server), Some(200));
+            server.inner.door.end_accept_loops_silently();
+            until("served again", || publish(server) == Some(200));
+        }
+        with.stop(Duration::from_secs(5)).unwrap();
+        without.stop(Duration::from_secs(5)).unwrap();
+        assert!(with_failed.try_recv().is_err());
+        assert!(without_failed.try_recv().is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn probes_leave_no_connection_in_time_wait() {
+        let server = Server::start(info(), None, None).unwrap();
+        let gate = server.inner.door.gates().remove(0);
+        until("ten probes", || gate.proofs() >= 10);
+        let port = format!(":{:04X}", server.local_address().port());
+        let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let waiting = table.lines().filter(|line| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            fields[3] == "06" && fields[1..3].iter().any(|address| address.ends_with(&port))
+        });
+        assert_eq!(waiting.count(), 0);
+        drop(gate);
+        server.stop(Duration::from_secs(5)).unwrap();
+    }
+
+    #[test]
+    fn an_accept_that_timed_out_is_followed_by_another_and_is_no_failure() {
+        let (server, failed) = server_without_probes(1, Duration::from_millis(300));
+        let first = server.inner.door.gates().remove(0);
+        for _ in 0..3 {
+            let gates = server.inner.door.gates();
+            let newest = gates.last().unwrap().clone();
+            until("another gate", || {
+                let gates = server.inner.door.gates();
+                gates.last().is_some_and(|last| !Arc::ptr_eq(last, &newest))
+            });
+            assert_eq!(publish(&server), Some(200));
+        }
+        until("the first gate is closed", || {
+            let gates = server.inner.door.gates();
+            !gates.iter().any(|gate| Arc::ptr_eq(gate, &first))
+        });
+        drop(first);
+        server.stop(Duration::from_secs(5)).unwrap();
+        assert!(failed.try_recv().is_err());
     }
 }

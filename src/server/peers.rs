@@ -26,6 +26,20 @@ pub(super) fn connected(local: SocketAddr) -> Option<HashSet<SocketAddr>> {
     known.then_some(peers)
 }
 
+/// True where the system lists connections, so that [`connected`] can tell.
+pub(super) fn are_listed() -> bool {
+    linux::TABLES.iter().any(|table| File::open(table).is_ok())
+}
+
+/// The address as [`connected`] gives it: the system's table has no scope of a link-local address.
+pub(super) fn without_scope(mut remote: SocketAddr) -> SocketAddr {
+    if let SocketAddr::V6(remote) = &mut remote {
+        remote.set_scope_id(0);
+        remote.set_flowinfo(0);
+    }
+    remote
+}
+
 /// The tables of connections in Linux's proc(5) file system; elsewhere they are not there.
 mod linux {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -102,6 +116,13 @@ mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
     use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_link_local_peer_is_found_without_its_scope() {
+        let table = "[fe80::1]:80".parse().unwrap();
+        let scoped = std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 80, 5, 2);
+        assert_eq!(without_scope(scoped.into()), table);
+    }
 
     #[test]
     fn a_peer_is_there_until_it_hangs_up() {

@@ -1,7 +1,7 @@
 //! The thread that tends the door: it looks after the accept loops, the crew, the clients that hang up and the events
 //! that expire, and after the stop it sees the last connections off.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,6 +16,8 @@ use crate::error::{Error, ErrorKind};
 
 /// How often the crew is looked after, and who is connected; the latter less often where looking takes long.
 const LOOK: Duration = Duration::from_millis(100);
+/// A client that sends nothing for so long after it connected may have been accepted by nobody.
+const UNSERVED: Duration = Duration::from_millis(500);
 /// How often expired events are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -23,8 +25,8 @@ pub(super) struct Tender {
     inner: Arc<Inner>,
     crew: Arc<Crew>,
     gates: Vec<Watched>,
-    /// Who was connected when last looked at.
-    connected: HashSet<SocketAddr>,
+    /// The clients that were connected at the last look, each with the time of the look that found it first.
+    connected: HashMap<SocketAddr, Instant>,
     on_failure: Option<FailureCallback>,
     next_look: Instant,
     next_peers: Instant,
@@ -49,7 +51,7 @@ impl Tender {
             inner,
             crew,
             gates: Vec::new(),
-            connected: HashSet::new(),
+            connected: HashMap::new(),
             on_failure,
             next_look: now,
             next_peers: now,
@@ -140,21 +142,36 @@ impl Tender {
         }
     }
 
-    /// Looks who is connected: for whoever has come new, the door knocks, and the threads of parked polls whose clients
-    /// are gone are woken.
+    /// Looks up who is connected: the door learns of new clients and of those that nobody serves, the threads of parked
+    /// polls whose clients are gone are woken, and the refused bodies of such clients are closed.
     fn look_at_peers(&mut self) {
-        // In this order: whoever is parked now is connected now, unless it has hung up.
+        // In this order: the client of a poll that is parked now is connected now, unless it has hung up.
         let parked = self.inner.parked.snapshot();
-        let door = &self.inner.door;
+        let Inner { door, unread, .. } = &*self.inner;
         let Some(connected) = peers::connected(door.address()) else {
             return;
         };
-        door.connected(connected.difference(&self.connected).count());
+        let now = Instant::now();
+        let newcomers = connected
+            .iter()
+            .filter(|remote| !self.connected.contains_key(remote))
+            .count();
+        self.connected = connected
+            .iter()
+            .map(|remote| (*remote, *self.connected.get(remote).unwrap_or(&now)))
+            .collect();
+        let unserved = self
+            .connected
+            .iter()
+            .filter(|(remote, since)| now - **since > UNSERVED && !door.has_seen(**remote))
+            .map(|(_, since)| *since)
+            .max();
+        door.connected(newcomers, unserved);
         let gone = parked
             .iter()
-            .filter(|(remote, _)| !connected.contains(remote));
+            .filter(|(remote, _)| !connected.contains(&peers::without_scope(*remote)));
         gone.for_each(|(_, waiter)| waiter.hang_up());
-        self.connected = connected;
+        unread.look_after(&connected);
     }
 
     /// As long as clients keep connections open, whatever they still send is answered, so that none hangs; then all

@@ -18,6 +18,8 @@ pub(crate) enum Limit {
     Descriptors(u32),
     /// Threads: more than the user has already, by so many.
     Threads(u32),
+    /// Kilobytes of address space.
+    Memory(u32),
 }
 
 pub(crate) struct Process {
@@ -40,6 +42,7 @@ impl Process {
         let (limit, user) = match limit {
             Limit::None => (String::new(), None),
             Limit::Descriptors(most) => (format!("ulimit -n {most}; "), None),
+            Limit::Memory(most) => (format!("ulimit -v {most}; "), None),
             Limit::Threads(more) if is_root() => (format!("ulimit -u {more}; "), Some(SOMEBODY)),
             Limit::Threads(more) => (
                 format!("ulimit -u {}; ", threads_of_this_user() + more),
@@ -74,6 +77,15 @@ impl Process {
     fn count(&self, what: &str) -> usize {
         let folder = format!("/proc/{}/{what}", self.process.0.id());
         std::fs::read_dir(folder).map_or(0, Iterator::count)
+    }
+
+    /// The largest resident memory so far, in kilobytes.
+    pub(crate) fn peak_memory(&self) -> usize {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let size = line.and_then(|line| line.split_whitespace().nth(1));
+        size.expect("VmHWM").parse().unwrap()
     }
 
     /// Stops the server; true where it ended well.

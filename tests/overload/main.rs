@@ -11,3 +11,4 @@ mod support;
 mod child;
 mod door;
 mod limits;
+mod unread;

@@ -1,4 +1,5 @@
-//! The example `server`, run as a program: its flags, its messages and its signals.
+//! Programs and their surroundings: the example `server` as an operator runs it, with its flags, messages and signals, and
+//! servers in network namespaces.
 
 // The tool's tests need a part of it.
 #[allow(dead_code)]
@@ -6,6 +7,8 @@
 mod support;
 
 mod flags;
+#[cfg(target_os = "linux")]
+mod netns;
 mod process;
 #[cfg(unix)]
 mod signals;
