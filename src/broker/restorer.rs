@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use super::clock::Clock;
-use super::ring::{Entry, Lost};
+use super::ring::{Entry, Lost, plausible};
 use super::sequencer::{Past, Sequencer, Span};
 use crate::event::Event;
 use crate::position::{EventId, Run};
@@ -67,7 +67,7 @@ impl Restorer {
             (0, Some((_, number))) => number,
             (number, _) => number,
         };
-        let timestamp = event.timestamp();
+        let timestamp = plausible(event.timestamp());
         if number > self.sequence {
             if let Some((run, _)) = own {
                 self.enter(run);
@@ -92,6 +92,7 @@ impl Restorer {
         }
         Some(Entry {
             sequence: self.sequence,
+            published: 0,
             event,
         })
     }
