@@ -13,7 +13,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// How far timestamps may be ahead of the clock because they were stepped, in milliseconds. Beyond that, the clock itself
 /// was set back.
-const MAX_STEPS: u64 = 1000;
+pub(crate) const MAX_STEPS: u64 = 1000;
+
+/// In Unix milliseconds.
+const END_OF_9999: u64 = 253_402_300_799_999;
 
 /// The time that events are stamped with. It may step back: the [`Sequencer`](super::sequencer::Sequencer) sees to it
 /// that timestamps do not.
@@ -26,9 +29,9 @@ pub(crate) enum Clock {
 }
 
 impl Clock {
-    /// Unix time in milliseconds.
+    /// Unix time in milliseconds, at most the end of the year 9999: that leaves room for timestamps that follow.
     pub(crate) fn now(&self) -> u64 {
-        match self {
+        let now = match self {
             Clock::System => {
                 let now = SystemTime::now()
                     .duration_since(UNIX_EPOCH)
@@ -37,7 +40,8 @@ impl Clock {
             }
             #[cfg(feature = "testing")]
             Clock::Manual(clock) => clock.now(),
-        }
+        };
+        now.min(END_OF_9999)
     }
 }
 

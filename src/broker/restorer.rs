@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::clock::Clock;
+use super::clock::{Clock, MAX_STEPS};
 use super::ring::{Entry, Lost, plausible};
 use super::sequencer::{Past, Sequencer, Span};
 use crate::event::Event;
@@ -53,7 +53,7 @@ impl Restorer {
         self.follows_others = sequence < self.sequence;
         // Where the last run did not end, this one has left a number out.
         self.go_to(sequence);
-        self.date(run.started());
+        self.date(self.latest_before(run));
         self.damaged = false;
         self.open(run);
         self.acknowledges = acknowledges;
@@ -225,6 +225,13 @@ impl Restorer {
         self.undated = true;
     }
 
+    /// The greatest timestamp that an event can have that was lost before this run: timestamps may be a little ahead of
+    /// the clock.
+    fn latest_before(&self, run: Run) -> u64 {
+        let latest = self.timestamp.max(run.started());
+        latest.saturating_add(MAX_STEPS)
+    }
+
     /// What was lost was published by then.
     fn date(&mut self, timestamp: u64) {
         if std::mem::take(&mut self.undated) {
@@ -237,14 +244,18 @@ impl Restorer {
         self.pass_compacted();
         // What a run that has not ended published last is not known, nor what is damaged.
         let acknowledged = self.acknowledges && !self.headless;
-        if (self.open && !acknowledged) || self.damaged {
+        let may_lack_events = (self.open && !acknowledged) || self.damaged;
+        if may_lack_events {
             self.go_to(self.sequence + 1);
         }
         let random = RandomState::new().hash_one(0);
         let newest_run = self.earlier.iter().map(|span| span.run.started()).max();
         let run = Run::new(clock.now().max(newest_run.unwrap_or(0) + 1), random);
         // As those will date it who read this run's start.
-        self.date(run.started());
+        self.date(self.latest_before(run));
+        // A run whose clock was far ahead dated what was lost before it too late. A follower can't stand there.
+        let latest = self.timestamp.max(clock.now()).saturating_add(MAX_STEPS);
+        self.lost.timestamp = self.lost.timestamp.min(latest);
         // The runs whose positions nobody follows any more are let go of, the oldest first.
         let surplus = self.earlier.len().saturating_sub(MAX_RUNS);
         self.earlier.drain(..surplus);
@@ -254,6 +265,11 @@ impl Restorer {
             lost: self.lost,
             sequence: self.sequence,
             timestamp: self.timestamp,
+            reached: if may_lack_events {
+                latest
+            } else {
+                self.timestamp
+            },
         };
         Sequencer::after(past, clock, acknowledges)
     }

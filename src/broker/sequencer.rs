@@ -71,6 +71,8 @@ pub(super) struct Past {
     /// Those of the newest event.
     pub(super) sequence: u64,
     pub(super) timestamp: u64,
+    /// The greatest timestamp that a follower of these runs can have received.
+    pub(super) reached: u64,
 }
 
 impl Span {
@@ -121,8 +123,7 @@ impl Sequencer {
             sequence: past.sequence,
             timestamp: past.timestamp,
             bytes: 0,
-            // A follower of an earlier run may stand there.
-            reached: past.timestamp,
+            reached: past.reached,
             published: 0,
             visible: past.sequence,
             closed: false,
@@ -141,6 +142,9 @@ impl Sequencer {
 
     /// Limits the bytes of JSON that events of one timestamp have together, and notes when each is published, by `age`.
     pub(super) fn limited(self, millisecond_bytes: usize, age: Option<Age>) -> Self {
+        let mut stamps = self.stamps.lock();
+        stamps.published = age.as_ref().map_or(0, |age| age.restored(stamps.timestamp));
+        drop(stamps);
         Sequencer {
             millisecond_bytes,
             age,
