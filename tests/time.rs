@@ -278,7 +278,7 @@ fn a_follower_by_time_alone_loses_and_repeats_nothing_while_the_clock_is_held_or
         }
         assert_eq!(seen, (0..300).collect::<Vec<u64>>());
         assert!(since >= START && since < START + 300);
-        assert_eq!(by_time(&broker, &mut since), []);
+        assert!(by_time(&broker, &mut since).is_empty());
     }
 }
 
@@ -348,7 +348,7 @@ fn since_time_0_and_1_ask_for_everything_even_where_the_clock_shows_less() {
         for start in [0, 1] {
             let mut since = start;
             assert_eq!(by_time(&broker, &mut since), [0, 1]);
-            assert_eq!(by_time(&broker, &mut since), []);
+            assert!(by_time(&broker, &mut since).is_empty());
         }
         broker.publish("a", &2u64).unwrap();
         let mut since = 0;
