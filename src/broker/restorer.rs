@@ -228,8 +228,12 @@ impl Restorer {
     /// The greatest timestamp that an event can have that was lost before this run: timestamps may be a little ahead of
     /// the clock.
     fn latest_before(&self, run: Run) -> u64 {
-        let latest = self.timestamp.max(run.started());
-        latest.saturating_add(MAX_STEPS)
+        self.latest_by(run.started())
+    }
+
+    /// The same, by the time of the clock.
+    fn latest_by(&self, now: u64) -> u64 {
+        self.timestamp.max(now).saturating_add(MAX_STEPS)
     }
 
     /// What was lost was published by then.
@@ -244,6 +248,8 @@ impl Restorer {
         self.pass_compacted();
         // What a run that has not ended published last is not known, nor what is damaged.
         let acknowledged = self.acknowledges && !self.headless;
+        // The clock was set back: a follower may stand at a timestamp that comes again only by steps.
+        let is_ahead = self.timestamp > clock.now().saturating_add(MAX_STEPS);
         let may_lack_events = (self.open && !acknowledged) || self.damaged;
         if may_lack_events {
             self.go_to(self.sequence + 1);
@@ -254,8 +260,10 @@ impl Restorer {
         // As those will date it who read this run's start.
         self.date(self.latest_before(run));
         // A run whose clock was far ahead dated what was lost before it too late. A follower can't stand there.
-        let latest = self.timestamp.max(clock.now()).saturating_add(MAX_STEPS);
-        self.lost.timestamp = self.lost.timestamp.min(latest);
+        let latest = self.latest_by(clock.now());
+        if self.lost.timestamp > latest.saturating_add(MAX_STEPS) {
+            self.lost.timestamp = latest;
+        }
         // The runs whose positions nobody follows any more are let go of, the oldest first.
         let surplus = self.earlier.len().saturating_sub(MAX_RUNS);
         self.earlier.drain(..surplus);
@@ -265,8 +273,8 @@ impl Restorer {
             lost: self.lost,
             sequence: self.sequence,
             timestamp: self.timestamp,
-            reached: if may_lack_events {
-                latest
+            reached: if may_lack_events && is_ahead {
+                latest.max(self.lost.timestamp)
             } else {
                 self.timestamp
             },
