@@ -444,7 +444,7 @@ fn timestamps_do_not_fall_where_a_log_no_longer_has_the_newest() {
     clock.set(START);
     for from in [Log::Whole, Log::Compacted] {
         let keeper = Keeper::with(&keeper.logs(), false);
-        assert_eq!(next(&start(&options, &clock, &keeper, from)), newest + 1001);
+        assert_eq!(next(&start(&options, &clock, &keeper, from)), newest + 1002);
     }
 }
 
