@@ -162,7 +162,7 @@ fn since_time_gives_events_with_a_strictly_greater_timestamp() {
     assert_eq!(since(&(time - 1).to_string()).data(), ["first"]);
     assert_eq!(since(&time.to_string()).status, 204);
     assert_eq!(since("0").data(), ["first"]);
-    // No event can have had such a time: whoever brings it may have missed an event.
+    // No event can have had such a time: a follower with it may have missed an event.
     for future in ["9999999999999", "99999999999999999999999"] {
         let answer = since(future);
         assert_eq!((answer.data(), answer.gap()), (vec!["first".into()], true));

@@ -279,7 +279,7 @@ fn a_stop_keeps_its_timeout_whatever_call_of_the_store_does_not_return() {
             in_time(move || broker.stop(LIMIT)).unwrap();
         }
         let _ = publishing.join().unwrap();
-        until("every thread has let the store go", || {
+        until("no thread holds the store", || {
             Arc::strong_count(&store.0) == 1
         });
     }

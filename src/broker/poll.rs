@@ -234,7 +234,7 @@ impl Shared {
     }
 
     /// True where the events of this millisecond do not fit into one batch, so that a follower that stands there by time
-    /// did not receive all of them. Only a log can bring so many, or a batch size that was reduced.
+    /// did not receive all of them. Only a log can bring that much, or a batch size that was reduced.
     fn cut_within(&self, place: Place, states: &Guards<'_>) -> bool {
         let Place::Time(time) = place else {
             return false;

@@ -339,7 +339,7 @@ impl Model {
         for event in &mut self.events {
             event.fate = Fate::Lost;
         }
-        // Whoever followed the last run may stand at its newest event.
+        // A follower of the last run may stand at its newest event.
         (self.age, self.reached, self.bytes) = (self.clock, self.newest(), 0);
         let restored = |timestamp: u64, start: u64| timestamp.min(start + MAX_STEPS);
         self.published = restored(self.newest(), self.age);
