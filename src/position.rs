@@ -191,7 +191,9 @@ pub enum Cursor {
     Now,
     /// Everything that is still buffered. Over HTTP: `since_time=1`, as the Go package's tests have it.
     Oldest,
-    /// Events with a timestamp strictly greater than this one, in Unix milliseconds.
+    /// Events with a timestamp strictly greater than this one, in Unix milliseconds. 0 and 1: everything still
+    /// buffered. More than a minute ahead of the server's time, so that no event can have had it: everything still
+    /// buffered, with `gap` set.
     SinceTime(u64),
     /// Everything published after the event, or position, with this id. Where it can't be placed: everything still
     /// buffered, with [`gap`](crate::Batch::gap) set.

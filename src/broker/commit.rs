@@ -6,11 +6,16 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Shared;
+use super::calls::{self, Call};
 use super::ring::Entry;
 use super::sync::{Condvar, Mutex};
 use crate::error::Error;
+
+/// How long events that the store keeps may take to be visible: the leader has nothing to wait for then.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Events that have been handed to the store, in publish order, and not yet to subscribers.
 #[derive(Default)]
@@ -138,14 +143,20 @@ impl Commits {
             };
             while !publisher.is_settled() && self.settle_first(shared, |_| true) {}
             // Whatever was kept together with it.
-            let settled = shared.store.settled();
+            let settled = {
+                let _call = calls::enter(shared, Call::Settle);
+                shared.store.settled()
+            };
             while self.settle_first(shared, |ticket| ticket <= settled) {}
         }
     }
 
-    /// Waits until every event up to this sequence number is settled. They must have been flushed: the leader may be the
-    /// store's own thread.
-    pub(super) fn wait_for(&self, shared: &Shared, sequence: u64) {
+    /// Waits until every event up to this sequence number is settled, and says that it is. They must have been flushed:
+    /// the leader may be the store's own thread. False where the leader is still in a call of the store after
+    /// `SETTLE_TIMEOUT`: that call may wait for this one.
+    pub(super) fn wait_for(&self, shared: &Shared, sequence: u64) -> bool {
+        // Schedules have no time.
+        let deadline = (!cfg!(all(test, shuttle))).then(|| Instant::now() + SETTLE_TIMEOUT);
         let is_waiting = |state: &State| {
             let first = state.waiting.front();
             first.is_some_and(|first| first.entry.sequence <= sequence)
@@ -153,7 +164,11 @@ impl Commits {
         let mut state = self.state.lock();
         while is_waiting(&state) {
             if state.led {
-                self.settled.wait(&mut state);
+                match deadline {
+                    None => self.settled.wait(&mut state),
+                    Some(deadline) if Instant::now() >= deadline => return false,
+                    Some(deadline) => _ = self.settled.wait_until(&mut state, deadline),
+                }
                 continue;
             }
             state.led = true;
@@ -166,6 +181,15 @@ impl Commits {
             drop(lead);
             state = self.state.lock();
         }
+        true
+    }
+
+    /// The events up to this sequence number that the store has and subscribers can't see yet, in publish order.
+    pub(super) fn waiting_up_to(&self, sequence: u64) -> Vec<Entry> {
+        let state = self.state.lock();
+        let entries = state.waiting.iter().map(|waiting| &waiting.entry);
+        let due = entries.take_while(|entry| entry.sequence <= sequence);
+        due.cloned().collect()
     }
 
     /// Settles the event that has waited longest, if there is one and its ticket is `due`. Only the leader does so.
@@ -174,7 +198,10 @@ impl Commits {
         let Some(first) = first.filter(|first| due(first.ticket)) else {
             return false;
         };
-        let result = shared.store.flush(first.ticket);
+        let result = {
+            let _call = calls::enter(shared, Call::Settle);
+            shared.store.flush(first.ticket)
+        };
         if result.is_ok() {
             shared.commit(first.entry);
         }

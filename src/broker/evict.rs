@@ -23,7 +23,7 @@ impl Shared {
         removed
     }
 
-    /// Loses what has expired by `now`, in Unix milliseconds.
+    /// Loses what has expired by `now`, a time of the broker's [`Age`](super::clock::Age).
     pub(super) fn expire(&self, ring: &mut Ring, now: u64) {
         let Some(ttl) = self.options.event_ttl else {
             return;

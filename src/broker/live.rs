@@ -1,6 +1,7 @@
 //! What a broker holds, told as the log that would bring it back: what a store writes when it makes its log smaller.
 
 use super::Shared;
+use super::calls::{self, Call};
 use super::ring::{Entry, Lost};
 use crate::record::Record;
 
@@ -16,10 +17,29 @@ impl Shared {
     /// What is held of the events up to `last`, run by run, as the log said it when it happened.
     ///
     /// What was lost is told as far as those events go: what follows in the log tells the rest.
+    ///
+    /// Empty where the events can't be had without waiting for the store's own call.
     pub(super) fn live_records(&self, last: u64) -> Vec<Record> {
+        if calls::is_inside(self, Call::Append) {
+            log::error!(
+                "a store asked for the broker's records within its append, where the broker's locks are held: it gets \
+                 none, and has to ask later or in a thread of its own"
+            );
+            return Vec::new();
+        }
         // Whoever has handed the last of them to the store holds this lock until it waits to be seen.
         let _ = self.sequencer.end();
-        self.commits.wait_for(self, last);
+        let mut entries: Vec<Entry> = Vec::new();
+        if calls::is_inside(self, Call::Settle) {
+            // This thread makes events visible, and no other does so meanwhile: what waits is not in a ring.
+            entries = self.commits.waiting_up_to(last);
+        } else if !self.commits.wait_for(self, last) {
+            log::error!(
+                "a store asked for the broker's records up to number {last}, and its flush of these does not return: it \
+                 gets none; flush must not wait for a thread that asks"
+            );
+            return Vec::new();
+        }
         let capped = |lost: Lost| Lost {
             sequence: lost.sequence.min(last),
             ..lost
@@ -40,7 +60,6 @@ impl Shared {
             })
         };
         records.extend(lost("", self.sequencer.lost()));
-        let mut entries: Vec<Entry> = Vec::new();
         let mut gone = Vec::new();
         for category in self.catalog.all() {
             let Some(state) = category.lock() else {
@@ -58,7 +77,10 @@ impl Shared {
         records.push(Record::Forgotten(self.catalog.forgotten(&gone, capped)));
         entries.sort_unstable_by_key(|entry| entry.sequence);
         let mut entries = entries.into_iter().peekable();
-        let published = |Entry { sequence, event }: Entry| Record::Published { sequence, event };
+        let published = |entry: Entry| Record::Published {
+            sequence: entry.sequence,
+            event: entry.event,
+        };
         for span in self.sequencer.spans() {
             let first = span.first;
             while let Some(entry) = entries.next_if(|entry| entry.sequence < first) {

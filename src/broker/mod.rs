@@ -5,12 +5,14 @@
 //! published in between is missed.
 
 mod batch;
+mod calls;
 mod catalog;
 mod clock;
 mod commit;
 #[cfg(all(test, feature = "testing", not(shuttle)))]
 mod compacted;
 mod evict;
+mod flushing;
 mod live;
 mod options;
 mod poll;
@@ -23,28 +25,32 @@ mod ring;
 mod schedules;
 mod sequencer;
 mod statistics;
+mod stopping;
 mod store;
 mod sync;
 mod waiter;
 
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::position::{Cursor, EventId};
 use crate::record::Record;
 use crate::wire::Categories;
+use calls::Call;
 use catalog::Catalog;
+use clock::Age;
 use commit::Commits;
+use flushing::Flushing;
 use replay::Replay;
 use restorer::Restorer;
 use sequencer::Sequencer;
 use statistics::Counters;
+use stopping::Stopping;
 use sync::{AtomicU64, AtomicUsize, Mutex};
 use waiter::Parking;
 
@@ -110,12 +116,17 @@ struct Shared {
     sequencer: Sequencer,
     commits: Commits,
     store: Box<dyn Store>,
+    /// Where the store asks for flushes.
+    flushing: Option<Arc<Flushing>>,
+    stopping: Arc<Stopping>,
+    /// By which events expire.
+    age: Age,
     counters: Counters,
     /// Categories that hold events.
     occupied: AtomicUsize,
     /// Held by whoever evicts; comes before all other locks.
     evicting: Mutex<()>,
-    /// When expired events of all categories are looked for next, in Unix milliseconds.
+    /// When expired events of all categories are looked for next, by `age`.
     next_sweep: AtomicU64,
 }
 
@@ -124,7 +135,7 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`InvalidSetting`](ErrorKind::InvalidSetting) where an option can't be used.
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) where an option can't be used.
     pub fn new(options: BrokerOptions) -> Result<Self, Error> {
         Broker::restore(options, Clock::System, Box::new(NoStore))
     }
@@ -134,7 +145,7 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`InvalidSetting`](ErrorKind::InvalidSetting) where an option can't be used, and those of
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) where an option can't be used, and those of
     /// [`Store::start`].
     pub fn with_store(options: BrokerOptions, store: impl Store + 'static) -> Result<Self, Error> {
         Broker::restore(options, Clock::System, Box::new(store))
@@ -152,6 +163,9 @@ impl Broker {
             sequencer: Restorer::default().finish(clock.clone(), false),
             commits: Commits::default(),
             store: Box::new(NoStore),
+            flushing: None,
+            stopping: Arc::default(),
+            age: Age::starting_now(&clock),
             counters: Counters::default(),
             occupied: AtomicUsize::new(0),
             evicting: Mutex::default(),
@@ -164,9 +178,20 @@ impl Broker {
             shared.replay(&mut replay, record)
         })?;
         shared.settle_restored(&mut replay);
-        shared.sequencer = replay.restorer.finish(clock, store.acknowledges());
+        let acknowledges = store.acknowledges();
+        let age = shared
+            .options
+            .event_ttl
+            .is_some()
+            .then(|| shared.age.clone());
+        shared.sequencer = replay
+            .restorer
+            .finish(clock, acknowledges)
+            .limited(shared.options.max_batch_size, age);
+        let period = store.flush_period().filter(|_| !acknowledges);
+        shared.flushing = period.map(|period| Arc::new(Flushing::new(period)));
         shared.store = store;
-        shared.sweep(shared.sequencer.now());
+        shared.sweep(shared.age.now());
         let shared = Arc::new(shared);
         // Only what the store itself fills can be taken: nobody else has seen it.
         let _ = live.0.set(Arc::downgrade(&shared));
@@ -176,13 +201,16 @@ impl Broker {
         };
         // That a run began is kept before anybody can see an event of it. Where the disk fails, it comes before them.
         if let Err(error) = shared
-            .store
-            .append(started)
+            .append_record(started)
             .and_then(|ticket| shared.store.flush(ticket))
         {
             log::warn!("that this run has begun could not be kept yet: {error}");
         }
-        Ok(Broker(Arc::new(Handle(shared))))
+        let broker = Broker(Arc::new(Handle(shared)));
+        if let Some(flushing) = &broker.0.flushing {
+            flushing.start(Arc::downgrade(&broker.0.0))?;
+        }
+        Ok(broker)
     }
 
     /// Publishes `data`, anything that serializes to JSON but not to null, to a category, and gives the event's id.
@@ -191,10 +219,10 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`InvalidRequest`](ErrorKind::InvalidRequest) for a category that is empty or longer than 1024 bytes and for
-    /// data that is null or can't be serialized, [`TooLarge`](ErrorKind::TooLarge) for data over
-    /// [`max_event_size`](BrokerOptions::max_event_size), [`Busy`](ErrorKind::Busy) where the store can't take it,
-    /// [`Stopped`](ErrorKind::Stopped) after the stop. What was refused was not published.
+    /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for a category that is empty or longer than 1024 bytes and for
+    /// data that is null or can't be serialized, [`TooLarge`](crate::ErrorKind::TooLarge) for data over
+    /// [`max_event_size`](BrokerOptions::max_event_size), [`Busy`](crate::ErrorKind::Busy) where the store can't take it,
+    /// [`Stopped`](crate::ErrorKind::Stopped) after the stop. What was refused was not published.
     pub fn publish<T: Serialize + ?Sized>(
         &self,
         category: &str,
@@ -221,8 +249,8 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`InvalidRequest`](ErrorKind::InvalidRequest) for a category that is empty or too long, none, or more than 100;
-    /// [`Stopped`](ErrorKind::Stopped) after the stop. A subscriber that is parked at the stop gets a batch without
+    /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for a category that is empty or too long, none, or more than 100;
+    /// [`Stopped`](crate::ErrorKind::Stopped) after the stop. A subscriber that is parked at the stop gets a batch without
     /// events.
     pub fn subscribe(
         &self,
@@ -256,7 +284,7 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// Those of [`subscribe`](Broker::subscribe), and [`InvalidRequest`](ErrorKind::InvalidRequest) for a limit of 0.
+    /// Those of [`subscribe`](Broker::subscribe), and [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for a limit of 0.
     pub fn subscribe_up_to(
         &self,
         limit: usize,
@@ -295,24 +323,23 @@ impl Broker {
         Statistics {
             parked: shared.parking.len(),
             categories: shared.catalog.len(),
-            store: shared.store.statistics(),
+            store: shared.store_statistics(),
             ..shared.counters.snapshot()
         }
     }
 
     /// Answers all parked subscribers as if they had timed out, refuses what comes after, and writes to the file what
-    /// is not yet there. Doing so twice is fine.
+    /// is not yet there. Doing so twice is fine. Returns within a tenth of a second after `timeout`, whatever the store
+    /// does: a store that does not return is left to a thread of its own.
     ///
     /// # Errors
     ///
-    /// [`File`](ErrorKind::File) where events could not be written, and
-    /// [`StopTimeout`](ErrorKind::StopTimeout) where that took longer than `timeout`.
+    /// [`File`](crate::ErrorKind::File) where events could not be written, and
+    /// [`StopTimeout`](crate::ErrorKind::StopTimeout) where that took longer than `timeout`; for a store that does not return,
+    /// the message names the call.
     pub fn stop(&self, timeout: Duration) -> Result<(), Error> {
         self.release();
-        if self.0.sequencer.close() {
-            self.0.record(Record::Ended(self.0.sequencer.end()));
-        }
-        self.0.stop_store(timeout)
+        self.0.end_and_stop(timeout)
     }
 
     /// The first half of stopping: answers all parked subscribers, and nobody parks from here on. Publishing goes on.
@@ -348,7 +375,7 @@ impl Broker {
     /// Lets go of events that have expired. Publishing does so now and then; this is for a broker that nobody publishes
     /// to.
     pub(crate) fn sweep(&self) {
-        self.0.sweep(self.now());
+        self.0.sweep(self.0.age.now());
     }
 }
 
@@ -361,10 +388,21 @@ impl std::fmt::Debug for Broker {
 }
 
 impl Shared {
-    fn stop_store(&self, timeout: Duration) -> Result<(), Error> {
-        catch_unwind(AssertUnwindSafe(|| self.store.stop(timeout))).unwrap_or_else(|_| {
-            let message = "the store panicked, so that what it keeps is not known";
-            Err(Error::new(ErrorKind::File, message))
-        })
+    /// Has the store take a record.
+    fn append_record(&self, record: Record) -> Result<u64, Error> {
+        let _call = calls::enter(self, Call::Append);
+        let ticket = self.store.append(record)?;
+        if let Some(flushing) = &self.flushing {
+            flushing.appended(ticket);
+        }
+        Ok(ticket)
+    }
+
+    fn store_statistics(&self) -> StoreStatistics {
+        let mut statistics = self.store.statistics();
+        if let Some(flushing) = &self.flushing {
+            flushing.add_to(&mut statistics);
+        }
+        statistics
     }
 }

@@ -23,7 +23,8 @@ use crate::error::Error;
 pub struct BrokerOptions {
     /// The size of each category's ring buffer, in events: one more pushes out the oldest. Defaults to 250.
     pub events_per_category: usize,
-    /// How long an event is kept. Defaults to `None`: until it is pushed out.
+    /// How long an event is kept, by elapsed time, whatever the clock shows; after a restart, by its timestamp, and an
+    /// event from the future counts as new. Defaults to `None`: until it is pushed out.
     pub event_ttl: Option<Duration>,
     /// An event goes to everyone who is parked for it, or else to the first poll that fetches it, and is then gone.
     /// That is delivery at most once: an event on its way to a client that has just vanished is lost. With polls that
@@ -39,9 +40,10 @@ pub struct BrokerOptions {
     /// Defaults to 10,000.
     pub max_categories: usize,
     /// The size of one batch, and so of one answer over HTTP, in bytes of its events' JSON. What does not fit comes with
-    /// the next poll, which goes on from the batch's last id. One event is always given, even one that is larger; and to
-    /// a poll that goes by time alone, without a limit of its own, whole milliseconds, since it goes on after the last
-    /// one. Defaults to 4 MiB.
+    /// the next poll, which goes on from the batch's last id. One event is always given, even one that is larger. A poll
+    /// that goes by time alone, without a limit of its own, gets whole milliseconds, since it goes on after the last one:
+    /// events of one timestamp have no more bytes than this together. Where a log has more, the batch is cut, and the
+    /// next poll that goes by time says that there is a gap. Defaults to 4 MiB.
     pub max_batch_size: usize,
     /// The most bytes of JSON of all events held; past it, the categories that were published to least recently lose
     /// their oldest events, down to a sixteenth below it. Only the newest event is never lost to it. At least

@@ -21,6 +21,19 @@ use crate::wire::Categories;
 /// The most ids of one record: golongpoll stops at a line of more than 64 KiB.
 const MAX_TAKEN: usize = 1000;
 
+/// How far `since_time` may be ahead of the broker's time, in milliseconds: the clock of a client that stamps its own
+/// polls.
+const MAX_AHEAD: u64 = 60_000;
+
+/// Where a poll starts.
+struct Start {
+    place: Place,
+    /// The cursor could not be placed, so that something may be missing.
+    unplaced: bool,
+    /// The follower may go on from the answer by time alone.
+    by_time: bool,
+}
+
 /// What a poll does where there is nothing yet, and whether it counts as a retrieval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
@@ -137,7 +150,7 @@ impl Shared {
                 states,
             };
             if self.options.event_ttl.is_some() {
-                let now = self.sequencer.now();
+                let now = self.age.now();
                 let states = locked.states.iter_mut();
                 states.for_each(|state| self.expire(&mut state.ring, now));
             }
@@ -164,21 +177,34 @@ impl Shared {
         look: Look,
     ) -> Result<Polled, Error> {
         let newest = self.newest();
-        let (place, unplaced) = self.resolve(cursor, &locked.states, newest.sequence);
-        let gap = unplaced || locked.lost_after(|_| place) || self.sequencer.lost().after(place);
+        let Start {
+            place,
+            unplaced,
+            by_time,
+        } = self.resolve(cursor, &locked.states, &newest);
+        if let Place::Time(time) = place {
+            self.sequencer.reached(time.min(newest.time));
+        }
+        let gap = unplaced
+            || locked.lost_after(|_| place)
+            || self.sequencer.lost().after(place)
+            || self.cut_within(place, &locked.states);
         let portion = Portion {
             events: limit.unwrap_or(usize::MAX),
             bytes: self.options.max_batch_size,
-            // Whoever gives a limit goes on by the last id.
-            whole_milliseconds: limit.is_none() && place.is_by_time(),
+            // A follower that gives a limit goes on by the last id.
+            whole_milliseconds: limit.is_none() && by_time,
         };
         let states = &mut locked.states;
         let retrieval = look != Look::AndLeave;
         let taken = self.take(states, |_| place, Vec::new(), portion, retrieval);
+        if by_time {
+            self.note_reached(&taken);
+        }
         if !taken.entries.is_empty() || look != Look::AndPark {
             return Ok(Polled::Ready(Arc::new(taken.batch(gap, newest))));
         }
-        let (ticket, waiter) = self.parking.enter()?;
+        let (ticket, waiter) = self.parking.enter(by_time)?;
         for state in &mut locked.states {
             state.waiters.insert(ticket, waiter.clone());
         }
@@ -200,6 +226,31 @@ impl Shared {
         }))
     }
 
+    /// Has the next event stamped later than the events that a follower by time receives.
+    fn note_reached(&self, taken: &Taken) {
+        if let Some(latest) = taken.entries.iter().map(Entry::time).max() {
+            self.sequencer.reached(latest);
+        }
+    }
+
+    /// True where the events of this millisecond do not fit into one batch, so that a follower that stands there by time
+    /// did not receive all of them. Only a log can bring that much, or a batch size that was reduced.
+    fn cut_within(&self, place: Place, states: &Guards<'_>) -> bool {
+        let Place::Time(time) = place else {
+            return false;
+        };
+        let max = self.options.max_batch_size;
+        let (mut events, mut bytes) = (0usize, 0usize);
+        for entry in states.iter().flat_map(|state| state.ring.at(time)) {
+            events += 1;
+            bytes = bytes.saturating_add(entry.event.as_json().len() + 1);
+            if events > 1 && bytes > max {
+                return true;
+            }
+        }
+        false
+    }
+
     /// How far everything can be seen, with the locks of the categories held in which one looks.
     fn newest(&self) -> Newest {
         let mut newest = self.sequencer.newest();
@@ -209,26 +260,45 @@ impl Shared {
         newest
     }
 
-    /// Where the cursor stands, and true where it could not be placed, so that something may be missing.
-    fn resolve(&self, cursor: Cursor, states: &Guards<'_>, newest: u64) -> (Place, bool) {
+    /// Where the cursor stands.
+    fn resolve(&self, cursor: Cursor, states: &Guards<'_>, newest: &Newest) -> Start {
+        let by_time = |place, unplaced| Start {
+            place,
+            unplaced,
+            by_time: true,
+        };
+        let by_id = |place, unplaced| Start {
+            place,
+            unplaced,
+            by_time: false,
+        };
+        let since = |time: u64, unplaced: bool| {
+            // No event can have had this timestamp: the clock was ahead when it was given, or the client's clock is.
+            if time > newest.time.saturating_add(MAX_AHEAD) {
+                by_time(Place::Oldest, true)
+            } else {
+                by_time(Place::Time(time), unplaced)
+            }
+        };
         let (id, since_time) = match cursor {
-            Cursor::Now => return (Place::Sequence(newest), false),
-            Cursor::Oldest => return (Place::Oldest, false),
-            Cursor::SinceTime(time) => return (Place::Time(time), false),
+            // The first answer tells a time as well as an id.
+            Cursor::Now => return by_time(Place::Sequence(newest.sequence), false),
+            Cursor::Oldest => return by_time(Place::Oldest, false),
+            Cursor::SinceTime(time) => return since(time, false),
             Cursor::LastId(id) => (id, None),
             Cursor::LastIdOrSinceTime(id, time) => (id, Some(time)),
         };
         let placed = self.sequencer.locate(id);
         match placed {
-            Placed::At(place) => (place, false),
-            Placed::Beyond(place) => (place, true),
+            Placed::At(place) => by_id(place, false),
+            Placed::Beyond(place) => by_id(place, true),
             Placed::UnknownRun | Placed::Foreign => {
                 match states.iter().find_map(|state| state.ring.find(id)) {
-                    Some(sequence) => (Place::Sequence(sequence), false),
+                    Some(sequence) => by_id(Place::Sequence(sequence), false),
                     // A foreign id may simply have been pushed out: with a time, that tells whether anything is missing.
                     None => match since_time {
-                        Some(time) => (Place::Time(time), placed == Placed::UnknownRun),
-                        None => (Place::Oldest, true),
+                        Some(time) => since(time, placed == Placed::UnknownRun),
+                        None => by_time(Place::Oldest, true),
                     },
                 }
             }
@@ -260,13 +330,25 @@ impl Shared {
         let least = entries.partition_point(|entry| Some(entry.sequence) <= not_before);
         let count = portion.of(&entries).max(least);
         let cut_off = count < entries.len();
+        let (given, rest) = entries.split_at(count);
+        let latest = given.iter().map(Entry::time).max();
+        let passes_over = portion.whole_milliseconds
+            && rest
+                .iter()
+                .map(Entry::time)
+                .min()
+                .is_some_and(|rest| Some(rest) < latest);
         entries.truncate(count);
         if let (true, true, Some(last)) = (deletes, retrieval, entries.last()) {
             for (at, state) in states.iter_mut().enumerate() {
                 self.delete(&mut state.ring, place(at), last.sequence);
             }
         }
-        Taken { entries, cut_off }
+        Taken {
+            entries,
+            cut_off,
+            passes_over,
+        }
     }
 
     /// Deletes the events of a ring after `place`, up to this sequence number: they are being handed out.
@@ -310,11 +392,14 @@ struct Taken {
     entries: Vec<Entry>,
     /// There is more after it.
     cut_off: bool,
+    /// And a follower by time passes over some of that, since its timestamps are not in order: a log's.
+    passes_over: bool,
 }
 
 impl Taken {
     /// `newest` is how far was looked.
     fn batch(self, gap: bool, newest: Newest) -> Batch {
+        let gap = gap || self.passes_over;
         let events: Vec<Event> = self.entries.into_iter().map(|entry| entry.event).collect();
         let last_id = match events.last() {
             // What was lost may be newer than the last event: whoever was told of it stands behind it.
@@ -408,6 +493,9 @@ impl Parked {
             let there = !self.waiter.has_hung_up();
             let states = &mut locked.states;
             let taken = shared.take(states, |at| places[at], offered, self.portion, there);
+            if self.waiter.goes_by_time() {
+                shared.note_reached(&taken);
+            }
             Arc::new(taken.batch(self.gap || lost, newest))
         })
     }
@@ -418,6 +506,7 @@ fn entry(event: &Event) -> Entry {
     let sequence = event.id().parts().map_or(0, |(_, sequence)| sequence);
     Entry {
         sequence,
+        published: 0,
         event: event.clone(),
     }
 }

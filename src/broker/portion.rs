@@ -9,7 +9,7 @@ pub(crate) struct Portion {
     pub(crate) events: usize,
     /// The most bytes of JSON, with a comma for each event.
     pub(crate) bytes: usize,
-    /// It ends between two milliseconds, even where that is more.
+    /// It ends between two milliseconds, where one of them fits.
     pub(crate) whole_milliseconds: bool,
 }
 
@@ -60,33 +60,26 @@ impl Portion {
         let mut room = self.room();
         let most = entries.iter().take_while(|entry| room.fits(entry)).count();
         if self.whole_milliseconds && most < entries.len() {
-            between_milliseconds(entries, most)
+            between_milliseconds(entries, most).unwrap_or(most)
         } else {
             most
         }
     }
 }
 
-/// The largest part of at most so many events, else the smallest beyond, whose timestamps are all less than those of the
-/// rest. Events of several categories that were read from a file may be in another order than their timestamps.
-fn between_milliseconds(entries: &[Entry], most: usize) -> usize {
+/// The largest part of at most `most` events whose timestamps are all less than those of the rest. Events of several
+/// categories that were read from a file may be in another order than their timestamps.
+fn between_milliseconds(entries: &[Entry], most: usize) -> Option<usize> {
     let mut earliest_of_rest = vec![u64::MAX; entries.len() + 1];
     for (at, entry) in entries.iter().enumerate().rev() {
-        earliest_of_rest[at] = earliest_of_rest[at + 1].min(entry.event.timestamp());
+        earliest_of_rest[at] = earliest_of_rest[at + 1].min(entry.time());
     }
     let mut latest = 0;
-    let ends = std::iter::zip(1.., entries).filter_map(|(count, entry)| {
-        latest = latest.max(entry.event.timestamp());
+    let ends = std::iter::zip(1.., &entries[..most]).filter_map(|(count, entry)| {
+        latest = latest.max(entry.time());
         (latest < earliest_of_rest[count]).then_some(count)
     });
-    let mut largest = None;
-    for end in ends {
-        if end > most {
-            return largest.unwrap_or(end);
-        }
-        largest = Some(end);
-    }
-    largest.unwrap_or(entries.len())
+    ends.last()
 }
 
 #[cfg(test)]
@@ -99,6 +92,7 @@ mod tests {
     fn entries(timestamps: &[u64]) -> Vec<Entry> {
         let entry = |(sequence, timestamp)| Entry {
             sequence,
+            published: 0,
             event: Draft::new("c".into(), "x")
                 .unwrap()
                 .stamp(timestamp, EventId::from(u128::from(sequence))),
@@ -144,15 +138,16 @@ mod tests {
         for (timestamps, most, count) in [
             (&[1, 1, 2, 2, 3][..], 4, 4),
             (&[1, 1, 2, 2, 3], 3, 2),
-            (&[1, 1, 2, 2, 3], 1, 2),
-            (&[1, 1, 1], 2, 3),
             // Not in order: 5 is followed by 4, so that neither can be the end.
             (&[1, 5, 4, 6, 7], 2, 1),
             (&[1, 5, 4, 6, 7], 3, 3),
-            (&[3, 5, 4, 2, 7], 1, 4),
-            (&[3, 2, 1], 1, 3),
             (&[1, u64::MAX, u64::MAX], 2, 1),
-            (&[u64::MAX, u64::MAX], 1, 2),
+            // No millisecond fits: as many events as fit.
+            (&[1, 1, 2, 2, 3], 1, 1),
+            (&[1, 1, 1], 2, 2),
+            (&[3, 5, 4, 2, 7], 1, 1),
+            (&[3, 2, 1], 1, 1),
+            (&[u64::MAX, u64::MAX], 1, 1),
         ] {
             let entries = entries(timestamps);
             let longest = entries.iter().map(|entry| entry.event.as_json().len() + 1);

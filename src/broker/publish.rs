@@ -75,7 +75,7 @@ impl Shared {
 
     fn append(&self, entry: &Entry) -> Result<u64, Error> {
         let (sequence, event) = (entry.sequence, entry.event.clone());
-        self.store.append(Record::Published { sequence, event })
+        self.append_record(Record::Published { sequence, event })
     }
 
     /// Shows an event to subscribers that the store has kept; called in publish order.
@@ -108,6 +108,9 @@ impl Shared {
         self.counters.published.fetch_add(1, Relaxed);
         let id = entry.event.id();
         let waiters = std::mem::take(&mut state.waiters);
+        if waiters.values().any(|waiter| waiter.goes_by_time()) {
+            self.sequencer.reached(entry.time());
+        }
         let batch = (!waiters.is_empty())
             .then(|| Arc::new(Batch::new(vec![entry.event.clone()], false, id)));
         if let (true, Some(batch)) = (self.options.delete_after_first_retrieval, &batch) {
@@ -133,10 +136,10 @@ impl Shared {
     /// What is done now and then, by those who publish.
     fn tidy(&self) {
         if self.is_over() {
-            self.evict(self.sequencer.now());
+            self.evict(self.age.now());
         }
         if self.options.event_ttl.is_some() {
-            let now = self.sequencer.now();
+            let now = self.age.now();
             if now >= self.next_sweep.load(Relaxed) {
                 self.sweep(now);
             }
@@ -148,7 +151,7 @@ impl Shared {
             self.occupied.fetch_add(1, Relaxed);
         }
         self.counters.added(entry.event.as_json().len());
-        let now = entry.event.timestamp();
+        let now = entry.published;
         let removed = state.ring.push(entry, self.options.events_per_category);
         self.counters.lost(&self.counters.pushed_out, removed);
         self.expire(&mut state.ring, now);
@@ -156,7 +159,7 @@ impl Shared {
 
     /// Has the store keep what has happened already, whatever becomes of that.
     pub(super) fn record(&self, record: Record) {
-        match catch_unwind(AssertUnwindSafe(|| self.store.append(record))) {
+        match catch_unwind(AssertUnwindSafe(|| self.append_record(record))) {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => log::error!("the store did not take what it should keep: {error}"),
             Err(_) => log::error!("the store panicked over what it should keep"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::restorer::Restorer;
-use super::ring::{Entry, Lost};
+use super::ring::{Entry, Lost, plausible};
 use crate::position::EventId;
 use crate::record::Record;
 
@@ -120,7 +120,8 @@ impl Shared {
                 acknowledges,
             } => restorer.start(position, acknowledges),
             Record::Published { sequence, event } => {
-                if let Some(entry) = restorer.place(sequence, event) {
+                if let Some(mut entry) = restorer.place(sequence, event) {
+                    entry.published = self.age.restored(entry.time());
                     replay.recent.published(entry);
                     self.do_recent(&mut replay.recent, false);
                 } else {
@@ -143,7 +144,7 @@ impl Shared {
             Record::Compacted {
                 position,
                 timestamp,
-            } => restorer.compacted(position, timestamp),
+            } => restorer.compacted(position, plausible(timestamp)),
             Record::Lost {
                 category,
                 sequence,
@@ -213,7 +214,7 @@ impl Shared {
     /// handed out afterwards would count as lost.
     fn keep(&self, mut entry: Entry) {
         let name = entry.event.shared_category().clone();
-        let now = entry.event.timestamp();
+        let now = entry.published;
         self.catalog.with(&name, |category, state| {
             entry.event.share_category(category.name());
             self.push(state, entry);

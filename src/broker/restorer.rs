@@ -2,8 +2,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::clock::Clock;
-use super::ring::{Entry, Lost};
+use super::clock::{Clock, MAX_STEPS};
+use super::ring::{Entry, Lost, plausible};
 use super::sequencer::{Past, Sequencer, Span};
 use crate::event::Event;
 use crate::position::{EventId, MAX_SEQUENCE, Run};
@@ -92,7 +92,7 @@ impl Restorer {
         self.follows_others = sequence < self.sequence;
         // Where the last run did not end, this one has left a number out.
         self.go_to(sequence);
-        self.date(run.started());
+        self.date(self.latest_before(run));
         self.damaged = false;
         self.open(run);
         self.acknowledges = acknowledges;
@@ -106,7 +106,7 @@ impl Restorer {
             (0, Some((_, number))) => number,
             (number, _) => number,
         };
-        let timestamp = event.timestamp();
+        let timestamp = plausible(event.timestamp());
         if number > self.sequence {
             if let Some((run, _)) = own {
                 self.enter(run);
@@ -131,6 +131,7 @@ impl Restorer {
         }
         Some(Entry {
             sequence: self.sequence,
+            published: 0,
             event,
         })
     }
@@ -263,6 +264,17 @@ impl Restorer {
         self.undated = true;
     }
 
+    /// The greatest timestamp that an event can have that was lost before this run: timestamps may be a little ahead of
+    /// the clock.
+    fn latest_before(&self, run: Run) -> u64 {
+        self.latest_by(run.started())
+    }
+
+    /// The same, by the time of the clock.
+    fn latest_by(&self, now: u64) -> u64 {
+        self.timestamp.max(now).saturating_add(MAX_STEPS)
+    }
+
     /// What was lost was published by then.
     fn date(&mut self, timestamp: u64) {
         if std::mem::take(&mut self.undated) {
@@ -275,7 +287,10 @@ impl Restorer {
         self.pass_compacted();
         // What a run that has not ended published last is not known, nor what is damaged.
         let acknowledged = self.acknowledges && !self.headless;
-        if (self.open && !acknowledged) || self.damaged {
+        // The clock was set back: a follower may stand at a timestamp that comes again only by steps.
+        let is_ahead = self.timestamp > clock.now().saturating_add(MAX_STEPS);
+        let may_lack_events = (self.open && !acknowledged) || self.damaged;
+        if may_lack_events {
             self.go_to(self.sequence + 1);
         }
         // A loss past the last number would be a gap in every answer.
@@ -285,7 +300,12 @@ impl Restorer {
         let now = clock.now().min(MAX_START);
         let run = Run::new(now.max(newest_run.unwrap_or(0) + 1), random);
         // As those will date it who read this run's start.
-        self.date(run.started());
+        self.date(self.latest_before(run));
+        // A run whose clock was far ahead dated what was lost before it too late. A follower can't stand there.
+        let latest = self.latest_by(clock.now());
+        if self.lost.timestamp > latest.saturating_add(MAX_STEPS) {
+            self.lost.timestamp = latest;
+        }
         // The runs whose positions nobody follows any more are let go of, the oldest first.
         let surplus = self.earlier.len().saturating_sub(MAX_RUNS);
         self.earlier.drain(..surplus);
@@ -295,6 +315,11 @@ impl Restorer {
             lost: self.lost,
             sequence: self.sequence,
             timestamp: self.timestamp,
+            reached: if may_lack_events && is_ahead {
+                latest.max(self.lost.timestamp)
+            } else {
+                self.timestamp
+            },
         };
         Sequencer::after(past, clock, acknowledges)
     }

@@ -9,8 +9,34 @@ use crate::position::EventId;
 #[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) sequence: u64,
+    /// When it was published, by the broker's [`Age`](super::clock::Age): what it expires by. 0 where nothing expires.
+    pub(crate) published: u64,
     pub(crate) event: Event,
 }
+
+impl Entry {
+    /// The timestamp by which the event is ordered.
+    pub(crate) fn time(&self) -> u64 {
+        plausible(self.event.timestamp())
+    }
+}
+
+/// The greatest timestamp that a JSON number holds exactly in every language, in the year 287396.
+const MAX_TIMESTAMP: u64 = 1 << 53;
+
+/// The timestamp by which an event of a log is ordered. One that leaves no room for greater ones counts as far in the
+/// future, and new timestamps follow it.
+pub(crate) fn plausible(timestamp: u64) -> u64 {
+    if timestamp > MAX_TIMESTAMP {
+        MAX_TIMESTAMP / 2
+    } else {
+        timestamp
+    }
+}
+
+/// Up to this `since_time` a poll asks for everything that is buffered, whatever its timestamp: the Go package's tests
+/// poll with 1 for that.
+const EVERYTHING: u64 = 1;
 
 /// The newest event that a category lost: pushed out, expired or evicted, but not handed out by deletion after
 /// retrieval. A follower that stands before it is told of a gap. All zero where nothing was lost.
@@ -33,7 +59,9 @@ impl Lost {
         match place {
             Place::Oldest => false,
             Place::Sequence(sequence) => self.sequence > sequence,
-            Place::Time(timestamp) => self.timestamp > timestamp,
+            Place::Time(timestamp) => {
+                self.sequence > 0 && (timestamp <= EVERYTHING || self.timestamp > timestamp)
+            }
         }
     }
 }
@@ -47,16 +75,11 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// True for a follower that goes by timestamps, and so can't go on within a millisecond.
-    pub(crate) fn is_by_time(self) -> bool {
-        !matches!(self, Place::Sequence(_))
-    }
-
     fn is_before(self, entry: &Entry) -> bool {
         match self {
             Place::Oldest => true,
             Place::Sequence(sequence) => entry.sequence > sequence,
-            Place::Time(timestamp) => entry.event.timestamp() > timestamp,
+            Place::Time(timestamp) => timestamp <= EVERYTHING || entry.time() > timestamp,
         }
     }
 }
@@ -98,22 +121,22 @@ impl Ring {
         self.lose(surplus)
     }
 
-    /// Loses the oldest events as far as their timestamps are before this one, in Unix milliseconds.
+    /// Loses the oldest events that were published before this time of the broker's [`Age`](super::clock::Age).
     pub(crate) fn expire(&mut self, before: u64) -> Removed {
         let oldest = self.entries.iter();
-        let expired = oldest.take_while(|entry| entry.event.timestamp() < before);
+        let expired = oldest.take_while(|entry| entry.published < before);
         self.lose(expired.count())
     }
 
     /// Loses the `count` oldest events.
     pub(crate) fn lose(&mut self, count: usize) -> Removed {
         let mut removed = Removed::default();
-        for Entry { sequence, event } in self.entries.drain(..count) {
+        for entry in self.entries.drain(..count) {
             removed.events += 1;
-            removed.bytes += event.as_json().len();
+            removed.bytes += entry.event.as_json().len();
             self.lost = self.lost.max(Lost {
-                sequence,
-                timestamp: event.timestamp(),
+                sequence: entry.sequence,
+                timestamp: entry.time(),
             });
         }
         self.shrink();
@@ -157,6 +180,13 @@ impl Ring {
     /// The events after `place`.
     pub(crate) fn after(&self, place: Place) -> impl Iterator<Item = &Entry> {
         self.entries.range(self.start(place)..)
+    }
+
+    /// The events with this timestamp.
+    pub(crate) fn at(&self, time: u64) -> impl Iterator<Item = &Entry> {
+        let start = self.entries.partition_point(|entry| entry.time() < time);
+        let rest = self.entries.range(start..);
+        rest.take_while(move |entry| entry.time() == time)
     }
 
     fn start(&self, place: Place) -> usize {
@@ -212,12 +242,11 @@ impl Ring {
 
     /// Restores the order of timestamps, which a file of golongpoll's may lack: sequence numbers keep their places.
     pub(crate) fn sort_by_time(&mut self) {
-        let timestamp = |entry: &Entry| entry.event.timestamp();
-        if self.entries.iter().is_sorted_by_key(timestamp) {
+        if self.entries.iter().is_sorted_by_key(Entry::time) {
             return;
         }
         let sequences: Vec<u64> = self.entries.iter().map(|entry| entry.sequence).collect();
-        self.entries.make_contiguous().sort_by_key(timestamp);
+        self.entries.make_contiguous().sort_by_key(Entry::time);
         for (entry, sequence) in self.entries.iter_mut().zip(sequences) {
             entry.sequence = sequence;
         }
@@ -233,6 +262,7 @@ mod tests {
         let draft = Draft::new("c".into(), &sequence).unwrap();
         Entry {
             sequence,
+            published: timestamp,
             event: draft.stamp(timestamp, EventId::from(u128::from(sequence))),
         }
     }

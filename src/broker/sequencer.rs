@@ -1,6 +1,6 @@
 //! [`Sequencer`]: gives every event its timestamp, its sequence number and its id, and tells where an id stands.
 
-use super::clock::Clock;
+use super::clock::{Age, Clock};
 use super::ring::{Entry, Lost, Place};
 use super::sync::Mutex;
 use super::waiter::stopped;
@@ -19,12 +19,25 @@ pub(crate) struct Sequencer {
     lost: Lost,
     /// Events are visible once the store has them, and not as soon as they are stamped.
     acknowledges: bool,
+    /// The most bytes of JSON of one timestamp, with a comma for each event; one event may have more.
+    millisecond_bytes: usize,
+    /// Tells when events are published, where they expire.
+    age: Option<Age>,
     stamps: Mutex<Stamps>,
 }
+
+/// The timestamp of an event whose clock shows less: up to 1, `since_time` asks for everything that is buffered.
+const FIRST_TIMESTAMP: u64 = 2;
 
 struct Stamps {
     sequence: u64,
     timestamp: u64,
+    /// The bytes of JSON stamped with this timestamp, with a comma for each event.
+    bytes: usize,
+    /// The greatest timestamp that a follower by time may go on from: the next event has a greater one.
+    reached: u64,
+    /// When the newest event was published, by `age`.
+    published: u64,
     /// The sequence number of the newest event that subscribers can see.
     visible: u64,
     closed: bool,
@@ -37,6 +50,8 @@ pub(crate) struct Newest {
     pub(crate) id: EventId,
     /// What comes to be seen from now on has a greater timestamp.
     pub(crate) before: u64,
+    /// The greatest timestamp that an event can have that was stamped up to now, in this run or before.
+    pub(crate) time: u64,
 }
 
 /// The sequence numbers of a run that a log holds.
@@ -56,6 +71,8 @@ pub(super) struct Past {
     /// Those of the newest event.
     pub(super) sequence: u64,
     pub(super) timestamp: u64,
+    /// The greatest timestamp that a follower of these runs can have received.
+    pub(super) reached: u64,
 }
 
 impl Span {
@@ -83,6 +100,15 @@ pub(crate) enum Placed {
     Foreign,
 }
 
+impl Stamps {
+    /// The timestamp of the next event, at this time of the clock.
+    fn next(&self, now: u64) -> u64 {
+        let step = u64::from(self.reached >= self.timestamp);
+        let least = self.timestamp.max(self.reached).saturating_add(step);
+        least.max(now).max(FIRST_TIMESTAMP)
+    }
+}
+
 impl Sequencer {
     /// The sequencer of a new run.
     pub(super) fn after(past: Past, clock: Clock, acknowledges: bool) -> Self {
@@ -96,6 +122,9 @@ impl Sequencer {
         let stamps = Stamps {
             sequence: past.sequence,
             timestamp: past.timestamp,
+            bytes: 0,
+            reached: past.reached,
+            published: 0,
             visible: past.sequence,
             closed: false,
         };
@@ -105,7 +134,21 @@ impl Sequencer {
             runs,
             lost: past.lost,
             acknowledges,
+            millisecond_bytes: usize::MAX,
+            age: None,
             stamps: Mutex::new(stamps),
+        }
+    }
+
+    /// Limits the bytes of JSON that events of one timestamp have together, and notes when each is published, by `age`.
+    pub(super) fn limited(self, millisecond_bytes: usize, age: Option<Age>) -> Self {
+        let mut stamps = self.stamps.lock();
+        stamps.published = age.as_ref().map_or(0, |age| age.restored(stamps.timestamp));
+        drop(stamps);
+        Sequencer {
+            millisecond_bytes,
+            age,
+            ..self
         }
     }
 
@@ -124,13 +167,29 @@ impl Sequencer {
             return Err(stopped());
         }
         let sequence = stamps.sequence + 1;
-        let timestamp = stamps.timestamp.max(self.clock.now());
+        let now = self.clock.now();
+        let mut timestamp = stamps.next(now);
+        let added = draft.json_len() + 1;
+        let mut bytes = match timestamp == stamps.timestamp {
+            true => stamps.bytes,
+            false => 0,
+        };
+        if bytes > 0 && bytes.saturating_add(added) > self.millisecond_bytes {
+            (timestamp, bytes) = (timestamp.saturating_add(1), 0);
+        }
+        let published = self.age.as_ref().map_or(0, |age| {
+            let ahead = timestamp.saturating_sub(now);
+            age.published(ahead).max(stamps.published)
+        });
         let entry = Entry {
             sequence,
+            published,
             event: draft.stamp(timestamp, self.position(sequence)),
         };
         let stored = store(&entry)?;
         (stamps.sequence, stamps.timestamp) = (sequence, timestamp);
+        stamps.bytes = bytes.saturating_add(added);
+        stamps.published = published;
         if !self.acknowledges {
             stamps.visible = sequence;
         }
@@ -156,12 +215,22 @@ impl Sequencer {
     ///
     /// With the lock of a category held, all events of that category up to here are in its ring.
     pub(crate) fn newest(&self) -> Newest {
+        let now = self.clock.now();
         let stamps = self.stamps.lock();
         Newest {
             sequence: stamps.visible,
             id: self.position(stamps.visible),
-            before: stamps.timestamp.max(self.clock.now()).saturating_sub(1),
+            before: stamps.next(now) - 1,
+            time: stamps.timestamp.max(now),
         }
+    }
+
+    /// A follower by time goes on after this timestamp, so that the next event gets a greater one.
+    ///
+    /// With the locks of the categories held that the follower polls: what is stamped there already is in their rings.
+    pub(crate) fn reached(&self, timestamp: u64) {
+        let mut stamps = self.stamps.lock();
+        stamps.reached = stamps.reached.max(timestamp);
     }
 
     /// The position after the event with this number.
@@ -186,7 +255,8 @@ impl Sequencer {
 
     /// The time, in Unix milliseconds, that an event would be stamped with now.
     pub(crate) fn now(&self) -> u64 {
-        self.stamps.lock().timestamp.max(self.clock.now())
+        let now = self.clock.now();
+        self.stamps.lock().next(now)
     }
 
     pub(crate) fn locate(&self, id: EventId) -> Placed {

@@ -24,6 +24,21 @@ use crate::record::Record;
 /// sequence numbers have no holes. Where a store drops an event and goes on, it keeps
 /// [`Record::Refused`] in its place if nobody was told that the event was published.
 ///
+/// # When `flush` is called
+///
+/// - Once at the start, for [`Record::Started`].
+/// - With [`acknowledges`](Store::acknowledges), for every event, before its publisher and its subscribers see it.
+/// - Without it, publishing never calls `flush`: the store alone decides when it writes, and a crash loses what it has
+///   not written. A store that only buffers in `append` gives a [`flush_period`](Store::flush_period); the broker then
+///   calls `flush` for the newest record that often, and once more before [`stop`](Store::stop).
+///
+/// # Calls of `Live` from within a store
+///
+/// [`Live::records`] works in `admit`, `flush`, `settled`, `stop` and `statistics`, and in a thread of the store's own. In
+/// `start` and `append` it returns nothing at once: at the start there is nothing yet, and `append` is called with the
+/// broker's locks held. A call of the store that does not return is left behind by [`Broker::stop`](crate::Broker::stop),
+/// which keeps its timeout.
+///
 /// # Panics of a store
 ///
 /// The broker goes on. A panic in `admit`, `append` or `flush` reaches whoever published; over HTTP it is a 500. An event
@@ -98,7 +113,8 @@ pub trait Store: Send + Sync {
     /// Where the record can't be taken. An event is not published then.
     fn append(&self, record: Record) -> Result<u64, Error>;
 
-    /// Waits until every record up to this ticket is kept as well as the store promises.
+    /// Waits until every record up to this ticket is kept as well as the store promises. The trait's documentation says
+    /// when the broker calls it.
     ///
     /// # Errors
     ///
@@ -117,7 +133,17 @@ pub trait Store: Send + Sync {
         false
     }
 
-    /// Keeps everything taken so far as well as it can; nothing comes after this. May be called twice.
+    /// How often the broker calls [`flush`](Store::flush) while there are records that it has not flushed, for a store that
+    /// does not [acknowledge](Store::acknowledges) events: so much is lost at most if the process is killed. A thread of
+    /// the broker's does so, which ends with the broker. A flush that fails is logged, counted in
+    /// [`StoreStatistics::failures`], and tried again after the same period. Asked for once, after the start. Defaults to
+    /// `None`: the broker does not flush.
+    fn flush_period(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Keeps everything taken so far as well as it can; nothing comes after this. May be called twice. Called in a thread
+    /// of its own, which the broker leaves behind where this takes longer than `timeout`.
     ///
     /// # Errors
     ///
@@ -128,6 +154,12 @@ pub trait Store: Send + Sync {
     /// What it has done, for [`Broker::statistics`](crate::Broker::statistics). All zero unless a store says otherwise.
     fn statistics(&self) -> StoreStatistics {
         StoreStatistics::default()
+    }
+
+    /// True for a store that never waits, so that its stop needs no thread.
+    #[doc(hidden)]
+    fn keeps_nothing(&self) -> bool {
+        false
     }
 }
 
@@ -151,6 +183,10 @@ impl Store for NoStore {
     fn stop(&self, _: Duration) -> Result<(), Error> {
         Ok(())
     }
+
+    fn keeps_nothing(&self) -> bool {
+        true
+    }
 }
 
 /// What a broker holds, as a [`Store`] sees it that writes a smaller log.
@@ -165,8 +201,13 @@ impl Live {
 
     /// A log that says all that is held of the events up to this sequence number, and of what was lost: what a store may
     /// put in place of every record up to that event's, if the number is neither less than that of the position with which
-    /// this run [started](Record::Started) nor than that of an earlier call. Waits for locks of the broker's. Empty before
-    /// the start is over and after the end.
+    /// this run [started](Record::Started) nor than that of an earlier call, and if all of them have been flushed or are
+    /// being flushed. Waits for locks of the broker's.
+    ///
+    /// Never empty but where there is nothing to put in place of the log, which then stays as it is: before the start is
+    /// over, after the end, within [`append`](Store::append), where the broker's locks are held, and where
+    /// [`flush`](Store::flush) does not return for five seconds, as one does that waits for the caller of this. The last
+    /// two are logged as errors.
     pub fn records(&self, sequence: u64) -> Vec<Record> {
         self.shared()
             .map_or_else(Vec::new, |shared| shared.live_records(sequence))

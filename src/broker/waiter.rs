@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind};
 /// for its one mutex (measured: three times as long until the last one has its event).
 #[derive(Default)]
 pub(crate) struct Waiter {
+    by_time: bool,
     slot: Mutex<Slot>,
     filled: Condvar,
 }
@@ -37,6 +38,11 @@ pub(crate) enum Woken {
 }
 
 impl Waiter {
+    /// True if the subscriber may go on from its answer by time alone.
+    pub(crate) fn goes_by_time(&self) -> bool {
+        self.by_time
+    }
+
     /// Hands a batch to the subscriber. False where it has left already: then it was not delivered.
     pub(crate) fn offer(&self, batch: &Arc<Batch>) -> bool {
         let mut slot = self.slot.lock();
@@ -134,7 +140,7 @@ impl Parking {
     /// # Errors
     ///
     /// `Stopped` after [`close`](Parking::close).
-    pub(crate) fn enter(&self) -> Result<(u64, Arc<Waiter>), Error> {
+    pub(crate) fn enter(&self, by_time: bool) -> Result<(u64, Arc<Waiter>), Error> {
         let mut spaces = self.spaces.lock();
         if !spaces.open {
             return Err(stopped());
@@ -146,7 +152,10 @@ impl Parking {
         }
         let ticket = spaces.next_ticket;
         spaces.next_ticket += 1;
-        let waiter = Arc::new(Waiter::default());
+        let waiter = Arc::new(Waiter {
+            by_time,
+            ..Waiter::default()
+        });
         spaces.waiters.insert(ticket, waiter.clone());
         #[cfg(feature = "testing")]
         self.changed.notify_all();

@@ -86,7 +86,11 @@ pub(super) fn start<D: Disk>(
         move || {
             let held = live.records(reached);
             drop(live);
-            let made = work.make(&held, len, &progress);
+            // Without records there is nothing to put in place of the old file's.
+            let made = match held.is_empty() {
+                true => Err(io::Error::other("the broker's records could not be had")),
+                false => work.make(&held, len, &progress),
+            };
             let _ = tell.send(made);
             drop(tell);
             queue.nudge();

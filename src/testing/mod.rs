@@ -27,11 +27,9 @@ mod relay;
 
 pub use relay::Relay;
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::atomic::AtomicU64;
 use crate::broker::{Broker, BrokerOptions, Clock};
 use crate::error::Error;
 use crate::persist::FilePersistorInfo;
@@ -39,31 +37,55 @@ use crate::server::{Server, ServerInfo};
 
 /// A clock that stands still until it is set. Cloning gives another handle to the same clock.
 ///
-/// It is the time that events are stamped with and expire by. Timeouts of polls and of connections go by real time.
+/// It shows a Unix time, which events are stamped with, and counts elapsed time, which events expire by.
+/// [`advance`](ManualClock::advance) is time that passes; [`set`](ManualClock::set) is a clock that somebody corrects or
+/// breaks, and no time passes. Timeouts of polls and of connections go by real time.
 #[derive(Clone, Debug)]
-pub struct ManualClock(Arc<AtomicU64>);
+pub struct ManualClock(Arc<Mutex<Times>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    /// Unix time, in milliseconds.
+    now: u64,
+    /// Time that has passed since the clock was made, in milliseconds.
+    elapsed: u64,
+}
 
 impl ManualClock {
     /// A clock that stands at this Unix time, in milliseconds.
     pub fn at(milliseconds: u64) -> Self {
-        ManualClock(Arc::new(milliseconds.into()))
+        let times = Times {
+            now: milliseconds,
+            elapsed: 0,
+        };
+        ManualClock(Arc::new(Mutex::new(times)))
+    }
+
+    fn times(&self) -> MutexGuard<'_, Times> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The Unix time that it shows, in milliseconds.
     pub fn now(&self) -> u64 {
-        self.0.load(SeqCst)
+        self.times().now
     }
 
-    /// Sets it to a Unix time in milliseconds, which may well be earlier.
+    /// Sets the Unix time, in milliseconds, to a later or an earlier one. No event expires by this alone.
     pub fn set(&self, milliseconds: u64) {
-        self.0.store(milliseconds, SeqCst);
+        self.times().now = milliseconds;
     }
 
-    /// Sets it forward, by whole milliseconds.
+    /// Lets time pass, in whole milliseconds.
     pub fn advance(&self, duration: Duration) {
         let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let advance = |now: u64| Some(now.saturating_add(milliseconds));
-        _ = self.0.fetch_update(SeqCst, SeqCst, advance);
+        let mut times = self.times();
+        times.now = times.now.saturating_add(milliseconds);
+        times.elapsed = times.elapsed.saturating_add(milliseconds);
+    }
+
+    /// The time that has passed since the clock was made, in milliseconds.
+    pub(crate) fn elapsed(&self) -> u64 {
+        self.times().elapsed
     }
 }
 

@@ -175,13 +175,14 @@ fn whoever_goes_by_time_alone_gets_whole_milliseconds() {
         clock.advance(Duration::from_millis(1));
     }
     for start in [Cursor::Oldest, Cursor::SinceTime(START - 1)] {
-        assert_eq!(counts(&broker, start, by_time), [5, 5, 12, 7]);
+        // What does not fit into an answer is stamped a millisecond later.
+        assert_eq!(counts(&broker, start, by_time), [5, 5, 7, 7, 5]);
         // By the id, only the first poll has to be that careful.
         assert_eq!(counts(&broker, start, by_id), [5, 7, 7, 7, 3]);
     }
     let unknown = EventId::from(7);
     let start = Cursor::LastIdOrSinceTime(unknown, START - 1);
-    assert_eq!(counts(&broker, start, by_time), [5, 5, 12, 7]);
+    assert_eq!(counts(&broker, start, by_time), [5, 5, 7, 7, 5]);
     let start = Cursor::LastId(before.unwrap());
     assert_eq!(counts(&broker, start, by_id), [7, 7, 7, 7, 1]);
     // A limit cuts where it says.

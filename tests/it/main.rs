@@ -32,5 +32,6 @@ mod seed;
 mod server;
 mod settings;
 mod store;
+mod store_calls;
 mod subscriber;
 mod time;

@@ -164,6 +164,7 @@ fn durability() -> impl Strategy<Value = Option<Durability>> {
 struct Parked {
     of: Set,
     gap: bool,
+    by_time: bool,
     thread: JoinHandle<Arc<Batch>>,
 }
 
@@ -282,7 +283,7 @@ impl Pair {
             Step::Follow(follower, limit) => self.follow(follower, limit),
             Step::Advance(milliseconds) => {
                 self.clock.advance(Duration::from_millis(milliseconds));
-                self.model.clock += milliseconds;
+                self.model.advance(milliseconds);
                 self.latest = self.latest.max(self.model.clock);
             }
             Step::SetBack(milliseconds) => {
@@ -308,11 +309,13 @@ impl Pair {
             .into_iter()
             .partition::<Vec<_>, _>(|parked| parked.of.contains(&category));
         self.parked = parked;
-        self.model.publish(category, id, !woken.is_empty());
+        let by_time = woken.iter().any(|parked| parked.by_time);
+        self.model.publish(category, id, !woken.is_empty(), by_time);
         for parked in woken {
             let answer = Answer {
                 events: vec![number],
                 gap: parked.gap,
+                by_time: parked.by_time,
                 whole: true,
             };
             self.check(&parked.thread.join().unwrap(), &answer);
@@ -363,8 +366,13 @@ impl Pair {
             return self.check(&thread.join().unwrap(), &answer);
         }
         self.make_room();
-        let gap = answer.gap;
-        self.parked.push(Parked { of, gap, thread });
+        let Answer { gap, by_time, .. } = answer;
+        self.parked.push(Parked {
+            of,
+            gap,
+            by_time,
+            thread,
+        });
         assert!(testing::wait_until_parked(
             &self.broker,
             self.parked.len(),
@@ -384,6 +392,7 @@ impl Pair {
         let answer = Answer {
             events: Vec::new(),
             gap: parked.gap,
+            by_time: parked.by_time,
             whole: true,
         };
         self.check(&parked.thread.join().unwrap(), &answer);

@@ -13,6 +13,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 const START: u64 = 1_700_000_000_000;
 const HOUR: Duration = Duration::from_secs(3600);
 const HOUR_MS: u64 = 3_600_000;
+const YEAR_2100: u64 = 4_102_444_800_000;
 
 fn roomy() -> BrokerOptions {
     BrokerOptions {
@@ -92,7 +93,9 @@ fn a_run_that_starts_an_hour_before_the_end_of_its_file_goes_on_after_it() {
         for number in 0..3 {
             ids.push(broker.publish("a", &(run, number)).unwrap());
         }
-        assert_eq!(stamps(&broker), vec![START; ids.len()]);
+        // A follower may stand at the last timestamp of each run, so that the next run starts after it.
+        let expected: Vec<u64> = (0..ids.len() as u64).map(|at| START + at / 3).collect();
+        assert_eq!(stamps(&broker), expected);
         for (at, id) in ids.iter().enumerate() {
             let rest = after(&broker, Cursor::LastId(*id));
             assert!(rest.iter().map(Event::id).eq(ids[at + 1..].iter().copied()));
@@ -159,16 +162,22 @@ fn what_has_expired_makes_room_before_anything_is_evicted() {
 }
 
 #[test]
-fn an_event_lives_no_shorter_for_a_clock_that_steps_back() {
-    let clock = ManualClock::at(START);
-    let broker = testing::broker(short_lived(HOUR), None, &clock).unwrap();
-    broker.publish("a", "x").unwrap();
-    clock.set(START - 2 * HOUR_MS);
-    broker.publish("a", "y").unwrap();
-    clock.set(START + HOUR_MS);
-    assert_eq!(stamps(&broker), [START, START]);
-    clock.advance(Duration::from_millis(1));
-    assert!(after(&broker, Cursor::Oldest).is_empty());
+fn an_event_lives_as_long_as_its_time_to_live_whatever_the_clock_shows() {
+    for wrong in [START - 2 * HOUR_MS, 0, YEAR_2100, u64::MAX] {
+        let clock = ManualClock::at(START);
+        let broker = testing::broker(short_lived(HOUR), None, &clock).unwrap();
+        broker.publish("a", "before").unwrap();
+        clock.set(wrong);
+        broker.publish("a", "meanwhile").unwrap();
+        clock.set(START);
+        broker.publish("a", "after").unwrap();
+        clock.advance(HOUR);
+        assert_eq!(broker.statistics().expired, 0);
+        assert_eq!(stamps(&broker).len(), 3, "{wrong}");
+        clock.advance(Duration::from_millis(1));
+        assert!(after(&broker, Cursor::Oldest).is_empty(), "{wrong}");
+        assert_eq!(broker.statistics().expired, 3, "{wrong}");
+    }
 }
 
 #[test]
@@ -233,4 +242,249 @@ fn what_was_handed_out_and_would_have_expired_since_is_no_loss_to_the_next_start
     let broker = open();
     assert_eq!(poll(&broker, "a", before), (0, false));
     assert_eq!(poll(&broker, "b", before), (0, true));
+}
+
+/// What a follower by time alone gets, from this time on, poll by poll.
+fn by_time(broker: &Broker, since: &mut u64) -> Vec<u64> {
+    let batch = broker
+        .subscribe("a", Cursor::SinceTime(*since), Duration::ZERO)
+        .unwrap();
+    assert!(!batch.gap());
+    if let Some(last) = batch.events().last() {
+        *since = last.timestamp();
+    }
+    batch
+        .events()
+        .iter()
+        .map(|event| event.json().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_follower_by_time_alone_loses_and_repeats_nothing_while_the_clock_is_held_or_set_back() {
+    for step in [0, HOUR_MS] {
+        let clock = ManualClock::at(START);
+        let broker = testing::broker(roomy(), None, &clock).unwrap();
+        let (mut since, mut seen) = (0, Vec::new());
+        for number in 0..300u64 {
+            broker.publish("a", &number).unwrap();
+            // Answers after one event, and after three.
+            if number % 4 != 1 && number % 4 != 2 {
+                seen.extend(by_time(&broker, &mut since));
+            }
+            if number == 100 {
+                clock.set(START - step);
+            }
+        }
+        assert_eq!(seen, (0..300).collect::<Vec<u64>>());
+        assert!((START..START + 300).contains(&since));
+        assert!(by_time(&broker, &mut since).is_empty());
+    }
+}
+
+#[test]
+fn a_follower_by_time_alone_that_is_parked_gets_the_next_event_of_the_same_millisecond_too() {
+    let clock = ManualClock::at(START);
+    let broker = testing::broker(roomy(), None, &clock).unwrap();
+    for categories in [&["a"][..], &["a", "b"]] {
+        for start in [
+            Cursor::Now,
+            Cursor::Oldest,
+            Cursor::SinceTime(START + 1_000),
+        ] {
+            let broker = testing::broker(roomy(), None, &clock).unwrap();
+            let follower = broker.clone();
+            let thread = thread::spawn(move || follower.subscribe(categories, start, LIMIT));
+            assert!(testing::wait_until_parked(&broker, 1, LIMIT));
+            for number in 0..5 {
+                broker.publish("a", &number).unwrap();
+            }
+            let first = thread.join().unwrap().unwrap();
+            let mut since = first.events().last().unwrap().timestamp();
+            let rest = by_time(&broker, &mut since);
+            assert_eq!(first.events().len() + rest.len(), 5, "{start:?}");
+        }
+    }
+    // Nobody goes by time here, so that the clock's time is good enough.
+    let id = broker.publish("a", &1).unwrap();
+    assert_eq!(after(&broker, Cursor::LastId(id)).len(), 0);
+    broker.publish("a", &2).unwrap();
+    broker.publish("a", &3).unwrap();
+    let rest = after(&broker, Cursor::LastId(id));
+    assert!(rest.iter().all(|event| event.timestamp() == START));
+}
+
+#[test]
+fn ten_thousand_events_of_one_millisecond_reach_a_follower_by_time_alone_in_bounded_answers() {
+    const MAX: usize = 20_000;
+    let clock = ManualClock::at(START);
+    let options = BrokerOptions {
+        max_batch_size: MAX,
+        ..roomy()
+    };
+    let broker = testing::broker(options, None, &clock).unwrap();
+    for number in 0..10_000u64 {
+        broker.publish("a", &number).unwrap();
+    }
+    let (mut since, mut seen) = (1, Vec::new());
+    while seen.len() < 10_000 {
+        let batch = broker
+            .subscribe("a", Cursor::SinceTime(since), Duration::ZERO)
+            .unwrap();
+        let sizes = batch.events().iter().map(|event| event.as_json().len() + 1);
+        assert!(sizes.sum::<usize>() <= MAX && !batch.events().is_empty());
+        seen.extend(by_time(&broker, &mut since));
+    }
+    assert_eq!(seen, (0..10_000).collect::<Vec<u64>>());
+}
+
+#[test]
+fn since_time_0_and_1_ask_for_everything_even_where_the_clock_shows_less() {
+    for now in [0, 1] {
+        let clock = ManualClock::at(now);
+        let broker = testing::broker(roomy(), None, &clock).unwrap();
+        broker.publish("a", &0u64).unwrap();
+        broker.publish("a", &1u64).unwrap();
+        for start in [0, 1] {
+            let mut since = start;
+            assert_eq!(by_time(&broker, &mut since), [0, 1]);
+            assert!(by_time(&broker, &mut since).is_empty());
+        }
+        broker.publish("a", &2u64).unwrap();
+        let mut since = 0;
+        assert_eq!(by_time(&broker, &mut since), [0, 1, 2]);
+    }
+}
+
+#[test]
+fn one_wrong_clock_does_no_lasting_harm_across_restarts() {
+    for wrong in [YEAR_2100, u64::MAX] {
+        let folder = TempDir::new().unwrap();
+        let clock = ManualClock::at(START);
+        let options = BrokerOptions {
+            event_ttl: Some(HOUR),
+            ..roomy()
+        };
+        let open = || testing::broker(options.clone(), file_in(&folder), &clock).unwrap();
+        let broker = open();
+        broker.publish("a", &0u64).unwrap();
+        clock.set(wrong);
+        let mut last = broker.publish("a", &1u64).unwrap();
+        clock.set(START);
+        let mut since = START - 1;
+        let (mut seen, mut number) = (by_time(&broker, &mut since), 2u64);
+        broker.stop(LIMIT).unwrap();
+        for _ in 0..3 {
+            let broker = open();
+            for _ in 0..5 {
+                let id = broker.publish("a", &number).unwrap();
+                number += 1;
+                seen.extend(by_time(&broker, &mut since));
+                assert_eq!(after(&broker, Cursor::LastId(last)).len(), 1);
+                last = id;
+            }
+            // A follower that starts with the right time gets events, not nothing until then.
+            let now = Cursor::SinceTime(START);
+            assert!(
+                !broker
+                    .subscribe("a", now, Duration::ZERO)
+                    .unwrap()
+                    .events()
+                    .is_empty()
+            );
+            broker.stop(LIMIT).unwrap();
+        }
+        assert_eq!(seen, (0..number).collect::<Vec<u64>>());
+        // The time to live ends, too: a log's event from the future is new at the start, and then grows old.
+        let broker = open();
+        clock.advance(HOUR + Duration::from_secs(1) + Duration::from_millis(1));
+        assert!(after(&broker, Cursor::Oldest).is_empty());
+        assert!(broker.statistics().expired > 0);
+    }
+}
+
+#[test]
+fn a_time_that_no_event_can_have_had_is_a_gap_and_brings_what_is_there() {
+    let clock = ManualClock::at(START);
+    let broker = testing::broker(roomy(), None, &clock).unwrap();
+    let id = broker.publish("a", &0u64).unwrap();
+    let unknown = EventId::from(7);
+    for cursor in [
+        Cursor::SinceTime(YEAR_2100),
+        Cursor::SinceTime(u64::MAX),
+        Cursor::LastIdOrSinceTime(unknown, YEAR_2100),
+    ] {
+        let batch = broker.subscribe("a", cursor, Duration::ZERO).unwrap();
+        assert_eq!((batch.events().len(), batch.gap()), (1, true), "{cursor:?}");
+    }
+    // By an id that is known, the time does not matter; and a client's clock may be a little ahead.
+    assert!(after(&broker, Cursor::LastIdOrSinceTime(id, YEAR_2100)).is_empty());
+    assert!(after(&broker, Cursor::SinceTime(START + 10_000)).is_empty());
+}
+
+#[test]
+fn a_golongpoll_line_of_the_year_2100_keeps_its_timestamp_and_holds_up_nobody() {
+    for far in [YEAR_2100, u64::MAX] {
+        let folder = TempDir::new().unwrap();
+        let file = file_in(&folder).unwrap();
+        let line = format!(
+            r#"{{"timestamp":{far},"category":"a","data":0,"id":"d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60"}}"#
+        );
+        std::fs::write(&file.file_name, format!("{line}\n")).unwrap();
+        let clock = ManualClock::at(START);
+        let broker = testing::broker(roomy(), Some(file), &clock).unwrap();
+        let mut ids = Vec::new();
+        for number in 1..4u64 {
+            ids.push(broker.publish("a", &number).unwrap());
+        }
+        let all = after(&broker, Cursor::Oldest);
+        assert_eq!((all.len(), all[0].timestamp()), (4, far));
+        assert_eq!(after(&broker, Cursor::LastId(all[0].id())).len(), 3);
+        assert_eq!(after(&broker, Cursor::LastId(ids[0])).len(), 2);
+        let mut since = all[3].timestamp();
+        broker.publish("a", &4u64).unwrap();
+        broker.publish("a", &5u64).unwrap();
+        assert_eq!(by_time(&broker, &mut since), [4, 5]);
+        broker.publish("a", &6u64).unwrap();
+        assert_eq!(by_time(&broker, &mut since), [6]);
+    }
+}
+
+#[test]
+fn a_log_with_more_in_one_millisecond_than_an_answer_holds_is_cut_and_told_by_a_gap() {
+    let folder = TempDir::new().unwrap();
+    let file = file_in(&folder).unwrap();
+    let lines = (0..100).map(|number| {
+        format!(
+            r#"{{"timestamp":{YEAR_2100},"category":"a","data":{number},"id":"d1f5a7c2-5d5e-4b0e-9c39-{number:012x}"}}"#
+        ) + "\n"
+    });
+    std::fs::write(&file.file_name, lines.collect::<String>()).unwrap();
+    let clock = ManualClock::at(START);
+    let options = BrokerOptions {
+        max_batch_size: 1000,
+        ..roomy()
+    };
+    let broker = testing::broker(options, Some(file), &clock).unwrap();
+    for start in [Cursor::Oldest, Cursor::LastId(EventId::from(7))] {
+        let first = broker.subscribe("a", start, Duration::ZERO).unwrap();
+        let sizes = first.events().iter().map(|event| event.as_json().len() + 1);
+        assert!(sizes.sum::<usize>() <= 1000 && !first.events().is_empty());
+        // By the id, all of it comes.
+        let (mut cursor, mut count) = (Cursor::LastId(first.last_id()), first.events().len());
+        while count < 100 {
+            let batch = broker.subscribe("a", cursor, Duration::ZERO).unwrap();
+            assert!(!batch.gap() && !batch.events().is_empty());
+            count += batch.events().len();
+            cursor = Cursor::LastId(batch.last_id());
+        }
+        // By the time alone it can't, and that is said.
+        let by_time = Cursor::SinceTime(first.events().last().unwrap().timestamp());
+        assert!(
+            broker
+                .subscribe("a", by_time, Duration::ZERO)
+                .unwrap()
+                .gap()
+        );
+    }
 }

@@ -121,6 +121,14 @@ impl Keeper {
         self.0.lock().logs.clone()
     }
 
+    /// Of a published event.
+    pub(super) fn timestamp(&self, id: EventId) -> u64 {
+        let state = self.0.lock();
+        let mut events = state.logs.whole.iter().rev().filter_map(Record::event);
+        let event = events.find(|event| event.id() == id).expect("an event");
+        event.timestamp()
+    }
+
     pub(super) fn store(&self, from: Log) -> Kept {
         Kept {
             keeper: self.clone(),

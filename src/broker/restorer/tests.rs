@@ -37,8 +37,8 @@ fn a_file_whose_last_event_lies_in_the_future_is_continued_after_it() {
     let id = EventId::new(Run::new(future, 5), 41);
     let sequencer = restored([draft().stamp(future, id)]);
     let next = stamped(&sequencer);
-    // One number is left out for what the run may have lost.
-    assert_eq!((next.sequence, next.event.timestamp()), (43, future));
+    // One number is left out for what the run may have lost, and the timestamps that it may have stepped to.
+    assert_eq!((next.sequence, next.event.timestamp()), (43, future + 1002));
     assert!(next.event.id() > id);
 }
 
@@ -150,9 +150,23 @@ fn what_a_kill_may_have_cost_was_published_before_the_next_start() {
         restorer.finish(Clock::System, false).lost(),
         Lost {
             sequence: 2,
-            timestamp: 1_700_000_000_500
+            timestamp: 1_700_000_001_500
         }
     );
+}
+
+#[test]
+fn a_run_whose_clock_was_far_ahead_does_not_date_a_loss_there() {
+    let now = Clock::System.now();
+    let (first, second) = (Run::new(now - 500, 9), Run::new(now + 100_000_000, 9));
+    let mut restorer = Restorer::default();
+    restorer.start(EventId::new(first, 0), false);
+    restorer.start(EventId::new(second, 1), false);
+    restorer.end(EventId::new(second, 1));
+    let sequencer = restorer.finish(Clock::System, false);
+    assert_eq!(sequencer.lost().sequence, 1);
+    assert!(sequencer.lost().timestamp < now + 60_000);
+    assert!(stamped(&sequencer).event.timestamp() < now + 60_000);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use shuttle::rand::{Rng, thread_rng};
 
 use super::super::sync::Condvar;
 use super::*;
+use crate::error::ErrorKind;
 
 /// Keeps what its disk has settled, a batch at a time. A handle to one that is shared.
 #[derive(Clone)]

@@ -4,6 +4,11 @@ use std::collections::HashMap;
 
 use long_polling::{BrokerOptions, Cursor, EventId};
 
+/// How far timestamps may be ahead of the clock, in milliseconds, and count for the time to live.
+const MAX_STEPS: u64 = 1000;
+/// How far a `since_time` may be ahead of the newest one, in milliseconds.
+const MAX_AHEAD: u64 = 60_000;
+
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -17,6 +22,8 @@ pub(crate) struct Published {
     pub(crate) id: EventId,
     pub(crate) category: usize,
     pub(crate) timestamp: u64,
+    /// When it was published, by elapsed time: what it expires by.
+    published: u64,
     /// Bytes of its JSON.
     pub(crate) size: usize,
     pub(crate) fate: Fate,
@@ -38,6 +45,8 @@ pub(crate) struct Answer {
     /// By their numbers in the list.
     pub(crate) events: Vec<usize>,
     pub(crate) gap: bool,
+    /// The follower may go on from it by time alone.
+    pub(crate) by_time: bool,
     /// No limit has left anything for the next answer.
     pub(crate) whole: bool,
 }
@@ -45,6 +54,14 @@ pub(crate) struct Answer {
 pub(crate) struct Model {
     pub(crate) options: BrokerOptions,
     pub(crate) clock: u64,
+    /// The time that the clock showed at the start, and what has passed since.
+    age: u64,
+    /// The greatest timestamp that a follower by time may go on from.
+    reached: u64,
+    /// Bytes of JSON, with commas, of the newest timestamp, in this run.
+    bytes: usize,
+    /// When the newest event was published, in this run.
+    published: u64,
     /// All events ever published, in publish order.
     pub(crate) events: Vec<Published>,
     /// Those before are of runs that left no file: nothing is known of them any more.
@@ -58,6 +75,10 @@ impl Model {
         Model {
             options,
             clock,
+            age: clock,
+            reached: 0,
+            bytes: 0,
+            published: 0,
             events: Vec::new(),
             known_from: 0,
             positions: HashMap::new(),
@@ -68,35 +89,70 @@ impl Model {
         &self.events[self.known_from..]
     }
 
-    /// The time, which never decreases.
-    fn now(&self) -> u64 {
-        let last = self.known().last();
-        last.map_or(self.clock, |last| last.timestamp.max(self.clock))
+    /// The newest timestamp, 0 before the first.
+    fn newest(&self) -> u64 {
+        self.known().last().map_or(0, |last| last.timestamp)
     }
 
-    pub(crate) fn publish(&mut self, category: usize, id: EventId, someone_is_parked: bool) {
-        let timestamp = self.now();
+    /// Time passes.
+    pub(crate) fn advance(&mut self, milliseconds: u64) {
+        self.clock += milliseconds;
+        self.age += milliseconds;
+    }
+
+    /// `by_time`: somebody is parked who may go on by time alone.
+    pub(crate) fn publish(
+        &mut self,
+        category: usize,
+        id: EventId,
+        someone_is_parked: bool,
+        by_time: bool,
+    ) {
+        let mut timestamp = self.newest().max(self.clock);
+        if self.reached >= timestamp {
+            timestamp = self.reached + 1;
+        }
         let deleted = someone_is_parked && self.options.delete_after_first_retrieval;
         let (name, data) = (super::NAMES[category], super::data(self.events.len()));
         let json = format!(
             r#"{{"timestamp":{timestamp},"category":"{name}","data":"{data}","id":"{id}"}}"#
         );
+        // What has one timestamp fits into one answer.
+        let added = json.len() + 1;
+        if timestamp > self.newest() {
+            self.bytes = 0;
+        } else if self.bytes > 0 && self.bytes + added > self.options.max_batch_size {
+            (timestamp, self.bytes) = (timestamp + 1, 0);
+        }
+        self.bytes += added;
+        let ahead = timestamp - self.clock;
+        let steps = if ahead <= MAX_STEPS { ahead } else { 0 };
+        self.published = self.published.max(self.age + steps);
+        if by_time {
+            self.reached = self.reached.max(timestamp);
+        }
         self.events.push(Published {
             id,
             category,
             timestamp,
+            published: self.published,
             size: json.len(),
             fate: Fate::Consumed,
             consumed_after: deleted.then_some(self.events.len()),
         });
         self.expire();
         if !deleted {
-            self.hold(self.events.len() - 1);
+            self.hold(self.events.len() - 1, self.age);
         }
     }
 
-    /// Keeps an event, at the price of others.
-    fn hold(&mut self, number: usize) {
+    /// Keeps an event, at the price of others. What has expired in all categories is only looked for where too much is
+    /// held.
+    fn hold(&mut self, number: usize, now: u64) {
+        self.expire_by(
+            self.events[number].published,
+            Some(self.events[number].category),
+        );
         self.events[number].fate = Fate::Held;
         let held_of = |events: &[Published], category: usize| -> Vec<usize> {
             let held = |number: &usize| {
@@ -108,12 +164,20 @@ impl Model {
         if ring.len() > self.options.events_per_category {
             self.events[ring[0]].fate = Fate::Lost;
         }
-        let mut rings: Vec<_> = (0..super::NAMES.len())
-            .map(|category| held_of(&self.events, category))
-            .filter(|ring| !ring.is_empty())
-            .collect();
-        rings.sort_by_key(|ring| ring.last().copied());
+        let rings_of = |events: &[Published]| {
+            let mut rings: Vec<_> = (0..super::NAMES.len())
+                .map(|category| held_of(events, category))
+                .filter(|ring| !ring.is_empty())
+                .collect();
+            rings.sort_by_key(|ring| ring.last().copied());
+            rings
+        };
         let max = self.options.max_event_bytes;
+        let mut rings = rings_of(&self.events);
+        if self.held_bytes() > max || rings.len() > self.options.max_categories {
+            self.expire_by(now, None);
+            rings = rings_of(&self.events);
+        }
         let enough = match self.held_bytes() > max {
             true => max - max / 16,
             false => usize::MAX,
@@ -141,16 +205,18 @@ impl Model {
     }
 
     fn expire(&mut self) {
-        self.expire_by(self.now());
+        self.expire_by(self.age, None);
     }
 
-    fn expire_by(&mut self, now: u64) {
+    /// Of one category, or of all.
+    fn expire_by(&mut self, now: u64, category: Option<usize>) {
         let Some(ttl) = self.options.event_ttl else {
             return;
         };
         let before = now - ttl.as_millis() as u64;
         for event in &mut self.events {
-            if event.fate == Fate::Held && event.timestamp < before {
+            let due = category.is_none_or(|category| category == event.category);
+            if due && event.fate == Fate::Held && event.published < before {
                 event.fate = Fate::Lost;
             }
         }
@@ -180,20 +246,29 @@ impl Model {
     /// What a poll of these categories finds, which it then has retrieved.
     pub(crate) fn poll(&mut self, of: &[usize], cursor: Cursor, limit: Option<usize>) -> Answer {
         self.expire();
-        let (place, unplaced) = match cursor {
-            Cursor::Now => (Place::After(self.events.len()), false),
-            Cursor::Oldest => (Place::Oldest, false),
-            Cursor::SinceTime(time) => (Place::Time(time), false),
+        let now = self.newest().max(self.clock);
+        // A time that no event can have had yet places nobody.
+        let since = |time, unplaced| match time > now + MAX_AHEAD {
+            true => (Place::Oldest, true, true),
+            false => (Place::Time(time), unplaced, true),
+        };
+        let (place, unplaced, by_time) = match cursor {
+            Cursor::Now => (Place::After(self.events.len()), false, true),
+            Cursor::Oldest => (Place::Oldest, false, true),
+            Cursor::SinceTime(time) => since(time, false),
             Cursor::LastId(id) => match self.place(id) {
-                Some(place) => (place, false),
-                None => (Place::Oldest, true),
+                Some(place) => (place, false, false),
+                None => (Place::Oldest, true, true),
             },
             // That an id of another program's is not known says nothing: its time decides.
             Cursor::LastIdOrSinceTime(id, time) => match self.place(id) {
-                Some(place) => (place, false),
-                None => (Place::Time(time), id != super::unknown(true)),
+                Some(place) => (place, false, false),
+                None => since(time, id != super::unknown(true)),
             },
         };
+        if let Place::Time(time) = place {
+            self.reached = self.reached.max(time.min(now));
+        }
         let asked_for = |number: &usize| {
             let event = &self.events[*number];
             of.contains(&event.category)
@@ -210,6 +285,10 @@ impl Model {
         let count = self.portion(&there, place, limit);
         let whole = count == there.len();
         there.truncate(count);
+        if by_time {
+            let times = there.iter().map(|number| self.events[*number].timestamp);
+            self.reached = self.reached.max(times.max().unwrap_or(0));
+        }
         if self.options.delete_after_first_retrieval {
             let count = self.events.len();
             for number in &there {
@@ -220,6 +299,7 @@ impl Model {
         Answer {
             gap: unplaced || !lost.is_empty(),
             events: there,
+            by_time,
             whole,
         }
     }
@@ -247,7 +327,7 @@ impl Model {
             rest.all(|event| Some(event.timestamp) > latest)
         };
         let within = (1..=largest).rfind(parts);
-        within.or((largest..=events.len()).find(parts)).unwrap_or(0)
+        within.unwrap_or(largest)
     }
 
     /// The file is read again, event by event; without one everything is lost.
@@ -259,14 +339,18 @@ impl Model {
         for event in &mut self.events {
             event.fate = Fate::Lost;
         }
-        // All that happened to the events happens again when it did, but for what expired by a clock that was set back
-        // afterwards.
+        // A follower of the last run may stand at its newest event.
+        (self.age, self.reached, self.bytes) = (self.clock, self.newest(), 0);
+        let restored = |timestamp: u64, start: u64| timestamp.min(start + MAX_STEPS);
+        self.published = restored(self.newest(), self.age);
+        // All that happened to the events happens again when it did, as far as their timestamps say.
         for number in self.known_from..self.events.len() {
-            self.expire_by(self.events[number].timestamp);
+            let published = restored(self.events[number].timestamp, self.age);
+            self.events[number].published = published;
             if self.events[number].consumed_after == Some(number) {
                 self.events[number].fate = Fate::Consumed;
             } else {
-                self.hold(number);
+                self.hold(number, published);
             }
             for event in &mut self.events[self.known_from..=number] {
                 if event.consumed_after == Some(number + 1) && event.fate == Fate::Held {

@@ -1,0 +1,137 @@
+//! [`Flushing`]: the thread that flushes a store from time to time, where the store asks for it by
+//! [`flush_period`](super::Store::flush_period).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::sync::{Condvar, Mutex};
+use super::{Shared, StoreStatistics};
+use crate::error::{Error, ErrorKind};
+
+/// The shortest period, so that a period of zero does not keep a processor busy, and the longest.
+const PERIODS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1 << 25));
+
+/// What has been appended and not flushed yet.
+pub(super) struct Flushing {
+    period: Duration,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// The ticket of the newest record.
+    newest: u64,
+    /// True while a record was appended since the last flush that worked.
+    unflushed: bool,
+    /// When the next flush is due.
+    due: Option<Instant>,
+    ended: bool,
+    /// Why the last flush failed; `None` where it worked.
+    failing: Option<String>,
+    failures: u64,
+}
+
+impl Flushing {
+    pub(super) fn new(period: Duration) -> Self {
+        Flushing {
+            period: period.clamp(PERIODS.0, PERIODS.1),
+            state: Mutex::default(),
+            changed: Condvar::default(),
+        }
+    }
+
+    /// Starts the thread. It ends with the broker.
+    ///
+    /// # Errors
+    ///
+    /// `File` where the system has no thread left.
+    pub(super) fn start(self: &Arc<Self>, shared: Weak<Shared>) -> Result<(), Error> {
+        let flushing = self.clone();
+        let thread = std::thread::Builder::new().name("long-polling-flush".into());
+        let spawned = thread.spawn(move || {
+            while flushing.wait_until_due() {
+                let Some(shared) = shared.upgrade() else {
+                    return;
+                };
+                flushing.flush(&shared);
+            }
+        });
+        spawned.map(drop).map_err(|error| {
+            let message =
+                "can't start the thread that flushes the store; allow the process more threads";
+            Error::new(ErrorKind::File, message).because(error)
+        })
+    }
+
+    /// A record was appended.
+    pub(super) fn appended(&self, ticket: u64) {
+        let mut state = self.state.lock();
+        state.newest = state.newest.max(ticket);
+        state.unflushed = true;
+        if state.due.is_none() {
+            state.due = Some(Instant::now() + self.period);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until a flush is due; false after the end.
+    fn wait_until_due(&self) -> bool {
+        let mut state = self.state.lock();
+        loop {
+            match state.due {
+                _ if state.ended => return false,
+                Some(due) if due <= Instant::now() => return true,
+                Some(due) => _ = self.changed.wait_until(&mut state, due),
+                None => self.changed.wait(&mut state),
+            }
+        }
+    }
+
+    /// Flushes what has been appended so far. A failure is logged once, and the flush is tried again after the period.
+    pub(super) fn flush(&self, shared: &Shared) {
+        let mut state = self.state.lock();
+        state.due = None;
+        if !std::mem::take(&mut state.unflushed) {
+            return;
+        }
+        let ticket = state.newest;
+        drop(state);
+        let flushed = catch_unwind(AssertUnwindSafe(|| shared.store.flush(ticket)));
+        let failure = match flushed {
+            Ok(flushed) => flushed.err().map(|error| error.to_string()),
+            Err(_) => Some("the store panicked in flush".to_owned()),
+        };
+        let mut state = self.state.lock();
+        if failure.is_some() {
+            state.failures += 1;
+            state.unflushed = true;
+            state.due.get_or_insert(Instant::now() + self.period);
+        }
+        let before = std::mem::replace(&mut state.failing, failure.clone());
+        drop(state);
+        match (before, failure) {
+            (before, Some(failure)) if before.as_ref() != Some(&failure) => log::warn!(
+                "the store could not be flushed, so that a crash loses events: {failure}; the broker tries again"
+            ),
+            (Some(_), None) => log::info!("the store has been flushed again"),
+            _ => {}
+        }
+    }
+
+    /// Ends the thread, after the flush that it is in.
+    pub(super) fn end(&self) {
+        self.state.lock().ended = true;
+        self.changed.notify_all();
+    }
+
+    /// Adds what the flushes have done.
+    pub(super) fn add_to(&self, statistics: &mut StoreStatistics) {
+        let state = self.state.lock();
+        statistics.failures += state.failures;
+        if statistics.failing.is_none() {
+            statistics.failing = state.failing.clone();
+        }
+    }
+}

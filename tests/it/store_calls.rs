@@ -1,0 +1,389 @@
+//! When a broker calls its store, what the store may call from within, and a store whose calls do not return.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{Connection, LIMIT, info, until};
+use long_polling::{
+    Broker, BrokerOptions, Cursor, Error, ErrorKind, Live, Record, Server, Store, StoreStatistics,
+};
+
+const SOON: Duration = Duration::from_millis(200);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Call {
+    Admit,
+    Append,
+    /// Of the record that the run has ended.
+    AppendEnd,
+    Flush,
+    Settled,
+    Stop,
+    Statistics,
+}
+
+/// A store of a test: it can block for ever in a call, ask for the broker's records there, fail or panic.
+#[derive(Clone, Default)]
+struct Probe(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    released: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    acknowledges: bool,
+    period: Option<Duration>,
+    blocks_in: HashSet<Call>,
+    asks_in: Option<Call>,
+    /// A thread asks, and the call waits for it.
+    asks_in_a_thread: bool,
+    fails: Option<&'static str>,
+    panics: bool,
+    live: Live,
+    records: Vec<Record>,
+    /// How many events the broker's records had each time, of those appended up to then.
+    answers: Vec<usize>,
+    flushes: usize,
+    flushed: u64,
+    blocked: usize,
+}
+
+impl Probe {
+    fn new(set: impl FnOnce(&mut State)) -> Self {
+        let probe = Probe::default();
+        set(&mut probe.state());
+        probe
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        let state = self.0.state.lock();
+        state.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn broker(&self) -> Broker {
+        Broker::with_store(BrokerOptions::default(), self.clone()).unwrap()
+    }
+
+    fn is_flushed(&self) -> bool {
+        let state = self.state();
+        state.flushed == state.records.len() as u64
+    }
+
+    fn release(&self) {
+        self.state().blocks_in.clear();
+        self.0.released.notify_all();
+    }
+
+    fn called(&self, call: Call) {
+        let mut state = self.state();
+        if state.blocks_in.contains(&call) {
+            state.blocked += 1;
+            while state.blocks_in.contains(&call) {
+                let waited = self.0.released.wait(state);
+                state = waited.unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        if state.asks_in != Some(call) {
+            return;
+        }
+        let (live, in_a_thread) = (state.live.clone(), state.asks_in_a_thread);
+        let newest = state.records.iter().rev().find_map(|record| match record {
+            Record::Published { sequence, .. } => Some(*sequence),
+            _ => None,
+        });
+        drop(state);
+        let ask = move || events(&live.records(newest.unwrap_or(0)));
+        let answer = match in_a_thread {
+            true => thread::spawn(ask).join().unwrap(),
+            false => ask(),
+        };
+        self.state().answers.push(answer);
+    }
+}
+
+fn events(records: &[Record]) -> usize {
+    records.iter().filter_map(Record::event).count()
+}
+
+impl Store for Probe {
+    fn start(&mut self, live: Live, _: &mut dyn FnMut(Record)) -> Result<(), Error> {
+        assert!(live.records(0).is_empty());
+        self.state().live = live;
+        Ok(())
+    }
+
+    fn admit(&self, _: usize) -> Result<(), Error> {
+        self.called(Call::Admit);
+        Ok(())
+    }
+
+    fn append(&self, record: Record) -> Result<u64, Error> {
+        match &record {
+            Record::Published { .. } => self.called(Call::Append),
+            Record::Ended(_) => self.called(Call::AppendEnd),
+            _ => {}
+        }
+        let mut state = self.state();
+        state.records.push(record);
+        Ok(state.records.len() as u64)
+    }
+
+    fn flush(&self, ticket: u64) -> Result<(), Error> {
+        self.called(Call::Flush);
+        let mut state = self.state();
+        state.flushes += 1;
+        if let Some(reason) = state.fails {
+            return Err(Error::new(ErrorKind::Busy, reason));
+        }
+        let panics = state.panics;
+        if !panics {
+            state.flushed = state.flushed.max(ticket);
+        }
+        drop(state);
+        assert!(!panics, "on purpose");
+        Ok(())
+    }
+
+    fn settled(&self) -> u64 {
+        self.called(Call::Settled);
+        self.state().flushed
+    }
+
+    fn acknowledges(&self) -> bool {
+        self.state().acknowledges
+    }
+
+    fn flush_period(&self) -> Option<Duration> {
+        self.state().period
+    }
+
+    fn stop(&self, _: Duration) -> Result<(), Error> {
+        self.called(Call::Stop);
+        Ok(())
+    }
+
+    fn statistics(&self) -> StoreStatistics {
+        self.called(Call::Statistics);
+        StoreStatistics::default()
+    }
+}
+
+/// Does `work` on a thread of its own, which has to be done in time.
+fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || tell.send(work()));
+    told.recv_timeout(LIMIT).expect("it returns in time")
+}
+
+#[test]
+fn a_store_that_asks_for_the_brokers_records_within_a_call_gets_them_or_none_at_once() {
+    for acknowledges in [false, true] {
+        for (call, complete) in [
+            (Call::Admit, true),
+            (Call::Append, false),
+            (Call::AppendEnd, false),
+            (Call::Flush, true),
+            (Call::Settled, true),
+            (Call::Stop, true),
+            (Call::Statistics, true),
+        ] {
+            let store = Probe::new(|state| {
+                state.acknowledges = acknowledges;
+                state.asks_in = Some(call);
+            });
+            let broker = store.broker();
+            store.state().answers.clear();
+            in_time(move || {
+                for number in 0..3 {
+                    broker.publish("c", &number).unwrap();
+                }
+                broker.statistics();
+                broker.stop(LIMIT).unwrap();
+            });
+            let answers = store.state().answers.clone();
+            let context = format!("{call:?}, {acknowledges}: {answers:?}");
+            let expected: &[usize] = match call {
+                Call::Admit => &[0, 1, 2],
+                Call::Append => &[0, 0, 0],
+                Call::AppendEnd => &[0],
+                // Also the event that is being flushed, and not visible yet.
+                Call::Flush | Call::Settled if acknowledges => &[1, 2, 3],
+                Call::Flush | Call::Settled => &[],
+                // Dropping the broker stops the store again.
+                Call::Stop => &[3, 3],
+                Call::Statistics => &[3],
+            };
+            assert_eq!(answers, expected, "{context}");
+            assert!(complete || answers.iter().all(|count| *count == 0));
+        }
+    }
+}
+
+#[test]
+fn a_flush_that_waits_for_a_thread_that_asks_for_records_goes_on_without_them() {
+    let store = Probe::new(|state| state.acknowledges = true);
+    let broker = store.broker();
+    {
+        let mut state = store.state();
+        (state.asks_in, state.asks_in_a_thread) = (Some(Call::Flush), true);
+    }
+    let publisher = broker.clone();
+    in_time(move || publisher.publish("c", &1).map(drop)).unwrap();
+    assert_eq!(store.state().answers, [0]);
+    broker.stop(LIMIT).unwrap();
+}
+
+#[test]
+fn a_stop_keeps_its_timeout_whatever_call_of_the_store_does_not_return() {
+    for (call, acknowledges, period, named) in [
+        (Call::Append, false, None, "`append` of an event"),
+        (Call::Append, true, None, "`append` of an event"),
+        (Call::AppendEnd, false, None, "that the run has ended"),
+        (Call::Flush, false, Some(Duration::ZERO), "`flush`"),
+        (Call::Stop, true, None, "`stop`"),
+    ] {
+        let store = Probe::new(|state| (state.acknowledges, state.period) = (acknowledges, period));
+        let broker = store.broker();
+        until("the start is flushed", || store.state().flushes > 0);
+        store.state().blocks_in.insert(call);
+        let publisher = broker.clone();
+        let publishing = thread::spawn(move || publisher.publish("c", &1).map(drop));
+        if call == Call::Append {
+            until("blocked", || store.state().blocked == 1);
+        } else {
+            until("published", || publishing.is_finished());
+        }
+        for _ in 0..2 {
+            let began = Instant::now();
+            let stopping = broker.clone();
+            let error = in_time(move || stopping.stop(SOON)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::StopTimeout, "{call:?}");
+            assert!(error.to_string().contains(named), "{call:?}: {error}");
+            assert!(began.elapsed() >= SOON, "{call:?}");
+        }
+        // Dropping it does not wait again for what has not returned.
+        if call != Call::Append {
+            in_time(move || drop(broker));
+            store.release();
+        } else {
+            store.release();
+            in_time(move || broker.stop(LIMIT)).unwrap();
+        }
+        let _ = publishing.join().unwrap();
+        until("no thread holds the store", || {
+            Arc::strong_count(&store.0) == 1
+        });
+    }
+}
+
+#[test]
+fn a_stop_answers_publishers_whose_flush_does_not_return_once_it_does() {
+    let store = Probe::new(|state| state.acknowledges = true);
+    let broker = store.broker();
+    store.state().blocks_in.extend([Call::Flush, Call::Stop]);
+    let publisher = broker.clone();
+    let publishing = thread::spawn(move || publisher.publish("c", &1));
+    until("blocked", || store.state().blocked == 1);
+    let stopping = broker.clone();
+    let error = in_time(move || stopping.stop(SOON)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StopTimeout);
+    store.release();
+    let id = publishing.join().unwrap().unwrap();
+    broker.stop(LIMIT).unwrap();
+    assert!(
+        store
+            .state()
+            .records
+            .iter()
+            .any(|record| { record.event().is_some_and(|event| event.id() == id) })
+    );
+}
+
+#[test]
+fn a_server_whose_store_does_not_return_is_stopped_and_dropped_in_time() {
+    let store = Probe::new(|_| {});
+    let server = Server::start_with_store(info(), store.clone(), None).unwrap();
+    store.state().blocks_in.extend([Call::Append, Call::Stop]);
+    let mut connection = Connection::to(&server);
+    connection.publish(r#"{"category":"c","data":1}"#);
+    until("blocked", || store.state().blocked == 1);
+    in_time(move || {
+        let error = server.stop(SOON).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StopTimeout);
+        drop(server);
+    });
+    store.release();
+}
+
+#[test]
+fn without_acknowledgement_or_a_period_a_store_is_flushed_at_the_start_only() {
+    let store = Probe::default();
+    let broker = store.broker();
+    for number in 0..20 {
+        broker.publish("c", &number).unwrap();
+    }
+    broker.stop(LIMIT).unwrap();
+    assert_eq!(store.state().flushes, 1);
+}
+
+#[test]
+fn with_a_period_everything_appended_is_flushed_soon_and_once_more_before_the_stop() {
+    let store = Probe::new(|state| state.period = Some(Duration::from_millis(5)));
+    let broker = store.broker();
+    for _ in 0..3 {
+        for number in 0..20 {
+            broker.publish("c", &number).unwrap();
+        }
+        let appended = store.state().records.len() as u64;
+        until("flushed", || store.state().flushed >= appended);
+    }
+    let flushes = store.state().flushes;
+    assert!(flushes < 60, "not one flush for each event: {flushes}");
+    broker.stop(LIMIT).unwrap();
+    assert!(store.is_flushed());
+    drop(broker);
+    until("the thread has ended", || Arc::strong_count(&store.0) == 1);
+
+    let rarely = Probe::new(|state| state.period = Some(Duration::MAX));
+    let broker = rarely.broker();
+    broker.publish("c", &1).unwrap();
+    broker.stop(LIMIT).unwrap();
+    assert!(rarely.is_flushed());
+}
+
+#[test]
+fn a_periodic_flush_that_fails_or_panics_is_told_by_the_statistics_and_tried_again() {
+    let store = Probe::new(|state| state.period = Some(Duration::from_millis(1)));
+    let broker = store.broker();
+    let failing = || broker.statistics().store.failing;
+    assert_eq!(failing(), None);
+    store.state().fails = Some("disk on fire");
+    broker.publish("c", &1).unwrap();
+    until("it fails", || {
+        failing().is_some_and(|reason| reason.contains("disk on fire"))
+    });
+    until("it is tried again", || {
+        broker.statistics().store.failures > 2
+    });
+    {
+        let mut state = store.state();
+        (state.fails, state.panics) = (None, true);
+    }
+    until("it panics", || {
+        failing().is_some_and(|reason| reason.contains("panicked"))
+    });
+    store.state().panics = false;
+    until("it works", || failing().is_none());
+    // Publishing and polling went on all the time.
+    let batch = broker.subscribe("c", Cursor::Oldest, Duration::ZERO);
+    assert_eq!(batch.unwrap().events().len(), 1);
+    let stopped = catch_unwind(AssertUnwindSafe(|| broker.stop(LIMIT)));
+    stopped.unwrap().unwrap();
+    assert!(store.is_flushed());
+}
