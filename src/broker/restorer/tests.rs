@@ -344,7 +344,9 @@ fn the_greatest_numbers_that_are_believed_leave_room_for_the_runs_after_them() {
         }
         let sequencer = std::mem::take(&mut restorer).finish(Clock::System, false);
         position = sequencer.end();
-        let Entry { sequence, event } = stamped(&sequencer);
+        let Entry {
+            sequence, event, ..
+        } = stamped(&sequencer);
         assert!(event.id() > first && sequence > MAX_STEP);
         records.push(Record::Started {
             position,
