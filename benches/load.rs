@@ -81,10 +81,7 @@ fn main() {
 }
 
 fn open(file: &Path) -> Broker {
-    let info = FilePersistorInfo {
-        compact_from: None,
-        ..FilePersistorInfo::new(file)
-    };
+    let info = FilePersistorInfo::new(file).compact_from(None);
     Broker::open(BrokerOptions::default(), info).expect("a broker")
 }
 

@@ -71,9 +71,8 @@ fn medians<const COUNT: usize>(measure: [&dyn Fn() -> f64; COUNT]) -> [f64; COUN
 /// A file for one measurement, gone with the folder.
 fn file(durability: Option<Durability>) -> (tempfile::TempDir, Option<FilePersistorInfo>) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let info = durability.map(|durability| FilePersistorInfo {
-        durability,
-        ..FilePersistorInfo::new(folder.path().join("events.db"))
+    let info = durability.map(|durability| {
+        FilePersistorInfo::new(folder.path().join("events.db")).durability(durability)
     });
     (folder, info)
 }
@@ -126,12 +125,9 @@ fn in_process(durability: Option<Durability>, threads: usize, count: usize) -> f
 fn over_http(durability: Option<Durability>, each: usize) -> f64 {
     const CONNECTIONS: usize = 8;
     let (_folder, info) = file(durability);
-    let server_info = ServerInfo {
-        address: "127.0.0.1:0".into(),
-        ..ServerInfo::default()
-    };
-    let server = Server::start(server_info, info, None).expect("a server");
-    let address = server.local_address();
+    let server_info = ServerInfo::new("127.0.0.1:0");
+    let server = Server::start(server_info.file(info)).expect("a server");
+    let address = server.local_addr();
     let start = Instant::now();
     thread::scope(|scope| {
         for connection in 0..CONNECTIONS {

@@ -11,14 +11,11 @@ use long_polling::{
 };
 
 fn main() -> Result<(), Error> {
-    let info = ServerInfo {
-        address: "127.0.0.1:0".into(),
-        handler_to_run_before_subscription: Some(Handler::bearer_token("secret-token")),
-        handler_to_run_before_publish: Some(alice_to_her_own_categories()),
-        ..ServerInfo::default()
-    };
-    let server = Server::start(info, None, None)?;
-    let url = format!("http://{}", server.local_address());
+    let info = ServerInfo::new("127.0.0.1:0")
+        .before_subscription(Handler::bearer_token("secret-token"))
+        .before_publish(alice_to_her_own_categories());
+    let server = Server::start(info)?;
+    let url = format!("http://{}", server.local_addr());
 
     let stranger = Publisher::new(format!("{url}/publish"));
     tell("a stranger", stranger.publish("alice.news", "Hello"));
@@ -26,7 +23,8 @@ fn main() -> Result<(), Error> {
     tell("alice, elsewhere", alice.publish("bob.news", "Hello"));
     tell("alice, at home", alice.publish("alice.news", "Hello"));
 
-    let stranger = || Subscriber::new(format!("{url}/events"), "alice.news").from(Cursor::Oldest);
+    let stranger =
+        || Subscriber::new(format!("{url}/events"), "alice.news").start_at(Cursor::Oldest);
     tell("a follower without a token", first(stranger()));
     let follower = stranger().credentials(Credentials::bearer("secret-token"));
     tell("a follower with the token", first(follower));

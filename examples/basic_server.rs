@@ -9,17 +9,14 @@ use std::time::Duration;
 use long_polling::{Cursor, Server, ServerInfo};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let info = ServerInfo {
-        address: std::env::args().nth(1).unwrap_or("127.0.0.1:0".into()),
-        timeout: Duration::from_secs(120),
-        subscription_uri: "/events".into(),
-        publish_uri: "/publish".into(),
-        ..ServerInfo::default()
-    };
+    let info = ServerInfo::new(std::env::args().nth(1).unwrap_or("127.0.0.1:0".into()))
+        .timeout(Duration::from_secs(120))
+        .subscription_uri("/events")
+        .publish_uri("/publish");
     // Told if serving should end later for another reason than `stop`.
     let failed = |error| eprintln!("serving failed: {error}");
-    let server = Server::start(info, None, Some(Box::new(failed)))?;
-    println!("listening on http://{}", server.local_address());
+    let server = Server::start(info.on_failure(failed))?;
+    println!("listening on http://{}", server.local_addr());
 
     // The program itself needs no HTTP to publish and to follow.
     server.publish("notifications", "the server is up")?;

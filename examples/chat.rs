@@ -20,12 +20,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (url, _server) = match arguments.next() {
         Some(url) if url != "--server" => (url, None),
         _ => {
-            let info = ServerInfo {
-                address: arguments.next().unwrap_or("127.0.0.1:0".into()),
-                ..ServerInfo::default()
-            };
-            let server = Server::start(info, None, None)?;
-            let url = format!("http://{}", server.local_address());
+            let info = ServerInfo::new(arguments.next().unwrap_or("127.0.0.1:0".into()));
+            let server = Server::start(info)?;
+            let url = format!("http://{}", server.local_addr());
             println!("others join with: {url}");
             (url, Some(server))
         }
@@ -33,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let (sender, shown) = mpsc::channel();
     // What was said before is shown first, as far as the server still has it.
-    let messages = Subscriber::new(format!("{url}/events"), "chat").from(Cursor::Oldest);
+    let messages = Subscriber::new(format!("{url}/events"), "chat").start_at(Cursor::Oldest);
     let stopper = messages.stopper();
     let receiver = thread::spawn(move || {
         for message in messages {

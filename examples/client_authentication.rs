@@ -10,21 +10,18 @@ use long_polling::{
 };
 
 fn main() -> Result<(), Error> {
-    let (url, server) = common::server(ServerInfo {
-        handler_to_run_before_subscription: Some(Handler::bearer_token("secret-token")),
-        ..ServerInfo::default()
-    })?;
+    let (url, server) = common::server(
+        ServerInfo::default().before_subscription(Handler::bearer_token("secret-token")),
+    )?;
     if let Some(server) = &server {
         server.publish("notifications", "for those who know the token")?;
     }
     let url = format!("{url}/events");
 
     // One poll. A status that refuses is an answer, not an error.
-    let request = SubscriptionRequest {
-        timeout: Duration::from_secs(60),
-        since_time: Some(1),
-        ..SubscriptionRequest::new("notifications")
-    };
+    let request = SubscriptionRequest::new("notifications")
+        .timeout(Duration::from_secs(60))
+        .since_time(1);
     let response = subscription(&url, None, &request, None, None)?;
     println!("without a token: status {}", response.status);
 
@@ -40,7 +37,7 @@ fn main() -> Result<(), Error> {
     for token in ["wrong-token", "secret-token"] {
         let mut events = Subscriber::new(&url, "notifications")
             .credentials(Credentials::bearer(token))
-            .from(Cursor::Oldest);
+            .start_at(Cursor::Oldest);
         match events.next() {
             Some(Ok(event)) => println!("{token}: {}", event.text()),
             Some(Err(error)) => println!("{token}: {error}"),

@@ -17,7 +17,7 @@ fn main() -> Result<(), Error> {
 
     // From the oldest event that the server still has; `Cursor::Now` is the default.
     let events = Subscriber::new(format!("{url}/events"), "notifications")
-        .from(Cursor::Oldest)
+        .start_at(Cursor::Oldest)
         .on_retry(|error| eprintln!("trying again: {error}"));
     // Without `take`, it follows for ever.
     for event in events.take(3) {

@@ -20,16 +20,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1);
     let folder = tempfile::tempdir()?;
     let file = FilePersistorInfo::new(folder.path().join("events.log"));
-    let info = ServerInfo {
-        address: address.clone().unwrap_or("127.0.0.1:0".into()),
-        ..ServerInfo::default()
-    };
-    let server = Server::start(info, Some(file.clone()), None)?;
-    println!("listening on http://{}", server.local_address());
+    let info = ServerInfo::new(address.clone().unwrap_or("127.0.0.1:0".into()));
+    let server = Server::start(info.file(file.clone()))?;
+    println!("listening on http://{}", server.local_addr());
     server.publish("notifications", "published before the stop")?;
 
     let subscriber = address.is_none().then(|| {
-        let url = format!("http://{}/events", server.local_address());
+        let url = format!("http://{}/events", server.local_addr());
         thread::spawn(move || {
             let request = SubscriptionRequest::new("notifications");
             subscription(&url, None, &request, None, None)

@@ -25,18 +25,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn two_runs() -> Result<(), Box<dyn Error>> {
     let address = "127.0.0.1:0".into();
-    let server = Server::start(
-        ServerInfo {
-            address,
-            ..ServerInfo::default()
-        },
-        None,
-        None,
-    )?;
+    let server = Server::start(ServerInfo::new(address))?;
     for number in 1..=4 {
         server.publish("updates", &format!("update {number}"))?;
     }
-    let url = format!("http://{}", server.local_address());
+    let url = format!("http://{}", server.local_addr());
     // In earnest, a place that stays.
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("updates.position");

@@ -8,18 +8,13 @@ use long_polling::{Cursor, FilePersistorInfo, Server, ServerInfo};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // In earnest, a place that stays: /var/lib/longpoll/events.db.
     let folder = tempfile::tempdir()?;
-    let file = FilePersistorInfo {
+    let file = FilePersistorInfo::new(folder.path().join("events.db"))
         // Written when this many bytes wait, or this long after the first of them: this much a power cut may cost.
-        write_buffer_size: 1000,
-        write_flush_period: Duration::from_secs(5),
-        ..FilePersistorInfo::new(folder.path().join("events.db"))
-    };
-    let info = ServerInfo {
-        address: "127.0.0.1:0".into(),
-        ..ServerInfo::default()
-    };
+        .write_buffer_size(1000)
+        .write_flush_period(Duration::from_secs(5));
+    let info = ServerInfo::new("127.0.0.1:0");
 
-    let server = Server::start(info.clone(), Some(file.clone()), None)?;
+    let server = Server::start(info.clone().file(file.clone()))?;
     let last = server.publish(
         "orders",
         &serde_json::json!({"number": 1, "item": "teapot"}),
@@ -29,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     server.stop(Duration::from_secs(10))?;
     println!("the file:\n{}", std::fs::read_to_string(&file.file_name)?);
 
-    let server = Server::start(info, Some(file), None)?;
+    let server = Server::start(info.file(file))?;
     println!("read from it: {} events", server.statistics().store.loaded);
     // A position from before goes on working.
     let batch = server.subscribe("orders", Cursor::LastId(last), Duration::from_secs(1))?;

@@ -22,17 +22,14 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let file = FilePersistorInfo::new(folder.path().join("events.log"));
 
     // Port 0 is a free one.
-    let mut info = ServerInfo {
-        address: "127.0.0.1:0".into(),
-        ..ServerInfo::default()
-    };
-    let server = Server::start(info.clone(), Some(file.clone()), None)?;
-    info.address = server.local_address().to_string();
+    let mut info = ServerInfo::new("127.0.0.1:0");
+    let server = Server::start(info.clone().file(file.clone()))?;
+    info.address = server.local_addr().to_string();
     let url = format!("http://{}", info.address);
     println!("listening on {url}");
 
     // A subscriber is an iterator that waits for the next event, so it has a thread of its own.
-    let subscriber = Subscriber::new(format!("{url}/events"), "numbers").from(Cursor::Oldest);
+    let subscriber = Subscriber::new(format!("{url}/events"), "numbers").start_at(Cursor::Oldest);
     let stopper = subscriber.stopper();
     let (sender, arrived) = mpsc::channel();
     let follower = thread::spawn(move || {
@@ -60,7 +57,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     // The subscriber is answered, tries again, and goes on where it was.
     server.stop(Duration::from_secs(10))?;
     println!("stopped");
-    let server = Server::start(info, Some(file), None)?;
+    let server = Server::start(info.file(file))?;
     println!("listening on {url} again");
     for text in &EVENTS[2..] {
         server.publish("numbers", text)?;

@@ -263,28 +263,23 @@ fn run(flags: Flags) -> Result<(), Failure> {
     // Before the first thread is started, so that no signal is missed.
     let signals = Signals::handle()
         .map_err(|error| Failure::Run(format!("can't handle signals: {error}")))?;
-    let info = ServerInfo {
-        fallback: Some(Fallback::new(|request| match request.path() {
+    let info = flags
+        .info
+        .fallback(Fallback::new(|request| match request.path() {
             "/health" => Response::text(200, "well\n"),
             _ => Response::error(404, "not found"),
-        })),
-        ..flags.info
-    };
+        }));
     let has_file = flags.file.is_some();
     // The server goes on: parked subscribers and open connections are served, and accepting is tried again.
     let failed = |error| log::error!("{error}; it is tried again");
-    let server = Server::start(info, flags.file, Some(Box::new(failed))).map_err(|error| {
+    let server = Server::start(info.file(flags.file).on_failure(failed)).map_err(|error| {
         match error.kind() {
             ErrorKind::InvalidSetting => Failure::Usage(with_flags(&error)),
             _ => Failure::Run(with_flags(&error)),
         }
     })?;
     // Where nobody reads the line, the server is wanted all the same.
-    let _ = writeln!(
-        io::stdout(),
-        "listening on http://{}",
-        server.local_address()
-    );
+    let _ = writeln!(io::stdout(), "listening on http://{}", server.local_addr());
     if !has_file {
         log::info!("events are kept in memory only; --file keeps them across restarts");
     }

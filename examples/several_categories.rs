@@ -16,7 +16,7 @@ fn main() -> Result<(), Error> {
     }
 
     let categories = ["notifications", "alerts", "updates"];
-    let events = Subscriber::new(format!("{url}/events"), categories).from(Cursor::Oldest);
+    let events = Subscriber::new(format!("{url}/events"), categories).start_at(Cursor::Oldest);
     for event in events.take(4) {
         let event = event?;
         println!("[{}] Event: {}", event.category(), event.text());

@@ -64,7 +64,7 @@ impl Error {
     /// use long_polling::{Error, ErrorKind};
     ///
     /// let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-    /// let error = Error::new(ErrorKind::Busy, "the event could not be kept; try again").because(full);
+    /// let error = Error::new(ErrorKind::Busy, "the event could not be kept; try again").with_source(full);
     /// assert_eq!(error.to_string(), "the event could not be kept; try again: no storage space");
     /// ```
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
@@ -86,7 +86,7 @@ impl Error {
     }
 
     /// Adds the error that caused this one; the message goes on with its words.
-    pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let source = source.into();
         self.0.message = format!("{}: {source}", self.0.message);
         self.0.source = Some(source);
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn an_error_tells_its_cause_once_in_words_and_once_as_a_source() {
         let error = Error::new(ErrorKind::File, "can't open events.log")
-            .because(std::io::Error::other("disk on fire"));
+            .with_source(std::io::Error::other("disk on fire"));
         assert_eq!(error.to_string(), "can't open events.log: disk on fire");
         assert_eq!(
             error.source().map(ToString::to_string).as_deref(),

@@ -30,7 +30,7 @@ use crate::position::{EventId, ID_TEXT_LEN};
 /// #[derive(serde::Deserialize)]
 /// struct Weather { celsius: f64 }
 /// assert_eq!(event.category(), "weather");
-/// assert_eq!(event.json::<Weather>()?.celsius, 21.5);
+/// assert_eq!(event.decode::<Weather>()?.celsius, 21.5);
 /// assert_eq!(event.text(), r#"{"celsius":21.5}"#);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -96,13 +96,13 @@ impl Event {
     /// # Errors
     ///
     /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) where the data is not of that shape.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_str(self.data()).map_err(|error| {
             let (category, id) = (self.category(), self.id());
             Error::request(format!(
                 "event {id} of category {category:?} holds other data than expected"
             ))
-            .because(error)
+            .with_source(error)
         })
     }
 
@@ -224,7 +224,7 @@ impl Draft {
             Error::request(format!(
                 "the data for category {category:?} can't be written as JSON"
             ))
-            .because(error)
+            .with_source(error)
         };
         serde_json::to_writer(&mut json, &*category).map_err(unfit)?;
         json.extend_from_slice(br#","data":"#);
@@ -245,7 +245,7 @@ impl Draft {
             json.shrink_to(json.len() + SPARE);
         }
         let json = String::from_utf8(json)
-            .map_err(|error| Error::request("JSON that is not UTF-8").because(error))?;
+            .map_err(|error| Error::request("JSON that is not UTF-8").with_source(error))?;
         Ok(Draft {
             category,
             json,
@@ -341,8 +341,8 @@ mod tests {
     fn text_is_what_a_string_says_and_any_other_json_as_it_stands() {
         assert_eq!(event(1, &"say \"é\"\n".into()).text(), "say \"é\"\n");
         assert_eq!(event(1, &serde_json::json!([1, null])).text(), "[1,null]");
-        assert!(event(1, &true.into()).json::<bool>().unwrap());
-        assert!(event(1, &true.into()).json::<String>().is_err());
+        assert!(event(1, &true.into()).decode::<bool>().unwrap());
+        assert!(event(1, &true.into()).decode::<String>().is_err());
     }
 
     #[test]
@@ -352,7 +352,7 @@ mod tests {
         let event = draft.stamp(1, EventId::from(0));
         assert!(!event.as_json().contains(['\n', '\r']));
         assert_eq!(
-            event.json::<serde_json::Value>().unwrap(),
+            event.decode::<serde_json::Value>().unwrap(),
             serde_json::json!({"a": "b\n"})
         );
     }

@@ -12,7 +12,7 @@
 //!
 //! // A server, on a free port.
 //! let server = Server::start(ServerInfo { address: "127.0.0.1:0".into(), ..ServerInfo::default() }, None, None)?;
-//! let url = format!("http://{}", server.local_address());
+//! let url = format!("http://{}", server.local_addr());
 //!
 //! // Whoever may publish over HTTP ...
 //! Publisher::new(format!("{url}/publish")).publish("notifications", "Hello")?;
@@ -20,9 +20,9 @@
 //! server.publish("notifications", &["any", "JSON"])?;
 //!
 //! // Whoever follows.
-//! let mut events = Subscriber::new(format!("{url}/events"), "notifications").from(Cursor::Oldest);
+//! let mut events = Subscriber::new(format!("{url}/events"), "notifications").start_at(Cursor::Oldest);
 //! assert_eq!(events.next().unwrap()?.text(), "Hello");
-//! assert_eq!(events.next().unwrap()?.json::<Vec<String>>()?, ["any", "JSON"]);
+//! assert_eq!(events.next().unwrap()?.decode::<Vec<String>>()?, ["any", "JSON"]);
 //!
 //! server.stop(Duration::from_secs(10))?;
 //! # Ok::<(), long_polling::Error>(())
@@ -84,12 +84,12 @@ pub use error::{Error, ErrorKind};
 pub use event::Event;
 pub use headers::Headers;
 #[cfg(feature = "server")]
-pub use persist::{Durability, FilePersistorInfo, FileState, StateCallback};
+pub use persist::{Durability, FilePersistorInfo, FileState};
 pub use position::{Cursor, EventId};
 #[cfg(feature = "server")]
 pub use record::{Forgotten, Record};
 #[cfg(feature = "server")]
-pub use server::{FailureCallback, Server, ServerInfo};
+pub use server::{Server, ServerInfo};
 pub use wire::{Categories, PublishRequest, SubscriptionRequest};
 
 #[cfg(all(doctest, feature = "server", feature = "client"))]

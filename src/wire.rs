@@ -141,24 +141,23 @@ pub(crate) fn check_category(name: &str) -> Result<(), Error> {
 /// use std::time::Duration;
 /// use long_polling::SubscriptionRequest;
 ///
-/// let request = SubscriptionRequest { since_time: Some(1), ..SubscriptionRequest::new("notifications") };
-/// assert_eq!(request.timeout, Duration::from_secs(60));
+/// let request = SubscriptionRequest::new("notifications").since_time(1).timeout(Duration::from_secs(30));
+/// # let _ = request;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscriptionRequest {
-    /// The categories to follow.
-    pub categories: Categories,
-    /// How long the server may wait for an event; whole seconds on the wire, so a fraction is rounded up. The server
-    /// may grant less. Zero answers at once. Defaults to 60 seconds, as the Go package's examples have it.
-    pub timeout: Duration,
-    /// Events with a strictly greater timestamp, in Unix milliseconds. Defaults to `None`.
-    pub since_time: Option<u64>,
-    /// Events after the one with this id; decides over `since_time` while it can be placed. Defaults to `None`.
-    pub last_id: Option<EventId>,
-    /// The most events that the answer may have; 0 is refused. Whoever sets it goes on by `last_id`: the next event may
-    /// have the same timestamp as the last one of the answer. Defaults to `None`: as many as the server puts into one
-    /// answer.
-    pub limit: Option<usize>,
+    pub(crate) categories: Categories,
+    pub(crate) timeout: Duration,
+    pub(crate) since_time: Option<u64>,
+    pub(crate) last_id: Option<EventId>,
+    pub(crate) limit: Option<usize>,
+}
+
+impl Default for SubscriptionRequest {
+    /// A request without a category, which has to be set.
+    fn default() -> Self {
+        SubscriptionRequest::new(Categories::default())
+    }
 }
 
 impl SubscriptionRequest {
@@ -171,6 +170,40 @@ impl SubscriptionRequest {
             last_id: None,
             limit: None,
         }
+    }
+
+    /// Sets the categories to follow. Defaults to those given to [`new`](SubscriptionRequest::new).
+    pub fn categories(mut self, categories: impl Into<Categories>) -> Self {
+        self.categories = categories.into();
+        self
+    }
+
+    /// Sets how long the server may wait for an event. The request carries whole seconds, so a fraction is rounded up. The
+    /// server may grant less. Zero asks for an answer at once. Defaults to 60 seconds, as in the Go package's examples.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Asks for events with a strictly greater timestamp, in Unix milliseconds. Defaults to `None`.
+    pub fn since_time(mut self, milliseconds: impl Into<Option<u64>>) -> Self {
+        self.since_time = milliseconds.into();
+        self
+    }
+
+    /// Asks for events after the one with this id. It takes precedence over `since_time` while the server can place it.
+    /// Defaults to `None`.
+    pub fn last_id(mut self, id: impl Into<Option<EventId>>) -> Self {
+        self.last_id = id.into();
+        self
+    }
+
+    /// Sets the most events that the answer may have. The server refuses 0. The next event may have the same timestamp as
+    /// the last one of such an answer, so continue by `last_id`. Defaults to `None`: as many events as the server puts into
+    /// one answer.
+    pub fn limit(mut self, events: impl Into<Option<usize>>) -> Self {
+        self.limit = events.into();
+        self
     }
 
     /// Reads the query of a poll; the categories are not checked yet.
@@ -294,23 +327,37 @@ fn id(text: &str) -> Result<Option<EventId>, Error> {
 /// use long_polling::PublishRequest;
 ///
 /// let request = PublishRequest::new("notifications", serde_json::json!({"message": "Hello"}));
-/// assert_eq!(request.category, "notifications");
+/// assert_eq!(
+///     serde_json::to_string(&request).unwrap(),
+///     r#"{"category":"notifications","data":{"message":"Hello"}}"#
+/// );
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PublishRequest<T> {
-    /// The category to publish to: 1 to 1024 bytes.
-    pub category: String,
-    /// The data: anything that serializes to JSON, but not to null. The Go package has a string here.
-    pub data: T,
+    pub(crate) category: String,
+    pub(crate) data: T,
 }
 
 impl<T: Serialize> PublishRequest<T> {
-    /// A request to publish `data` to `category`.
+    /// A request to publish `data`, any value that serializes to JSON but not to null, to `category`, which has 1 to 1024
+    /// bytes. In the Go package the data is a string.
     pub fn new(category: impl Into<String>, data: T) -> Self {
         PublishRequest {
             category: category.into(),
             data,
         }
+    }
+
+    /// Sets the category to publish to. Defaults to the one given to [`new`](PublishRequest::new).
+    pub fn category(mut self, category: impl Into<String>) -> Self {
+        self.category = category.into();
+        self
+    }
+
+    /// Sets the data. Defaults to the one given to [`new`](PublishRequest::new).
+    pub fn data(mut self, data: T) -> Self {
+        self.data = data;
+        self
     }
 }
 
@@ -384,23 +431,15 @@ mod tests {
     #[test]
     fn a_query_is_read_as_it_was_written() {
         let id: EventId = "d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60".parse().unwrap();
-        let request = SubscriptionRequest {
-            timeout: Duration::from_millis(1500),
-            since_time: Some(7),
-            last_id: Some(id),
-            limit: Some(9),
-            ..SubscriptionRequest::new(["a b+c&d=é%", "second"])
-        };
+        let request = SubscriptionRequest::new(["a b+c&d=é%", "second"])
+            .timeout(Duration::from_millis(1500))
+            .since_time(7)
+            .last_id(id)
+            .limit(9);
         let query = request.to_query();
         assert!(query.is_ascii());
         let read = SubscriptionRequest::from_query(&query).unwrap();
-        assert_eq!(
-            read,
-            SubscriptionRequest {
-                timeout: Duration::from_secs(2),
-                ..request
-            }
-        );
+        assert_eq!(read, request.timeout(Duration::from_secs(2)));
     }
 
     #[test]

@@ -90,13 +90,11 @@ static DATA: &str = match std::str::from_utf8(&[b'x'; MIB - 2]) {
 };
 
 fn options() -> BrokerOptions {
-    BrokerOptions {
-        max_event_size: 4096,
-        max_event_bytes: 4 * MIB,
-        max_categories: 1,
-        events_per_category: usize::MAX,
-        ..BrokerOptions::default()
-    }
+    BrokerOptions::new()
+        .max_event_size(4096)
+        .max_event_bytes(4 * MIB)
+        .max_categories(1)
+        .events_per_category(usize::MAX)
 }
 
 fn name(number: usize, length: usize) -> String {
@@ -123,10 +121,7 @@ fn what_is_allocated_is_what_the_readme_says() {
 
 fn many_small_events() {
     for categories in [1, 500] {
-        let options = BrokerOptions {
-            max_categories: categories,
-            ..options()
-        };
+        let options = options().max_categories(categories);
         let of = Use {
             smallest: 98,
             name: 3,
@@ -144,11 +139,7 @@ fn many_small_events() {
 }
 
 fn few_large_events() {
-    let options = BrokerOptions {
-        max_event_size: MIB,
-        max_event_bytes: 8 * MIB,
-        ..options()
-    };
+    let options = options().max_event_size(MIB).max_event_bytes(8 * MIB);
     let of = Use {
         smallest: MIB,
         name: 1,
@@ -163,11 +154,9 @@ fn few_large_events() {
 
 fn many_categories() {
     for length in [5, 1024] {
-        let options = BrokerOptions {
-            max_categories: 3000,
-            max_event_bytes: 3000 * (length + 94),
-            ..options()
-        };
+        let options = options()
+            .max_categories(3000)
+            .max_event_bytes(3000 * (length + 94));
         let of = Use {
             smallest: length + 94,
             name: length,
@@ -182,10 +171,7 @@ fn many_categories() {
 }
 
 fn events_of_all_sizes() {
-    let options = BrokerOptions {
-        max_categories: 20,
-        ..options()
-    };
+    let options = options().max_categories(20);
     let of = Use {
         smallest: 1000,
         name: 2,
@@ -201,12 +187,10 @@ fn events_of_all_sizes() {
 }
 
 fn full_rings() {
-    let options = BrokerOptions {
-        max_categories: 100,
-        events_per_category: 129,
-        max_event_bytes: 100 * 129 * 98,
-        ..options()
-    };
+    let options = options()
+        .max_categories(100)
+        .events_per_category(129)
+        .max_event_bytes(100 * 129 * 98);
     let of = Use {
         smallest: 98,
         name: 3,
@@ -222,10 +206,7 @@ fn full_rings() {
 fn a_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = FilePersistorInfo::new(folder.path().join("events.db"));
-    let options = BrokerOptions {
-        max_categories: 10,
-        ..options()
-    };
+    let options = options().max_categories(10);
     let writer = Broker::open(options.clone(), file.clone()).unwrap();
     for number in 0..10_000 {
         writer.publish(&name(number % 10, 500), &number).unwrap();
@@ -250,15 +231,10 @@ fn a_file_that_waits() {
     // Just past a power of two, when the queue has grown and copied itself.
     const COUNT: usize = 66_000;
     let folder = tempfile::tempdir().unwrap();
-    let file = FilePersistorInfo {
-        write_buffer_size: usize::MAX,
-        write_flush_period: Duration::MAX,
-        ..FilePersistorInfo::new(folder.path().join("events.db"))
-    };
-    let options = BrokerOptions {
-        events_per_category: 1,
-        ..options()
-    };
+    let file = FilePersistorInfo::new(folder.path().join("events.db"))
+        .write_buffer_size(usize::MAX)
+        .write_flush_period(Duration::MAX);
+    let options = options().events_per_category(1);
     let broker = Broker::open(options.clone(), file).unwrap();
     // What the queue counts is known only then; it is the same for every event.
     broker.publish("c", &1).unwrap();
@@ -284,16 +260,12 @@ fn a_file_that_waits() {
 
 fn a_file_written_anew() {
     let folder = tempfile::tempdir().unwrap();
-    let file = FilePersistorInfo {
-        write_buffer_size: 0,
-        compact_from: Some(1),
-        ..FilePersistorInfo::new(folder.path().join("events.db"))
-    };
-    let options = BrokerOptions {
-        events_per_category: 40_000,
-        max_event_bytes: 8 * MIB,
-        ..options()
-    };
+    let file = FilePersistorInfo::new(folder.path().join("events.db"))
+        .write_buffer_size(0)
+        .compact_from(1);
+    let options = options()
+        .events_per_category(40_000)
+        .max_event_bytes(8 * MIB);
     let of = Use {
         smallest: 98,
         name: 3,
@@ -316,12 +288,10 @@ fn a_file_written_anew() {
 }
 
 fn several_publishers() {
-    let options = BrokerOptions {
-        max_categories: 4,
-        max_event_size: MIB,
-        max_event_bytes: 8 * MIB,
-        ..options()
-    };
+    let options = options()
+        .max_categories(4)
+        .max_event_size(MIB)
+        .max_event_bytes(8 * MIB);
     let of = Use {
         smallest: MIB,
         name: 1,
@@ -345,11 +315,7 @@ fn several_publishers() {
 }
 
 fn a_publish_over_http() {
-    let options = BrokerOptions {
-        max_event_size: MIB,
-        max_event_bytes: MIB,
-        ..options()
-    };
+    let options = options().max_event_size(MIB).max_event_bytes(MIB);
     let of = Use {
         smallest: MIB,
         name: 1,
@@ -359,10 +325,7 @@ fn a_publish_over_http() {
     let length = format!("Content-Length: {}", DATA.len() + 26);
     for (framing, chunks) in [(&*length, false), ("Transfer-Encoding: chunked", true)] {
         let server = fits("a publish over HTTP", &options, of, || {
-            let server = start(ServerInfo {
-                broker: options.clone(),
-                ..info()
-            });
+            let server = start(info().broker(options.clone()));
             let mut connection = Connection::to(&server);
             connection.send(format!(
                 "POST /publish HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n"
@@ -387,10 +350,7 @@ fn a_publish_over_http() {
 }
 
 fn parked_subscribers() {
-    let options = BrokerOptions {
-        max_event_bytes: MIB / 16,
-        ..options()
-    };
+    let options = options().max_event_bytes(MIB / 16);
     for followed in [1, 30] {
         let of = Use {
             smallest: 4096,
@@ -421,12 +381,10 @@ fn parked_subscribers() {
 
 /// Answers so large that they do not fit into the system's buffers.
 fn answers_that_nobody_reads() {
-    let options = BrokerOptions {
-        max_event_size: MIB,
-        max_event_bytes: 24 * MIB,
-        max_batch_size: 24 * MIB,
-        ..options()
-    };
+    let options = options()
+        .max_event_size(MIB)
+        .max_event_bytes(24 * MIB)
+        .max_batch_size(24 * MIB);
     let of = Use {
         smallest: MIB,
         name: 1,
@@ -435,11 +393,7 @@ fn answers_that_nobody_reads() {
         ..Use::default()
     };
     fits("answers that nobody reads", &options, of, || {
-        let server = start(ServerInfo {
-            broker: options.clone(),
-            write_timeout: 2 * LIMIT,
-            ..info()
-        });
+        let server = start(info().broker(options.clone()).write_timeout(2 * LIMIT));
         let before = ALLOCATED.current_usage();
         for _ in 0..23 {
             server.publish("c", DATA).unwrap();

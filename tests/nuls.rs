@@ -25,7 +25,7 @@ fn numbers(broker: &Broker) -> Vec<u64> {
         .subscribe("c", Cursor::Oldest, Duration::ZERO)
         .unwrap();
     let events = batch.events().iter();
-    events.map(|event| event.json().unwrap()).collect()
+    events.map(|event| event.decode().unwrap()).collect()
 }
 
 /// One test: all of them would share the allocator.

@@ -9,6 +9,6 @@ pub(crate) fn server(info: ServerInfo) -> Result<(String, Option<Server>), Error
         return Ok((url, None));
     }
     let address = "127.0.0.1:0".into();
-    let server = Server::start(ServerInfo { address, ..info }, None, None)?;
-    Ok((format!("http://{}", server.local_address()), Some(server)))
+    let server = Server::start(info.address(address))?;
+    Ok((format!("http://{}", server.local_addr()), Some(server)))
 }

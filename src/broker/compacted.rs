@@ -411,11 +411,9 @@ fn an_event_that_is_being_handed_out_pushes_out_none_while_another_category_is_r
     ] {
         logs.push(record);
     }
-    let options = BrokerOptions {
-        events_per_category: 1,
-        delete_after_first_retrieval: true,
-        ..BrokerOptions::default()
-    };
+    let options = BrokerOptions::new()
+        .events_per_category(1)
+        .delete_after_first_retrieval(true);
     let clock = ManualClock::at(START);
     let broker = start(&options, &clock, &Keeper::with(&logs, false), Log::Whole);
     let held = look(&broker, &["a", "b"], Cursor::LastId(position(0)));
@@ -428,10 +426,7 @@ fn timestamps_do_not_fall_where_a_log_no_longer_has_the_newest() {
     let hour = Duration::from_secs(3600);
     let clock = ManualClock::at(START);
     clock.advance(hour);
-    let options = BrokerOptions {
-        delete_after_first_retrieval: true,
-        ..BrokerOptions::default()
-    };
+    let options = BrokerOptions::new().delete_after_first_retrieval(true);
     let keeper = Keeper::with(&Logs::default(), false);
     let broker = start(&options, &clock, &keeper, Log::Whole);
     let next = |broker: &Broker| {

@@ -61,7 +61,7 @@ impl Flushing {
         spawned.map(drop).map_err(|error| {
             let message =
                 "can't start the thread that flushes the store; allow the process more threads";
-            Error::new(ErrorKind::File, message).because(error)
+            Error::new(ErrorKind::File, message).with_source(error)
         })
     }
 

@@ -4,51 +4,31 @@ use std::time::Duration;
 
 use crate::error::Error;
 
-/// What a broker keeps of the events published, and its limits: golongpoll's `Options`, which the Go package hid, and
-/// what protects the program that embeds it.
+/// What a broker keeps of the events published, and its limits: golongpoll's `Options`, which the Go package hides, and
+/// limits that protect the program that embeds it.
 ///
 /// ```
 /// use std::time::Duration;
 /// use long_polling::{Broker, BrokerOptions};
 ///
-/// let options = BrokerOptions {
-///     events_per_category: 1000,
-///     event_ttl: Some(Duration::from_secs(3600)),
-///     ..BrokerOptions::default()
-/// };
+/// let options = BrokerOptions::new()
+///     .events_per_category(1000)
+///     .event_ttl(Duration::from_secs(3600));
 /// let broker = Broker::new(options)?;
 /// # Ok::<(), long_polling::Error>(())
 /// ```
+///
+/// A setting that is given twice has the last value. A value that can't be used is reported where the broker starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerOptions {
-    /// The size of each category's ring buffer, in events: one more pushes out the oldest. Defaults to 250.
-    pub events_per_category: usize,
-    /// How long an event is kept, by elapsed time, whatever the clock shows; after a restart, by its timestamp, and an
-    /// event from the future counts as new. Defaults to `None`: until it is pushed out.
-    pub event_ttl: Option<Duration>,
-    /// An event goes to everyone who is parked for it, or else to the first poll that fetches it, and is then gone.
-    /// That is delivery at most once: an event on its way to a client that has just vanished is lost. With polls that
-    /// ask for one event ([`subscribe_up_to`](crate::Broker::subscribe_up_to), the parameter `limit` over HTTP), a
-    /// category is a queue of work that is shared out. Defaults to `false`.
-    pub delete_after_first_retrieval: bool,
-    /// The largest data of one event, in bytes of JSON. Defaults to 1 MiB.
-    pub max_event_size: usize,
-    /// The most subscribers parked at once; past it, the one parked longest is answered early, as if it had timed out.
-    /// Over HTTP each costs a thread and a connection. Defaults to 10,000.
-    pub max_parked: usize,
-    /// The most categories that hold events; past it, those that were published to least recently lose their events.
-    /// Defaults to 10,000.
-    pub max_categories: usize,
-    /// The size of one batch, and so of one answer over HTTP, in bytes of its events' JSON. What does not fit comes with
-    /// the next poll, which goes on from the batch's last id. One event is always given, even one that is larger. A poll
-    /// that goes by time alone, without a limit of its own, gets whole milliseconds, since it goes on after the last one:
-    /// events of one timestamp have no more bytes than this together. Where a log has more, the batch is cut, and the
-    /// next poll that goes by time says that there is a gap. Defaults to 4 MiB.
-    pub max_batch_size: usize,
-    /// The most bytes of JSON of all events held; past it, the categories that were published to least recently lose
-    /// their oldest events, down to a sixteenth below it. Only the newest event is never lost to it. At least
-    /// `max_event_size`. Defaults to 64 MiB.
-    pub max_event_bytes: usize,
+    pub(crate) events_per_category: usize,
+    pub(crate) event_ttl: Option<Duration>,
+    pub(crate) delete_after_first_retrieval: bool,
+    pub(crate) max_event_size: usize,
+    pub(crate) max_parked: usize,
+    pub(crate) max_categories: usize,
+    pub(crate) max_batch_size: usize,
+    pub(crate) max_event_bytes: usize,
 }
 
 impl Default for BrokerOptions {
@@ -67,6 +47,73 @@ impl Default for BrokerOptions {
 }
 
 impl BrokerOptions {
+    /// The default settings.
+    pub fn new() -> Self {
+        BrokerOptions::default()
+    }
+
+    /// Sets the size of each category's ring buffer, in events. One more event pushes out the oldest. 0 is an error.
+    /// Defaults to 250.
+    pub fn events_per_category(mut self, events: usize) -> Self {
+        self.events_per_category = events;
+        self
+    }
+
+    /// Sets how long an event is kept. `None` keeps an event until another pushes it out. Less than a millisecond is an
+    /// error. Defaults to `None`.
+    pub fn event_ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
+        self.event_ttl = ttl.into();
+        self
+    }
+
+    /// Sets whether the first retrieval of an event deletes it. The event goes to all subscribers that are parked for it,
+    /// or else to the first poll that fetches it. Defaults to `false`.
+    ///
+    /// Delivery is then at most once: an event on its way to a client that has just vanished is lost. With polls for one
+    /// event ([`subscribe_up_to`](crate::Broker::subscribe_up_to), the parameter `limit` over HTTP), a category is a work
+    /// queue.
+    pub fn delete_after_first_retrieval(mut self, delete: bool) -> Self {
+        self.delete_after_first_retrieval = delete;
+        self
+    }
+
+    /// Sets the largest data of one event, in bytes of JSON. 0 is an error. Defaults to 1 MiB.
+    pub fn max_event_size(mut self, bytes: usize) -> Self {
+        self.max_event_size = bytes;
+        self
+    }
+
+    /// Sets the most subscribers parked at once. One more makes the broker answer the one that is parked longest, as if
+    /// its poll had timed out. Over HTTP each parked subscriber costs a thread and a connection. 0 is an error. Defaults to
+    /// 10,000.
+    pub fn max_parked(mut self, subscribers: usize) -> Self {
+        self.max_parked = subscribers;
+        self
+    }
+
+    /// Sets the most categories that hold events. Past it, the categories published to least recently lose their events.
+    /// 0 is an error. Defaults to 10,000.
+    pub fn max_categories(mut self, categories: usize) -> Self {
+        self.max_categories = categories;
+        self
+    }
+
+    /// Sets the largest batch, and so the largest answer over HTTP, in bytes of its events' JSON. The next poll fetches the
+    /// rest, from the batch's last id on. A batch has at least one event, even a larger one. 0 is an error. Defaults to
+    /// 4 MiB.
+    pub fn max_batch_size(mut self, bytes: usize) -> Self {
+        self.max_batch_size = bytes;
+        self
+    }
+
+    /// Sets the most bytes of JSON of all events held. Past it, the categories published to least recently lose their
+    /// oldest events, until a sixteenth of the limit is free. The newest event always stays. Less than `max_event_size` is
+    /// an error. Defaults to 64 MiB.
+    pub fn max_event_bytes(mut self, bytes: usize) -> Self {
+        self.max_event_bytes = bytes;
+        self
+    }
+
     /// # Errors
     ///
     /// `InvalidSetting` that names the setting.

@@ -42,10 +42,7 @@ fn default() -> Broker {
 }
 
 fn deleting() -> Broker {
-    broker(BrokerOptions {
-        delete_after_first_retrieval: true,
-        ..BrokerOptions::default()
-    })
+    broker(BrokerOptions::new().delete_after_first_retrieval(true))
 }
 
 /// A subscriber that goes on from poll to poll.
@@ -270,31 +267,17 @@ fn all_or_a_gap(options: BrokerOptions) {
 
 #[test]
 fn what_was_pushed_out_of_its_ring_is_told_as_a_gap() {
-    explore(|| {
-        all_or_a_gap(BrokerOptions {
-            events_per_category: 1,
-            ..BrokerOptions::default()
-        })
-    });
+    explore(|| all_or_a_gap(BrokerOptions::new().events_per_category(1)));
 }
 
 #[test]
 fn what_was_evicted_with_its_category_is_told_as_a_gap() {
-    explore(|| {
-        all_or_a_gap(BrokerOptions {
-            max_categories: 1,
-            ..BrokerOptions::default()
-        })
-    });
+    explore(|| all_or_a_gap(BrokerOptions::new().max_categories(1)));
 }
 
 /// Two events, and not three.
 fn two_events() -> BrokerOptions {
-    BrokerOptions {
-        max_event_size: 3,
-        max_event_bytes: 250,
-        ..BrokerOptions::default()
-    }
+    BrokerOptions::new().max_event_size(3).max_event_bytes(250)
 }
 
 #[test]
@@ -318,10 +301,7 @@ fn the_limit_of_bytes_holds_when_all_have_published() {
 #[test]
 fn whoever_is_answered_early_to_make_room_misses_nothing() {
     explore(|| {
-        let broker = broker(BrokerOptions {
-            max_parked: 1,
-            ..BrokerOptions::default()
-        });
+        let broker = broker(BrokerOptions::new().max_parked(1));
         let followers = [0, 1].map(|_| Follower::of(&broker, &["a"]).until(2, FOR_EVER));
         join_all([publisher(&broker, &["a", "a"])]);
         join_all(followers);

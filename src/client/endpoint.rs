@@ -147,7 +147,7 @@ impl Endpoint {
             );
             Error::new(ErrorKind::InvalidAnswer, message)
                 .with_status(status)
-                .because(error)
+                .with_source(error)
         })
     }
 
@@ -166,7 +166,7 @@ impl Endpoint {
                 "a timeout of zero leaves no time to publish; give 10 seconds, for example";
             return Err(Error::request(message));
         }
-        let unfit = |error| Error::request("the data can't be written as JSON").because(error);
+        let unfit = |error| Error::request("the data can't be written as JSON").with_source(error);
         let data = serde_json::value::to_raw_value(data).map_err(unfit)?;
         if data.get() == "null" {
             return Err(Error::request("the data is null: an event needs some data"));
@@ -179,7 +179,7 @@ impl Endpoint {
                 false => "the event may have been published all the same",
             };
             let (kind, status) = (error.kind(), error.status());
-            let undone = Error::new(kind, published).because(error);
+            let undone = Error::new(kind, published).with_source(error);
             match status {
                 Some(status) => undone.with_status(status),
                 None => undone,
@@ -334,10 +334,7 @@ mod tests {
     fn a_server_that_never_answers_is_given_up_after_the_timeout_and_the_grace() {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/events", silent.local_addr().unwrap());
-        let request = SubscriptionRequest {
-            timeout: Duration::from_millis(100),
-            ..SubscriptionRequest::new("c")
-        };
+        let request = SubscriptionRequest::new("c").timeout(Duration::from_millis(100));
         let began = std::time::Instant::now();
         let polled =
             endpoint(&url)

@@ -173,10 +173,10 @@ fn explained(url: &Source, error: ureq::Error) -> Error {
 fn with_cause(failed: Error, error: ureq::Error) -> Error {
     use ureq::Error as E;
     match error {
-        E::Io(cause) => failed.because(cause),
+        E::Io(cause) => failed.with_source(cause),
         // These say the whole URL, with what may be secret in it.
         E::RequireHttpsOnly(_) | E::BadUri(_) => failed,
-        other => failed.because(other),
+        other => failed.with_source(other),
     }
 }
 

@@ -81,7 +81,7 @@ type OnRetry = Box<dyn Fn(&Error) + Send>;
 /// ```no_run
 /// use long_polling::{Cursor, Subscriber};
 ///
-/// for event in Subscriber::new("http://localhost:8080/events", ["alerts", "updates"]).from(Cursor::Oldest) {
+/// for event in Subscriber::new("http://localhost:8080/events", ["alerts", "updates"]).start_at(Cursor::Oldest) {
 ///     match event {
 ///         Ok(event) => println!("{}: {}", event.category(), event.text()),
 ///         Err(gap) if gap.is_gap() => eprintln!("{gap}"),
@@ -152,11 +152,11 @@ impl Subscriber {
     /// use long_polling::{Cursor, EventId, Subscriber};
     ///
     /// let saved: EventId = "019a5b3c-1234-8abc-8000-000000000007".parse()?;
-    /// let subscriber = Subscriber::new("http://localhost:8080/events", "alerts").from(Cursor::LastId(saved));
+    /// let subscriber = Subscriber::new("http://localhost:8080/events", "alerts").start_at(Cursor::LastId(saved));
     /// assert_eq!(subscriber.position(), Some(saved));
     /// # Ok::<(), long_polling::Error>(())
     /// ```
-    pub fn from(mut self, cursor: Cursor) -> Self {
+    pub fn start_at(mut self, cursor: Cursor) -> Self {
         self.progress = Progress::new(cursor);
         self.position = self.progress.id();
         self
@@ -274,12 +274,11 @@ impl Subscriber {
             Start::Shortest => Duration::from_secs(1),
             Start::Begun => self.request.timeout,
         };
-        SubscriptionRequest {
-            since_time,
-            last_id,
-            timeout,
-            ..self.request.clone()
-        }
+        self.request
+            .clone()
+            .since_time(since_time)
+            .last_id(last_id)
+            .timeout(timeout)
     }
 
     /// True where this refusal may be for the short timeout of a first poll, and the next one has a longer one.

@@ -50,7 +50,7 @@ impl Worker {
             .spawn(poll)
             .map_err(|error| {
                 let message = "can't start the thread that polls; is a limit on threads reached?";
-                Error::new(ErrorKind::Busy, message).because(error)
+                Error::new(ErrorKind::Busy, message).with_source(error)
             })?;
         Ok(Worker {
             requests: Some(requests),

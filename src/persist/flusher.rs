@@ -325,7 +325,7 @@ impl<D: Disk> Flusher<D> {
 
     fn tell(&self, state: &FileState) {
         if let Some(callback) = &self.info.on_change {
-            callback.tell(state);
+            callback.call(state);
         }
     }
 

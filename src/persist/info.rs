@@ -20,10 +20,7 @@ use crate::error::Error;
 /// use std::time::Duration;
 /// use long_polling::{Durability, FilePersistorInfo};
 ///
-/// let info = FilePersistorInfo {
-///     durability: Durability::Acknowledged,
-///     ..FilePersistorInfo::new("/var/lib/longpoll/events.db")
-/// };
+/// let info = FilePersistorInfo::new("/var/lib/longpoll/events.db").durability(Durability::Acknowledged);
 /// ```
 ///
 /// # Files
@@ -55,29 +52,14 @@ use crate::error::Error;
 /// begins or ends as lines of a log do and is damaged elsewhere, or it ends within its first line and that begins so.
 #[derive(Clone, Debug)]
 pub struct FilePersistorInfo {
-    /// The file, made where it is missing, in a folder that exists: the Go package's `FileName`. One broker at a time may
-    /// have it: a second one is refused.
-    pub file_name: PathBuf,
-    /// What a crash may cost. Defaults to [`Durability::Buffered`], the Go package's way.
-    pub durability: Durability,
-    /// Events are written once this many bytes of them wait: the Go package's `WriteBufferSize`. With 0, every event is
-    /// written at once; more than 16 MiB counts as 16 MiB. Defaults to 64 KiB.
-    pub write_buffer_size: usize,
-    /// Events are written at the latest this long after the first that waits, and tried again this often where the
-    /// disk fails: the Go package's `WriteFlushPeriodSeconds`. Zero is an error. Defaults to 1 second.
-    pub write_flush_period: Duration,
-    /// The most bytes of events that may wait for the file, while the disk is slow or fails, give or take one event for
-    /// each thread that publishes; no event beyond is taken. Defaults to 64 MiB.
-    pub max_queue_size: usize,
-    /// How long a publish waits for room in that queue, as long as the disk works, before it is refused with
-    /// [`Busy`](crate::ErrorKind::Busy), over HTTP with 503. Zero refuses at once. Defaults to 5 seconds.
-    pub max_wait: Duration,
-    /// The file is written anew, without the events that are no longer held, when it has this many bytes and more than
-    /// twice those of the events held. That is done in the background, if the file can be
-    /// [replaced](FilePersistorInfo#what-belongs-to-the-file). `None` keeps the full history. Defaults to 4 MiB.
-    pub compact_from: Option<u64>,
-    /// Is told when the file can no longer be written, and when it can be again. Defaults to `None`.
-    pub on_change: Option<StateCallback>,
+    pub(crate) file_name: PathBuf,
+    pub(crate) durability: Durability,
+    pub(crate) write_buffer_size: usize,
+    pub(crate) write_flush_period: Duration,
+    pub(crate) max_queue_size: usize,
+    pub(crate) max_wait: Duration,
+    pub(crate) compact_from: Option<u64>,
+    pub(crate) on_change: Option<OnChange>,
 }
 
 /// What a crash may cost of the events in a file.
@@ -122,9 +104,9 @@ pub enum FileState {
     },
 }
 
-/// A function that is told of the state of a file whenever it changes, by the thread that writes it.
+/// The callback of [`FilePersistorInfo::on_change`].
 #[derive(Clone)]
-pub struct StateCallback(Arc<dyn Fn(&FileState) + Send + Sync>);
+pub(crate) struct OnChange(Arc<dyn Fn(&FileState) + Send + Sync>);
 
 impl fmt::Display for Durability {
     /// The level's name, and with `Synced` its period.
@@ -137,27 +119,29 @@ impl fmt::Display for Durability {
     }
 }
 
-impl StateCallback {
-    /// Makes a callback of a function. It should be done soon: nothing is written meanwhile. A panic in it is logged.
-    pub fn new(callback: impl Fn(&FileState) + Send + Sync + 'static) -> Self {
-        StateCallback(Arc::new(callback))
-    }
-
-    pub(super) fn tell(&self, state: &FileState) {
+impl OnChange {
+    pub(super) fn call(&self, state: &FileState) {
         if catch_unwind(AssertUnwindSafe(|| (self.0)(state))).is_err() {
-            log::error!("a callback of FilePersistorInfo::on_change panicked");
+            log::error!("the callback FilePersistorInfo::on_change panicked");
         }
     }
 }
 
-impl fmt::Debug for StateCallback {
+impl fmt::Debug for OnChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StateCallback").finish_non_exhaustive()
+        f.debug_struct("OnChange").finish_non_exhaustive()
+    }
+}
+
+impl Default for FilePersistorInfo {
+    /// The file `events.log` in the working directory.
+    fn default() -> Self {
+        FilePersistorInfo::new("events.log")
     }
 }
 
 impl FilePersistorInfo {
-    /// This file, with the defaults.
+    /// This file, with the default settings.
     pub fn new(file_name: impl Into<PathBuf>) -> Self {
         FilePersistorInfo {
             file_name: file_name.into(),
@@ -169,6 +153,62 @@ impl FilePersistorInfo {
             compact_from: Some(4 << 20),
             on_change: None,
         }
+    }
+
+    /// Sets the file. A start creates it where it is missing, in a folder that exists. One broker at a time can open it: a
+    /// start with a file that is open already fails. The Go package's `FileName`. Defaults to `"events.log"`.
+    pub fn file_name(mut self, file_name: impl Into<PathBuf>) -> Self {
+        self.file_name = file_name.into();
+        self
+    }
+
+    /// Sets what a crash may cost. Defaults to [`Durability::Buffered`], the Go package's way.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Sets how many bytes of events may wait before the flusher writes them: the Go package's `WriteBufferSize`. With 0,
+    /// the flusher writes each event at once. More than 16 MiB counts as 16 MiB. Defaults to 64 KiB.
+    pub fn write_buffer_size(mut self, bytes: usize) -> Self {
+        self.write_buffer_size = bytes;
+        self
+    }
+
+    /// Sets how long an event may wait before the flusher writes it, and how long the flusher waits between two attempts
+    /// while the disk fails: the Go package's `WriteFlushPeriodSeconds`. Zero is an error. Defaults to 1 second.
+    pub fn write_flush_period(mut self, period: Duration) -> Self {
+        self.write_flush_period = period;
+        self
+    }
+
+    /// Sets the most bytes of events that may wait for the file while the disk is slow or fails, plus or minus one event
+    /// for each publishing thread. The broker accepts no further event. 0 is an error. Defaults to 64 MiB.
+    pub fn max_queue_size(mut self, bytes: usize) -> Self {
+        self.max_queue_size = bytes;
+        self
+    }
+
+    /// Sets how long a publish waits for room in that queue while the disk works. After that the broker refuses it with
+    /// [`Busy`](crate::ErrorKind::Busy), over HTTP with 503. Zero refuses at once. Defaults to 5 seconds.
+    pub fn max_wait(mut self, wait: Duration) -> Self {
+        self.max_wait = wait;
+        self
+    }
+
+    /// Sets the size in bytes from which the file is compacted, in the background: once it also has more than twice the
+    /// bytes of the events held, a new file without the others replaces it. `None` keeps the full history. Defaults to
+    /// 4 MiB.
+    pub fn compact_from(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.compact_from = bytes.into();
+        self
+    }
+
+    /// Sets a callback for changes of the file's state: it can no longer be written, or it can be written again. The
+    /// flusher calls it and writes nothing meanwhile, so it should return soon. A panic in it is logged. Defaults to none.
+    pub fn on_change(mut self, callback: impl Fn(&FileState) + Send + Sync + 'static) -> Self {
+        self.on_change = Some(OnChange(Arc::new(callback)));
+        self
     }
 
     /// # Errors

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 
 use self::disk::{Disk, DiskFile, SystemDisk, folder_of};
 use self::flusher::{Flusher, Progress, Writing};
-pub use self::info::{Durability, FilePersistorInfo, FileState, StateCallback};
+pub use self::info::{Durability, FilePersistorInfo, FileState};
 use self::queue::{Limits, Queue};
 use self::recovery::{Loaded, Unreadable};
 use self::replacement::Place;
@@ -87,7 +87,7 @@ impl<D: Disk> FilePersistor<D> {
         let file_name = &self.info.file_name;
         let refused = |error: io::Error| match error.kind() {
             io::ErrorKind::WouldBlock => in_use(file_name),
-            kind => unusable(file_name, cannot_open(kind)).because(error),
+            kind => unusable(file_name, cannot_open(kind)).with_source(error),
         };
         match self.disk.lock(&beside(path, ".lock")) {
             Ok(lock) => self.locks.lock().push(lock),
@@ -120,7 +120,7 @@ impl<D: Disk> FilePersistor<D> {
         let file_name = &self.info.file_name;
         let refused = |error: io::Error| match error.kind() {
             io::ErrorKind::WouldBlock => in_use(file_name),
-            kind => unusable(file_name, cannot_open(kind)).because(error),
+            kind => unusable(file_name, cannot_open(kind)).with_source(error),
         };
         let mut attempts = 0;
         loop {
@@ -148,18 +148,18 @@ impl<D: Disk> FilePersistor<D> {
         let began = Instant::now();
         let file_name = self.info.file_name.clone();
         let path = self.disk.resolve(&file_name);
-        let path =
-            path.map_err(|error| unusable(&file_name, cannot_open(error.kind())).because(error))?;
+        let path = path
+            .map_err(|error| unusable(&file_name, cannot_open(error.kind())).with_source(error))?;
         self.lock(&path)?;
         let (mut file, place) = self.open(&path)?;
         // A file that was just made is in its folder for good only after this.
-        self.disk
-            .sync_folder(&path)
-            .map_err(|error| unusable(&file_name, "its folder can't be synced").because(error))?;
+        self.disk.sync_folder(&path).map_err(|error| {
+            unusable(&file_name, "its folder can't be synced").with_source(error)
+        })?;
         let read = recovery::read_back(&mut file, &file_name, each);
         let (mut loaded, torn) = read.map_err(|problem| match problem {
             Unreadable::Failed(error) => {
-                unusable(&file_name, "can't be read to its end").because(error)
+                unusable(&file_name, "can't be read to its end").with_source(error)
             }
             Unreadable::NoLog(lines) => {
                 let problem = format!(
@@ -198,7 +198,7 @@ impl<D: Disk> FilePersistor<D> {
             .spawn(move || flusher.run())
             .map_err(|error| {
                 let problem = "the thread that writes it can't be started";
-                unusable(&file_name, problem).because(error)
+                unusable(&file_name, problem).with_source(error)
             })?;
         *self.thread.lock() = Some(thread);
         log::info!(

@@ -50,13 +50,11 @@ const RING: usize = 4;
 const CATEGORIES: [&str; 2] = ["one", "two"];
 
 fn info(durability: Durability, compact_from: Option<u64>) -> FilePersistorInfo {
-    FilePersistorInfo {
-        durability,
-        write_buffer_size: 0,
-        write_flush_period: SOON,
-        compact_from,
-        ..FilePersistorInfo::new("events.log")
-    }
+    FilePersistorInfo::new("events.log")
+        .durability(durability)
+        .write_buffer_size(0)
+        .write_flush_period(SOON)
+        .compact_from(compact_from)
 }
 
 fn broker(
@@ -64,10 +62,7 @@ fn broker(
     events_per_category: usize,
     info: FilePersistorInfo,
 ) -> Result<Broker, Error> {
-    let options = BrokerOptions {
-        events_per_category,
-        ..BrokerOptions::default()
-    };
+    let options = BrokerOptions::new().events_per_category(events_per_category);
     let store = FilePersistor::new(disk.clone(), info)?;
     Broker::restore(options, Clock::System, Box::new(store))
 }
@@ -86,7 +81,7 @@ fn publish_aside(
 /// The numbers that a category holds, whether a follower from `cursor` on is told of a gap.
 fn held(broker: &Broker, category: &str, cursor: Cursor) -> (Vec<u64>, bool) {
     let batch = broker.subscribe(category, cursor, Duration::ZERO).unwrap();
-    let numbers = batch.events().iter().map(|event| event.json().unwrap());
+    let numbers = batch.events().iter().map(|event| event.decode().unwrap());
     let ids: Vec<EventId> = batch.events().iter().map(Event::id).collect();
     assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
     (numbers.collect(), batch.gap())

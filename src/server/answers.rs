@@ -191,7 +191,7 @@ impl Connection {
     /// tiny_http itself closes only a connection whose client asked for it; in other cases the client is asked to: when
     /// the server stops, and where tiny_http has waited so long for the next request that it ends the connection.
     fn persistence(&self, server: &Inner) -> Persistence {
-        let idle_timeout = server.info.idle_timeout();
+        let idle_timeout = server.info.effective_idle_timeout();
         let soon_over = idle_timeout - LAST_MOMENT.min(idle_timeout / 2);
         if server.stopping.load(Relaxed) || self.idle_since.elapsed() >= soon_over {
             return Persistence::Close;

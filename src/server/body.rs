@@ -186,9 +186,9 @@ pub(super) fn published(body: &[u8]) -> Result<Published<'_>, Error> {
         return Err(other());
     }
     let published: Published<'_> =
-        serde_json::from_slice(body).map_err(|error| other().because(error))?;
+        serde_json::from_slice(body).map_err(|error| other().with_source(error))?;
     serde_json::from_str::<Readable>(published.data.get())
-        .map_err(|error| Error::request("data that readers could not decode").because(error))?;
+        .map_err(|error| Error::request("data that readers could not decode").with_source(error))?;
     Ok(published)
 }
 

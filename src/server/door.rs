@@ -190,7 +190,7 @@ impl Door {
     pub(super) fn open(info: &ServerInfo) -> Result<(Self, Arc<Gate>), Error> {
         let mut failed = None;
         for address in info.addresses()? {
-            let listener = listen(address, info.write_timeout, info.idle_timeout());
+            let listener = listen(address, info.write_timeout, info.effective_idle_timeout());
             match listener.and_then(|listener| Door::at(listener, info)) {
                 Ok(door) => return Ok(door),
                 Err(error) => failed = Some(error),
@@ -205,13 +205,13 @@ impl Door {
             _ => "",
         };
         let message = format!("address: can't listen on {:?}{hint}", info.address);
-        Err(Error::new(ErrorKind::Listen, message).because(error))
+        Err(Error::new(ErrorKind::Listen, message).with_source(error))
     }
 
     fn at(listener: TcpListener, info: &ServerInfo) -> io::Result<(Self, Arc<Gate>)> {
         let address = listener.local_addr()?;
         let secret = Arc::new(Secret::new());
-        let gate = Gate::open(&listener, &secret, info.idle_timeout())?;
+        let gate = Gate::open(&listener, &secret, info.effective_idle_timeout())?;
         let door = Door {
             listener: Mutex::new(listener),
             address,
@@ -219,9 +219,9 @@ impl Door {
             secret,
             gates: Mutex::new(vec![gate.clone()]),
             seen: Seen::new(),
-            idle_timeout: info.idle_timeout(),
+            idle_timeout: info.effective_idle_timeout(),
             write_timeout: info.write_timeout,
-            quiet_round: QUIET_ROUND.min(info.idle_timeout() / 4),
+            quiet_round: QUIET_ROUND.min(info.effective_idle_timeout() / 4),
             rounds: Mutex::default(),
             called: Condvar::new(),
             #[cfg(test)]
@@ -606,10 +606,7 @@ mod tests {
 
     #[test]
     fn a_probe_that_meets_the_stop_is_no_failure() {
-        let info = ServerInfo {
-            address: "127.0.0.1:0".into(),
-            ..ServerInfo::default()
-        };
+        let info = ServerInfo::new("127.0.0.1:0");
         let (door, gate) = Door::open(&info).unwrap();
         door.shut();
         // A round that had begun before the stop goes on with this.

@@ -180,7 +180,7 @@ impl Visit<'_> {
         let info = &self.server.info;
         let asked = SubscriptionRequest::from_query(&self.query)?;
         asked.categories.check()?;
-        if let Some(handler) = &info.handler_to_run_before_subscription {
+        if let Some(handler) = &info.before_subscription {
             self.run(handler, |request| {
                 request.categories = asked.categories.clone()
             })?;
@@ -235,7 +235,7 @@ impl Visit<'_> {
         }
         let published = body::published(body)?;
         check_category(&published.category)?;
-        if let Some(handler) = &server.info.handler_to_run_before_publish {
+        if let Some(handler) = &server.info.before_publish {
             self.run(handler, |request| {
                 request.categories = (&*published.category).into();
                 request.data = Some(published.data.get().to_owned());

@@ -397,6 +397,15 @@ fn basic_auth_fault(username: &str, password: &str) -> Option<&'static str> {
     }
 }
 
+impl<F> From<F> for Handler
+where
+    F: Fn(&Request) -> Result<(), Response> + Send + Sync + 'static,
+{
+    fn from(check: F) -> Self {
+        Handler::new(check)
+    }
+}
+
 impl std::fmt::Debug for Handler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Handler")
@@ -453,6 +462,15 @@ impl Fallback {
     /// Runs the fallback; a panic becomes a 500.
     pub(super) fn run_caught(&self, request: &Request) -> Response {
         caught(request, || (self.answer)(request)).unwrap_or_else(|response| response)
+    }
+}
+
+impl<F> From<F> for Fallback
+where
+    F: Fn(&Request) -> Response + Send + Sync + 'static,
+{
+    fn from(answer: F) -> Self {
+        Fallback::new(answer)
     }
 }
 

@@ -1,11 +1,16 @@
 //! [`ServerInfo`]: the settings of a server.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::hooks::{Fallback, Handler};
-use crate::broker::BrokerOptions;
+use crate::broker::{Broker, BrokerOptions, Clock, Store};
 use crate::error::Error;
+use crate::persist::FilePersistorInfo;
 use crate::position::Cursor;
 
 /// The settings of a server: the Go package's `ServerInfo`, with golongpoll's options and limits.
@@ -18,57 +23,82 @@ use crate::position::Cursor;
 /// use std::time::Duration;
 /// use long_polling::server::{Handler, ServerInfo};
 ///
-/// let info = ServerInfo {
-///     address: ":8080".into(),
-///     timeout: Duration::from_secs(60),
-///     handler_to_run_before_publish: Some(Handler::bearer_token("secret")),
-///     ..ServerInfo::default()
-/// };
+/// let info = ServerInfo::new(":8080")
+///     .timeout(Duration::from_secs(60))
+///     .before_publish(Handler::bearer_token("secret"));
 /// ```
+///
+/// A setting that is given twice has the last value. [`Server::start`](crate::Server::start) reports a value that can't be
+/// used, and names the setting.
 #[derive(Clone, Debug)]
 pub struct ServerInfo {
-    /// Where to listen: `"127.0.0.1:8080"`, `"[::1]:0"`, `"localhost:8080"`, or `":8080"` for every address of the
-    /// machine. A link-local IPv6 address needs its zone, the interface's name or number: `"[fe80::1%eth0]:8080"`. Port 0 takes a free one; see [`Server::local_address`](crate::Server::local_address). Defaults to
-    /// `"127.0.0.1:8080"`.
-    pub address: String,
-    /// The longest poll that is granted; a client that asks for more gets this. The Go package's `TimeoutSeconds`. Defaults
-    /// to 120 seconds.
-    pub timeout: Duration,
-    /// The path of polls. The Go package's `SubscriptionURI`. Defaults to `"/events"`.
-    pub subscription_uri: String,
-    /// Runs before each poll. Defaults to `None`.
-    pub handler_to_run_before_subscription: Option<Handler>,
-    /// The path of publishes. The Go package's `PublishURI`. Defaults to `"/publish"`.
-    pub publish_uri: String,
-    /// Runs before each publish. Defaults to `None`: whoever reaches the server may publish.
-    pub handler_to_run_before_publish: Option<Handler>,
-    /// Answers every other path. Defaults to `None`: 404.
-    pub fallback: Option<Fallback>,
-    /// How a poll is answered that timed out. Defaults to 204, the Go package's way.
-    pub timeout_answer: TimeoutAnswer,
-    /// Where a poll without a cursor starts. Defaults to now.
-    pub poll_without_cursor: PollWithoutCursor,
-    /// What the broker keeps, and its limits.
-    pub broker: BrokerOptions,
-    /// The web page origin (`"https://example.com"`, or `"*"`) from which browsers may poll and publish; also answers
-    /// their preflight requests (the Fetch standard's CORS protocol). Browsers compare the text: an origin that no browser
-    /// sends, such as one with a path, is refused. Defaults to `None`: pages of the same origin only.
-    pub cors_origin: Option<String>,
-    /// How long a connection may say nothing, or stop in the middle of a request, before it is closed. Defaults to
-    /// `None`: [`timeout`](ServerInfo::timeout) and 10 seconds. Less than the timeout is fine: a parked poll is still
-    /// answered, and its connection then closed.
-    pub idle_timeout: Option<Duration>,
-    /// How long an answer may wait for a client that does not read. Defaults to 10 seconds.
-    pub write_timeout: Duration,
-    /// For how long accepting connections may fail (for lack of descriptors, for example) before the failure callback runs.
-    /// The server tries to accept again before and after. Defaults to 30 seconds.
-    pub restore_timeout: Duration,
-    /// The proxies before the server, whose word about where a request came from is taken: where a connection comes from
-    /// one of these addresses, [`Request::remote_address`](crate::server::Request::remote_address) is what
-    /// `X-Forwarded-For` tells. Every program that can connect from one of them can claim any address, and so can every
-    /// client of a proxy that hands the field on as it came: it must set it, or append to it (README, "Deploying").
-    /// Defaults to none: the field is ignored, since anybody can send it.
-    pub trusted_proxies: Vec<IpAddr>,
+    pub(crate) address: String,
+    pub(crate) timeout: Duration,
+    pub(crate) subscription_uri: String,
+    pub(crate) before_subscription: Option<Handler>,
+    pub(crate) publish_uri: String,
+    pub(crate) before_publish: Option<Handler>,
+    pub(crate) fallback: Option<Fallback>,
+    pub(crate) timeout_answer: TimeoutAnswer,
+    pub(crate) poll_without_cursor: PollWithoutCursor,
+    pub(crate) broker: BrokerOptions,
+    pub(crate) persistence: Persistence,
+    pub(crate) cors_origin: Option<String>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) write_timeout: Duration,
+    pub(crate) restore_timeout: Duration,
+    pub(crate) trusted_proxies: Vec<IpAddr>,
+    pub(crate) on_failure: Option<OnFailure>,
+}
+
+/// Where the server's events are kept besides memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Persistence {
+    #[default]
+    None,
+    File(FilePersistorInfo),
+    Store(GivenStore),
+}
+
+/// The store of [`ServerInfo::store`]. The first server that starts takes it; copies of the settings share it.
+#[derive(Clone)]
+pub(crate) struct GivenStore(Arc<Mutex<Option<Box<dyn Store>>>>);
+
+impl GivenStore {
+    /// # Errors
+    ///
+    /// `InvalidSetting` where a server has taken the store already.
+    pub(crate) fn take(&self) -> Result<Box<dyn Store>, Error> {
+        self.0.lock().take().ok_or_else(|| {
+            let problem =
+                "a server has taken this store already; give each server a store of its own";
+            Error::setting("store", problem)
+        })
+    }
+}
+
+impl std::fmt::Debug for GivenStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GivenStore")
+    }
+}
+
+/// The callback of [`ServerInfo::on_failure`].
+#[derive(Clone)]
+pub(crate) struct OnFailure(Arc<dyn Fn(Error) + Send + Sync>);
+
+impl OnFailure {
+    pub(crate) fn call(&self, error: Error) {
+        if catch_unwind(AssertUnwindSafe(|| (self.0)(error))).is_err() {
+            log::error!("the callback ServerInfo::on_failure panicked");
+        }
+    }
+}
+
+impl std::fmt::Debug for OnFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnFailure")
+    }
 }
 
 /// How a poll is answered that timed out.
@@ -107,23 +137,175 @@ impl Default for ServerInfo {
             address: "127.0.0.1:8080".into(),
             timeout: Duration::from_secs(120),
             subscription_uri: "/events".into(),
-            handler_to_run_before_subscription: None,
+            before_subscription: None,
             publish_uri: "/publish".into(),
-            handler_to_run_before_publish: None,
+            before_publish: None,
             fallback: None,
             timeout_answer: TimeoutAnswer::default(),
             poll_without_cursor: PollWithoutCursor::default(),
             broker: BrokerOptions::default(),
+            persistence: Persistence::None,
             cors_origin: None,
             idle_timeout: None,
             write_timeout: Duration::from_secs(10),
             restore_timeout: Duration::from_secs(30),
             trusted_proxies: Vec::new(),
+            on_failure: None,
         }
     }
 }
 
 impl ServerInfo {
+    /// The default settings, and this address; see [`address`](ServerInfo::address).
+    pub fn new(address: impl Into<String>) -> Self {
+        ServerInfo::default().address(address)
+    }
+
+    /// Sets where to listen: `"127.0.0.1:8080"`, `"[::1]:0"`, `"localhost:8080"`, or `":8080"` for every address of the
+    /// machine. A link-local IPv6 address needs its zone, the interface's name or number: `"[fe80::1%eth0]:8080"`. Port 0
+    /// takes a free port, which [`Server::local_addr`](crate::Server::local_addr) returns. Defaults to
+    /// `"127.0.0.1:8080"`.
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.address = address.into();
+        self
+    }
+
+    /// Sets the longest poll that the server grants. A client that asks for more gets this. The Go package's
+    /// `TimeoutSeconds`. Defaults to 120 seconds.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets the path of polls: the Go package's `SubscriptionURI`. Defaults to `"/events"`.
+    pub fn subscription_uri(mut self, path: impl Into<String>) -> Self {
+        self.subscription_uri = path.into();
+        self
+    }
+
+    /// Sets a hook that runs before each poll: a [`Handler`], or a closure
+    /// `|request: &Request| -> Result<(), Response>`. The Go package's `HandlerToRunBeforeSubscription`. Defaults to none.
+    pub fn before_subscription(mut self, handler: impl Into<Handler>) -> Self {
+        self.before_subscription = Some(handler.into());
+        self
+    }
+
+    /// Sets the path of publishes: the Go package's `PublishURI`. Defaults to `"/publish"`.
+    pub fn publish_uri(mut self, path: impl Into<String>) -> Self {
+        self.publish_uri = path.into();
+        self
+    }
+
+    /// Sets a hook that runs before each publish, as [`before_subscription`](ServerInfo::before_subscription) does before
+    /// each poll. The Go package's `HandlerToRunBeforePublish`. Defaults to none: every client that reaches the server may
+    /// publish.
+    ///
+    /// ```
+    /// use long_polling::ServerInfo;
+    /// use long_polling::server::{Request, Response};
+    ///
+    /// let info = ServerInfo::default().before_publish(|request: &Request| match request.category() {
+    ///     Some("open") => Ok(()),
+    ///     _ => Err(Response::error(403, "this category is read-only")),
+    /// });
+    /// ```
+    pub fn before_publish(mut self, handler: impl Into<Handler>) -> Self {
+        self.before_publish = Some(handler.into());
+        self
+    }
+
+    /// Sets what answers every other path: a [`Fallback`], or a closure `|request: &Request| -> Response`. Defaults to
+    /// none: the server answers 404.
+    pub fn fallback(mut self, fallback: impl Into<Fallback>) -> Self {
+        self.fallback = Some(fallback.into());
+        self
+    }
+
+    /// Sets the answer to a poll that times out. Defaults to [`TimeoutAnswer::NoContent`], the Go package's way.
+    pub fn timeout_answer(mut self, answer: TimeoutAnswer) -> Self {
+        self.timeout_answer = answer;
+        self
+    }
+
+    /// Sets where a poll without a cursor starts. Defaults to [`PollWithoutCursor::Now`].
+    pub fn poll_without_cursor(mut self, start: PollWithoutCursor) -> Self {
+        self.poll_without_cursor = start;
+        self
+    }
+
+    /// Sets what the broker keeps, and its limits. Defaults to [`BrokerOptions::new`].
+    pub fn broker(mut self, options: BrokerOptions) -> Self {
+        self.broker = options;
+        self
+    }
+
+    /// Keeps the events in a file, too: the start reads them back, and the server writes new events to it. It takes the
+    /// place of an earlier [`store`](ServerInfo::store). Defaults to none: events are kept in memory only.
+    pub fn file(mut self, file: FilePersistorInfo) -> Self {
+        self.persistence = Persistence::File(file);
+        self
+    }
+
+    /// Keeps the events in a store of the program's own, too. It takes the place of an earlier
+    /// [`file`](ServerInfo::file). Defaults to none.
+    ///
+    /// Copies of these settings share the store. The first server that starts with one of them takes it; a later start
+    /// fails.
+    pub fn store(mut self, store: impl Store + 'static) -> Self {
+        let store: Box<dyn Store> = Box::new(store);
+        self.persistence = Persistence::Store(GivenStore(Arc::new(Mutex::new(Some(store)))));
+        self
+    }
+
+    /// Sets the web page origin (`"https://example.com"`, or `"*"`) from which browsers may poll and publish. The server
+    /// then also answers their preflight requests (the Fetch standard's CORS protocol). Browsers compare the text, so an
+    /// origin that no browser sends, such as one with a path, is an error. Defaults to none: only pages of the same origin
+    /// may.
+    pub fn cors_origin(mut self, origin: impl Into<String>) -> Self {
+        self.cors_origin = Some(origin.into());
+        self
+    }
+
+    /// Sets how long a connection may be silent, between two requests or within one, before it is closed. `None` is
+    /// [`timeout`](ServerInfo::timeout) plus 10 seconds. Less than the timeout is fine: a parked poll is still answered, and
+    /// its connection then closed. Defaults to `None`.
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.idle_timeout = timeout.into();
+        self
+    }
+
+    /// Sets how long an answer may wait for a client that does not read. Defaults to 10 seconds.
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.write_timeout = timeout;
+        self
+    }
+
+    /// Sets how long accepting connections may fail, for want of descriptors for instance, before the server calls
+    /// [`on_failure`](ServerInfo::on_failure). The server tries again before and after that. Defaults to 30 seconds.
+    pub fn restore_timeout(mut self, timeout: Duration) -> Self {
+        self.restore_timeout = timeout;
+        self
+    }
+
+    /// Sets the addresses of the proxies before the server. Where a connection comes from one of them,
+    /// [`Request::remote_address`](crate::server::Request::remote_address) is taken from `X-Forwarded-For`. Every program
+    /// that can connect from one of these addresses can claim any client address, and so can every client of a proxy that
+    /// forwards the field unchanged: the proxy must set it, or append to it. Defaults to none: the server ignores the
+    /// field, since every client can send it.
+    pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.trusted_proxies = proxies.into_iter().collect();
+        self
+    }
+
+    /// Sets a callback that runs once if no connection could be accepted for
+    /// [`restore_timeout`](ServerInfo::restore_timeout): the Go package's `listenAndServeFailureFunc`. Only errors of the
+    /// system count, such as a lack of descriptors or threads. The server tries again until it is stopped, so the callback
+    /// has no need to end the program. A panic in the callback is logged. Defaults to none.
+    pub fn on_failure(mut self, callback: impl Fn(Error) + Send + Sync + 'static) -> Self {
+        self.on_failure = Some(OnFailure(Arc::new(callback)));
+        self
+    }
+
     /// # Errors
     ///
     /// `InvalidSetting` that names the setting.
@@ -175,7 +357,7 @@ impl ServerInfo {
                 _ => {}
             }
         }
-        if self.idle_timeout() < Duration::from_millis(100) {
+        if self.effective_idle_timeout() < Duration::from_millis(100) {
             return Err(Error::setting(
                 "idle_timeout",
                 "is under 100 milliseconds, so that hardly a request would arrive whole",
@@ -212,14 +394,8 @@ impl ServerInfo {
 
     fn check_hooks(&self) -> Result<(), Error> {
         for (name, handler) in [
-            (
-                "handler_to_run_before_subscription",
-                &self.handler_to_run_before_subscription,
-            ),
-            (
-                "handler_to_run_before_publish",
-                &self.handler_to_run_before_publish,
-            ),
+            ("before_subscription", &self.before_subscription),
+            ("before_publish", &self.before_publish),
         ] {
             if let Some(fault) = handler.as_ref().and_then(Handler::fault) {
                 return Err(Error::setting(name, fault));
@@ -228,7 +404,17 @@ impl ServerInfo {
         Ok(())
     }
 
-    pub(super) fn idle_timeout(&self) -> Duration {
+    /// The broker of a server with these settings.
+    pub(super) fn open_broker(&self, clock: Clock) -> Result<Broker, Error> {
+        let options = self.broker.clone();
+        match &self.persistence {
+            Persistence::None => Broker::start(options, None, clock),
+            Persistence::File(file) => Broker::start(options, Some(file.clone()), clock),
+            Persistence::Store(store) => Broker::restore(options, clock, store.take()?),
+        }
+    }
+
+    pub(super) fn effective_idle_timeout(&self) -> Duration {
         self.idle_timeout
             .unwrap_or(self.timeout + Duration::from_secs(10))
     }
@@ -253,7 +439,7 @@ impl ServerInfo {
             return Ok(every.map(|every| (every, port).into()).to_vec());
         }
         let wrong = |error: std::io::Error| {
-            Error::setting("address", format!("{address:?}: {hint}")).because(error)
+            Error::setting("address", format!("{address:?}: {hint}")).with_source(error)
         };
         let addresses: Vec<SocketAddr> = match zoned(address) {
             Some(host_and_port) => host_and_port.to_socket_addrs(),

@@ -32,9 +32,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::broker::{Batch, Broker, BrokerOptions, Clock, Statistics, Store};
+use crate::broker::{Batch, Broker, Clock, Statistics};
 use crate::error::{Error, ErrorKind};
-use crate::persist::FilePersistorInfo;
 use crate::position::{Cursor, EventId};
 use crate::wire::Categories;
 use connections::{ParkedPeers, Spoiled};
@@ -47,11 +46,6 @@ use tender::Tender;
 pub use hooks::{Fallback, Handler, Request, Response};
 pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
 
-/// Runs once if no connection could be accepted for [`restore_timeout`](field@ServerInfo::restore_timeout): the Go package's
-/// `listenAndServeFailureFunc`. Only errors of the system count, such as a lack of descriptors or threads. The server goes
-/// on, and tries to accept again until [`Server::stop`]; so the callback has no need to end the program.
-pub type FailureCallback = Box<dyn FnOnce(Error) + Send>;
-
 /// A long-polling server.
 ///
 /// ```
@@ -59,7 +53,7 @@ pub type FailureCallback = Box<dyn FnOnce(Error) + Send>;
 /// use long_polling::{Cursor, Server, ServerInfo};
 ///
 /// let server = Server::start(ServerInfo { address: "127.0.0.1:0".into(), ..ServerInfo::default() }, None, None)?;
-/// println!("listening on http://{}", server.local_address());
+/// println!("listening on http://{}", server.local_addr());
 ///
 /// server.publish("notifications", "from within the program, as well as over HTTP")?;
 /// let batch = server.subscribe("notifications", Cursor::Oldest, Duration::from_secs(1))?;
@@ -101,56 +95,22 @@ struct Inner {
 }
 
 impl Server {
-    /// Starts a server; it listens when this returns. With a file, the events in it are there again, and new ones are
-    /// written to it. `on_failure` runs if connections can't be accepted later; see [`FailureCallback`].
+    /// Starts a server. It listens when this returns. With a [`file`](ServerInfo::file) or a
+    /// [`store`](ServerInfo::store), it holds the events kept there.
     ///
     /// # Errors
     ///
     /// [`InvalidSetting`](ErrorKind::InvalidSetting), [`Listen`](ErrorKind::Listen) or [`File`](ErrorKind::File), each
-    /// naming the setting and the reason.
-    pub fn start(
-        info: ServerInfo,
-        file: Option<FilePersistorInfo>,
-        on_failure: Option<FailureCallback>,
-    ) -> Result<Self, Error> {
-        Server::start_by(info, file, on_failure, Clock::System)
+    /// naming the setting and the reason, and those of [`Store::start`](crate::Store::start).
+    pub fn start(info: ServerInfo) -> Result<Self, Error> {
+        Server::start_with_clock(info, Clock::System)
     }
 
-    /// Starts a server whose events are kept in a store of yours, as [`start`](Server::start) does with a file.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`start`](Server::start), and of [`Store::start`].
-    pub fn start_with_store(
-        info: ServerInfo,
-        store: impl Store + 'static,
-        on_failure: Option<FailureCallback>,
-    ) -> Result<Self, Error> {
-        Server::open(info, on_failure, |options| {
-            Broker::with_store(options, store)
-        })
-    }
-
-    pub(crate) fn start_by(
-        info: ServerInfo,
-        file: Option<FilePersistorInfo>,
-        on_failure: Option<FailureCallback>,
-        clock: Clock,
-    ) -> Result<Self, Error> {
-        Server::open(info, on_failure, |options| {
-            Broker::start(options, file, clock)
-        })
-    }
-
-    fn open(
-        info: ServerInfo,
-        on_failure: Option<FailureCallback>,
-        broker: impl FnOnce(BrokerOptions) -> Result<Broker, Error>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn start_with_clock(info: ServerInfo, clock: Clock) -> Result<Self, Error> {
         info.check()?;
-        // Clients that come while events are read wait for that.
+        // Clients that connect while events are read wait for that.
         let (door, gate) = Door::open(&info)?;
-        let broker = broker(info.broker.clone());
+        let broker = info.open_broker(clock);
         let inner = Arc::new(Inner {
             broker: broker.inspect_err(|_| door.withdraw())?,
             info,
@@ -163,10 +123,10 @@ impl Server {
         let crew = Crew::new(Arc::new(inner.clone()));
         let no_thread = |error: std::io::Error| {
             inner.door.withdraw();
-            Error::new(ErrorKind::Listen, "no thread can be had").because(error)
+            Error::new(ErrorKind::Listen, "no thread can be had").with_source(error)
         };
         crew.receive_at(&gate).map_err(no_thread)?;
-        Tender::start(inner.clone(), crew.clone(), on_failure).map_err(no_thread)?;
+        Tender::start(inner.clone(), crew.clone()).map_err(no_thread)?;
         log::info!("the server listens on http://{}", inner.door.address());
         Ok(Server {
             inner,
@@ -176,7 +136,7 @@ impl Server {
     }
 
     /// Where the server listens: the port that was taken, where port 0 was asked for.
-    pub fn local_address(&self) -> SocketAddr {
+    pub fn local_addr(&self) -> SocketAddr {
         self.inner.door.address()
     }
 
@@ -288,7 +248,7 @@ impl Drop for Server {
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Server")
-            .field("local_address", &self.local_address())
+            .field("local_addr", &self.local_addr())
             .finish_non_exhaustive()
     }
 }
@@ -312,15 +272,12 @@ mod tests {
     use std::net::TcpStream;
 
     fn info() -> ServerInfo {
-        ServerInfo {
-            address: "127.0.0.1:0".into(),
-            ..ServerInfo::default()
-        }
+        ServerInfo::new("127.0.0.1:0")
     }
 
     /// The status of a publish on a connection of its own; `None` where it is not answered in ten seconds.
     fn publish(server: &Server) -> Option<u16> {
-        let address = server.local_address();
+        let address = server.local_addr();
         let limit = Duration::from_secs(10);
         let mut stream = TcpStream::connect_timeout(&address, limit).ok()?;
         stream.set_read_timeout(Some(limit)).unwrap();
@@ -348,12 +305,9 @@ mod tests {
     {
         let restore_timeout = Duration::from_millis(1500);
         let (tell, told) = bounded(1);
-        let failed = Box::new(move |error: Error| tell.send(error).unwrap_or_default());
-        let info = ServerInfo {
-            restore_timeout,
-            ..info()
-        };
-        let server = Server::start(info, None, Some(failed)).unwrap();
+        let info = info()
+            .restore_timeout(restore_timeout)
+            .on_failure(move |error| tell.send(error).unwrap_or_default());
         let broken = Instant::now();
         server.inner.door.fail_gates(true);
         server.inner.door.break_down();
@@ -371,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_listening_socket_that_was_shut_down_listens_again() {
-        let server = Server::start(info(), None, None).unwrap();
+        let server = Server::start(info()).unwrap();
         server.inner.door.break_down();
         until("served again", || publish(&server) == Some(200));
         server.stop(Duration::from_secs(5)).unwrap();
@@ -381,12 +335,10 @@ mod tests {
     fn server_with_short_timeouts(idle_timeout: Duration) -> (Server, Receiver<Error>) {
         let (tell, told) = bounded(1);
         let failed = Box::new(move |error: Error| tell.send(error).unwrap_or_default());
-        let info = ServerInfo {
-            restore_timeout: Duration::from_millis(500),
-            idle_timeout: Some(idle_timeout),
-            ..info()
-        };
-        (Server::start(info, None, Some(failed)).unwrap(), told)
+        let info = info()
+            .restore_timeout(Duration::from_millis(500))
+            .idle_timeout(idle_timeout);
+        (Server::start(info.on_failure(failed)).unwrap(), told)
     }
 
     /// The same, but it can't connect to itself.
@@ -438,10 +390,10 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn probes_leave_no_connection_in_time_wait() {
-        let server = Server::start(info(), None, None).unwrap();
+        let server = Server::start(info()).unwrap();
         let gate = server.inner.door.gates().remove(0);
         until("ten probes", || gate.proofs() >= 10);
-        let port = format!(":{:04X}", server.local_address().port());
+        let port = format!(":{:04X}", server.local_addr().port());
         let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
         let waiting = table.lines().filter(|line| {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();

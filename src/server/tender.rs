@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use super::crew::Crew;
 use super::door::Round;
 use super::gate::Gate;
-use super::{FailureCallback, Inner, peers};
+use super::info::OnFailure;
+use super::{Inner, peers};
 use crate::error::{Error, ErrorKind};
 
 /// How often the crew is looked after, and who is connected; the latter less often where looking takes long.
@@ -27,7 +28,7 @@ pub(super) struct Tender {
     gates: Vec<Watched>,
     /// The clients that were connected at the last look, each with the time of the look that found it first.
     connected: HashMap<SocketAddr, Instant>,
-    on_failure: Option<FailureCallback>,
+    on_failure: Option<OnFailure>,
     next_look: Instant,
     next_peers: Instant,
     next_sweep: Instant,
@@ -41,12 +42,9 @@ struct Watched {
 }
 
 impl Tender {
-    pub(super) fn start(
-        inner: Arc<Inner>,
-        crew: Arc<Crew>,
-        on_failure: Option<FailureCallback>,
-    ) -> io::Result<()> {
+    pub(super) fn start(inner: Arc<Inner>, crew: Arc<Crew>) -> io::Result<()> {
         let now = Instant::now();
+        let on_failure = inner.info.on_failure.clone();
         let tender = Tender {
             inner,
             crew,
@@ -92,7 +90,7 @@ impl Tender {
         }
         if let Some(on_failure) = self.on_failure.take() {
             let message = format!("no connection could be accepted for {:?}", since.elapsed());
-            on_failure(Error::new(ErrorKind::ServingFailed, message).because(why));
+            on_failure.call(Error::new(ErrorKind::ServingFailed, message).with_source(why));
         }
     }
 
@@ -110,7 +108,9 @@ impl Tender {
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP;
             self.inner.broker.sweep();
-            self.inner.spoiled.forget(self.inner.info.idle_timeout());
+            self.inner
+                .spoiled
+                .forget(self.inner.info.effective_idle_timeout());
         }
     }
 
@@ -136,7 +136,7 @@ impl Tender {
             let given = self.crew.relieve(&gate, watched.given);
             if given != watched.given {
                 (watched.given, watched.since) = (given, Instant::now());
-            } else if watched.since.elapsed() > info.idle_timeout() {
+            } else if watched.since.elapsed() > info.effective_idle_timeout() {
                 door.retire(&gate);
             }
         }
@@ -178,7 +178,7 @@ impl Tender {
     /// threads end.
     fn see_off(mut self) {
         let address = self.inner.door.address();
-        let deadline = Instant::now() + self.inner.info.idle_timeout();
+        let deadline = Instant::now() + self.inner.info.effective_idle_timeout();
         // Only those that are here now: somebody else may take the port, and have clients of its own.
         let mut here: Option<HashSet<SocketAddr>> = peers::connected(address);
         while here.as_ref().is_none_or(|here| !here.is_empty()) && Instant::now() < deadline {

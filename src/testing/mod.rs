@@ -107,12 +107,8 @@ pub fn broker(
 /// # Errors
 ///
 /// Those of [`Server::start`].
-pub fn start(
-    info: ServerInfo,
-    file: Option<FilePersistorInfo>,
-    clock: &ManualClock,
-) -> Result<Server, Error> {
-    Server::start_by(info, file, None, Clock::Manual(clock.clone()))
+pub fn start(info: ServerInfo, clock: &ManualClock) -> Result<Server, Error> {
+    Server::start_with_clock(info, Clock::Manual(clock.clone()))
 }
 
 /// Waits until so many subscribers are parked, no more and no fewer, in process and over HTTP together; for a server,

@@ -18,10 +18,10 @@ use parking_lot::Mutex;
 /// use long_polling::{Cursor, Server, ServerInfo, Subscriber};
 ///
 /// let server = Server::start(ServerInfo { address: "127.0.0.1:0".into(), ..ServerInfo::default() }, None, None)?;
-/// let relay = Relay::to(server.local_address())?;
+/// let relay = Relay::to(server.local_addr())?;
 /// let url = format!("http://{}/events", relay.address());
 /// let mut events = Subscriber::new(url, "jobs")
-///     .from(Cursor::Oldest)
+///     .start_at(Cursor::Oldest)
 ///     .backoff(Duration::from_millis(1), Duration::from_millis(1));
 ///
 /// server.publish("jobs", "first")?;

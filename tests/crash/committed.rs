@@ -55,7 +55,7 @@ fn position(folder: &Path) -> PathBuf {
 
 impl<'a> Follower<'a> {
     fn start(server: &Server, folder: &'a Path) -> Self {
-        let (address, position) = (server.local_address(), position(folder));
+        let (address, position) = (server.local_addr(), position(folder));
         let file = |name| File::create(folder.join(name)).unwrap();
         let arguments = format!("http://{address} {}", position.display());
         let mut command = process::this_program("committed::follow_as_a_process", &arguments);

@@ -24,22 +24,17 @@ const RING: usize = 64;
 
 /// The settings of the process that is killed, and of the one that looks at what it left.
 fn open(folder: &Path, level: &str) -> Result<Broker, long_polling::Error> {
-    let options = BrokerOptions {
-        events_per_category: RING,
-        ..BrokerOptions::default()
-    };
+    let options = BrokerOptions::new().events_per_category(RING);
     let period = Duration::from_millis(20);
-    let info = FilePersistorInfo {
-        durability: match level {
+    let info = FilePersistorInfo::new(folder.join("events.db"))
+        .durability(match level {
             "buffered" => Durability::Buffered,
             "synced" => Durability::Synced { period },
             _ => Durability::Acknowledged,
-        },
-        write_buffer_size: 1 << 20,
-        write_flush_period: period,
-        compact_from: Some(20_000),
-        ..FilePersistorInfo::new(folder.join("events.db"))
-    };
+        })
+        .write_buffer_size(1 << 20)
+        .write_flush_period(period)
+        .compact_from(20_000);
     Broker::open(options, info)
 }
 
@@ -117,7 +112,7 @@ impl Told {
 fn check(broker: &Broker, told: &Told, first: u64, level: &str) -> usize {
     let poll = |category: &str, cursor| {
         let batch = broker.subscribe(category, cursor, Duration::ZERO).unwrap();
-        let event = |event: &Event| (event.json::<u64>().unwrap(), event.id());
+        let event = |event: &Event| (event.decode::<u64>().unwrap(), event.id());
         let held: Vec<(u64, EventId)> = batch.events().iter().map(event).collect();
         (held, batch.gap())
     };
@@ -229,17 +224,15 @@ fn serve_as_a_process() {
         return;
     };
     let (level, file) = arguments.split_once(' ').expect("a level and a file");
-    let file = FilePersistorInfo {
-        durability: match level {
+    let file = FilePersistorInfo::new(file)
+        .durability(match level {
             "buffered" => Durability::Buffered,
             _ => Durability::Acknowledged,
-        },
-        write_flush_period: Duration::from_millis(10),
-        max_queue_size: 20_000,
-        compact_from: None,
-        ..FilePersistorInfo::new(file)
-    };
-    let server = Server::start(info(), Some(file), None).unwrap();
+        })
+        .write_flush_period(Duration::from_millis(10))
+        .max_queue_size(20_000)
+        .compact_from(None);
+    let server = Server::start(info().file(file)).unwrap();
     process::serve(&server);
 }
 

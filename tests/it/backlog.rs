@@ -23,21 +23,15 @@ const SIZE: usize = 97;
 
 /// A batch has so many events of `SIZE` bytes.
 fn of_events(count: usize) -> BrokerOptions {
-    BrokerOptions {
-        max_batch_size: count * (SIZE + 1),
-        ..BrokerOptions::default()
-    }
+    BrokerOptions::new().max_batch_size(count * (SIZE + 1))
 }
 
 fn deleting(count: usize) -> BrokerOptions {
-    BrokerOptions {
-        delete_after_first_retrieval: true,
-        ..of_events(count)
-    }
+    of_events(count).delete_after_first_retrieval(true)
 }
 
 fn serving(broker: BrokerOptions) -> Server {
-    start(ServerInfo { broker, ..info() })
+    start(info().broker(broker))
 }
 
 /// Publishes the numbers from 100 on, in one category after the other, and gives the position before the first and all
@@ -56,7 +50,7 @@ fn ids(batch: &Batch) -> Vec<EventId> {
 }
 
 fn numbers(batch: &Batch) -> Vec<usize> {
-    let numbers = batch.events().iter().map(|event| event.json().unwrap());
+    let numbers = batch.events().iter().map(|event| event.decode().unwrap());
     numbers.collect()
 }
 
@@ -128,17 +122,17 @@ fn a_subscriber_fetches_a_backlog_in_as_many_polls_as_it_needs_and_no_more() {
     for (limit, polls) in [(None, 9), (Some(10), 10), (Some(50), 9)] {
         let asked = Arc::new(AtomicUsize::new(0));
         let count = asked.clone();
-        let server = start(ServerInfo {
-            broker: of_events(12),
-            handler_to_run_before_subscription: Some(Handler::new(move |_| {
-                count.fetch_add(1, SeqCst);
-                Ok(())
-            })),
-            ..info()
-        });
+        let server = start(
+            info()
+                .broker(of_events(12))
+                .before_subscription(Handler::new(move |_| {
+                    count.fetch_add(1, SeqCst);
+                    Ok(())
+                })),
+        );
         let (before, published) = publish(server.broker(), 100);
-        let url = format!("http://{}/events", server.local_address());
-        let mut subscriber = Subscriber::new(url, NAMES).from(Cursor::LastId(before));
+        let url = format!("http://{}/events", server.local_addr());
+        let mut subscriber = Subscriber::new(url, NAMES).start_at(Cursor::LastId(before));
         if let Some(limit) = limit {
             subscriber = subscriber.limit(limit);
         }
@@ -267,9 +261,9 @@ fn a_queue_of_work_hands_each_event_to_one_and_loses_none() {
 fn subscribers_with_a_limit_of_1_share_out_what_is_deleted_by_its_retrieval() {
     let server = serving(deleting(12));
     publish(server.broker(), 20);
-    let url = format!("http://{}/events", server.local_address());
+    let url = format!("http://{}/events", server.local_addr());
     let subscriber = || {
-        let subscriber = Subscriber::new(&url, NAMES).from(Cursor::Oldest);
+        let subscriber = Subscriber::new(&url, NAMES).start_at(Cursor::Oldest);
         // As with the other settings, nonsense is taken for the least that makes sense.
         subscriber.limit(0)
     };
@@ -277,7 +271,7 @@ fn subscribers_with_a_limit_of_1_share_out_what_is_deleted_by_its_retrieval() {
     for number in (100..120).step_by(2) {
         for (at, consumer) in [&mut first, &mut second].into_iter().enumerate() {
             let event = consumer.next().unwrap().expect("no gap");
-            assert_eq!(event.json::<usize>().unwrap(), number + at);
+            assert_eq!(event.decode::<usize>().unwrap(), number + at);
         }
     }
     assert_eq!(server.statistics().events, 0);
@@ -315,18 +309,15 @@ fn only_what_was_handed_out_is_deleted_and_the_rest_survives_a_restart() {
 
 #[test]
 fn what_was_lost_after_the_last_event_of_an_answer_is_told_once() {
-    let server = serving(BrokerOptions {
-        events_per_category: 1,
-        ..deleting(12)
-    });
+    let server = serving(deleting(12).events_per_category(1));
     let broker = server.broker();
     let (before, published) = publish(broker, 4);
     // Of x, the first was pushed out by the fourth, which is then consumed: y and z are what is left.
     broker
         .subscribe("x", Cursor::Oldest, Duration::ZERO)
         .unwrap();
-    let url = format!("http://{}/events", server.local_address());
-    let mut subscriber = Subscriber::new(url, ["x", "y"]).from(Cursor::LastId(before));
+    let url = format!("http://{}/events", server.local_addr());
+    let mut subscriber = Subscriber::new(url, ["x", "y"]).start_at(Cursor::LastId(before));
     assert!(subscriber.next().unwrap().unwrap_err().is_gap());
     assert_eq!(subscriber.next().unwrap().unwrap().id(), published[1]);
     let next = broker.publish("y", "next").unwrap();
@@ -339,10 +330,7 @@ fn what_a_killed_run_may_have_lost_is_told_once() {
     let [file, copy] = ["events.db", "copy.db"].map(|name| folder.path().join(name));
     let broker = Broker::open(
         of_events(2),
-        FilePersistorInfo {
-            write_buffer_size: 0,
-            ..FilePersistorInfo::new(&file)
-        },
+        FilePersistorInfo::new(&file).write_buffer_size(0),
     )
     .unwrap();
     let (_, published) = publish(&broker, 4);

@@ -126,10 +126,7 @@ fn several_categories_are_followed_by_one_position_in_publish_order() {
 
 #[test]
 fn followers_of_several_busy_categories_see_every_event_once_and_in_order() {
-    let broker = broker(BrokerOptions {
-        events_per_category: 100_000,
-        ..BrokerOptions::default()
-    });
+    let broker = broker(BrokerOptions::new().events_per_category(100_000));
     let names = ["p", "q", "r"];
     const EACH: u64 = 2_000;
     let followers: Vec<_> = (0..3)
@@ -148,7 +145,7 @@ fn followers_of_several_busy_categories_see_every_event_once_and_in_order() {
                             .iter()
                             .position(|name| *name == event.category())
                             .unwrap();
-                        assert_eq!(event.json::<u64>().unwrap(), seen[of]);
+                        assert_eq!(event.decode::<u64>().unwrap(), seen[of]);
                         seen[of] += 1;
                     }
                     cursor = Cursor::LastId(batch.last_id());
@@ -174,10 +171,7 @@ fn followers_of_several_busy_categories_see_every_event_once_and_in_order() {
 
 #[test]
 fn what_the_ring_pushes_out_is_told_as_a_gap() {
-    let broker = broker(BrokerOptions {
-        events_per_category: 2,
-        ..BrokerOptions::default()
-    });
+    let broker = broker(BrokerOptions::new().events_per_category(2));
     let ids: Vec<EventId> = (0..4)
         .map(|number| broker.publish("a", &number).unwrap())
         .collect();
@@ -192,10 +186,7 @@ fn what_the_ring_pushes_out_is_told_as_a_gap() {
 
 #[test]
 fn a_gap_waits_for_the_first_event_that_it_can_be_told_with() {
-    let broker = broker(BrokerOptions {
-        events_per_category: 1,
-        ..BrokerOptions::default()
-    });
+    let broker = broker(BrokerOptions::new().events_per_category(1));
     let unknown: EventId = "00000000-0000-8000-8000-000000000001".parse().unwrap();
     let follower = broker.clone();
     let thread = thread::spawn(move || {
@@ -211,10 +202,7 @@ fn a_gap_waits_for_the_first_event_that_it_can_be_told_with() {
 
 #[test]
 fn deleted_after_first_retrieval_an_event_goes_to_all_parked_or_else_to_the_first_poll() {
-    let broker = broker(BrokerOptions {
-        delete_after_first_retrieval: true,
-        ..BrokerOptions::default()
-    });
+    let broker = broker(BrokerOptions::new().delete_after_first_retrieval(true));
     broker.publish("a", "kept until fetched").unwrap();
     assert_eq!(now(&broker, "a", Cursor::Oldest), ["kept until fetched"]);
     assert!(now(&broker, "a", Cursor::Oldest).is_empty());
@@ -268,10 +256,7 @@ fn categories_without_events_and_subscribers_are_forgotten() {
 
 #[test]
 fn past_the_limit_of_parked_subscribers_the_longest_parked_is_answered_early() {
-    let broker = broker(BrokerOptions {
-        max_parked: 2,
-        ..BrokerOptions::default()
-    });
+    let broker = broker(BrokerOptions::new().max_parked(2));
     let park = |name: &'static str| {
         let follower = broker.clone();
         thread::spawn(move || follower.subscribe(name, Cursor::Now, LONG).unwrap())
@@ -290,10 +275,7 @@ fn past_the_limit_of_parked_subscribers_the_longest_parked_is_answered_early() {
 
 #[test]
 fn what_is_refused_is_not_published() {
-    let broker = broker(BrokerOptions {
-        max_event_size: 10,
-        ..BrokerOptions::default()
-    });
+    let broker = broker(BrokerOptions::new().max_event_size(10));
     for (category, data, kind) in [
         ("", "x", ErrorKind::InvalidRequest),
         (&"é".repeat(513), "x", ErrorKind::InvalidRequest),

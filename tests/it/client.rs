@@ -28,12 +28,10 @@ fn taken() -> Reply {
 #[test]
 fn a_poll_is_a_get_with_its_query() {
     let server = Server::start([events(&[1, 2])]);
-    let request = SubscriptionRequest {
-        timeout: Duration::from_millis(1500),
-        since_time: Some(5),
-        last_id: Some(id(9).parse().unwrap()),
-        ..SubscriptionRequest::new(["a b&c", "é"])
-    };
+    let request = SubscriptionRequest::new(["a b&c", "é"])
+        .timeout(Duration::from_millis(1500))
+        .since_time(5)
+        .last_id(id(9).parse().unwrap());
     let response = subscription(&server.url("/events"), None, &request, None, None).unwrap();
     assert!(response.success() && !response.gap);
     assert_eq!(response.status, 200);

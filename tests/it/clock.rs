@@ -15,20 +15,17 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn start(info: ServerInfo, clock: &ManualClock) -> Server {
-    testing::start(info, None, clock).expect("a server")
+    testing::start(info, clock).expect("a server")
 }
 
 /// A server whose events live for an hour.
 fn forgetful(clock: &ManualClock) -> Server {
-    let broker = BrokerOptions {
-        event_ttl: Some(HOUR),
-        ..BrokerOptions::default()
-    };
-    start(ServerInfo { broker, ..info() }, clock)
+    let broker = BrokerOptions::new().event_ttl(HOUR);
+    start(info().broker(broker), clock)
 }
 
 fn subscriber(server: &Server, from: Cursor) -> Subscriber {
-    Subscriber::new(format!("http://{}/events", server.local_address()), "c").from(from)
+    Subscriber::new(format!("http://{}/events", server.local_addr()), "c").from(from)
 }
 
 fn text(subscriber: &mut Subscriber) -> String {
@@ -62,13 +59,7 @@ fn a_subscriber_starts_after_the_millisecond_that_it_names() {
 fn golongpolls_time_out_tells_a_time_that_misses_nothing_of_its_own_millisecond() {
     let clock = ManualClock::at(START);
     let timeout_answer = TimeoutAnswer::Golongpoll;
-    let server = start(
-        ServerInfo {
-            timeout_answer,
-            ..info()
-        },
-        &clock,
-    );
+    let server = start(info().timeout_answer(timeout_answer), &clock);
     let mut connection = Connection::to(&server);
     connection.ask("GET", &poll("c", 0, "&since_time=1&last_id="));
     let nothing = connection.receive();

@@ -28,14 +28,11 @@ const MARKED: u16 = 405;
     ignore = "rows that end at the idle timeout need sockets that inherit it"
 )]
 fn every_row_of_the_table_is_answered_as_it_says() {
-    let server = start(ServerInfo {
-        idle_timeout: Some(IDLE),
-        broker: BrokerOptions {
-            max_event_size: MAX_EVENT_SIZE,
-            ..BrokerOptions::default()
-        },
-        ..info()
-    });
+    let server = start(
+        info()
+            .idle_timeout(IDLE)
+            .broker(BrokerOptions::new().max_event_size(MAX_EVENT_SIZE)),
+    );
     let rows = rows();
     let wrong: Vec<String> = thread::scope(|scope| {
         let tests: Vec<_> = rows
@@ -129,7 +126,7 @@ enum Came {
 
 impl Peer {
     fn to(server: &Server) -> Self {
-        let stream = TcpStream::connect(server.local_address()).expect("a connection");
+        let stream = TcpStream::connect(server.local_addr()).expect("a connection");
         stream.set_write_timeout(Some(LIMIT)).unwrap();
         Peer(BufReader::new(stream))
     }

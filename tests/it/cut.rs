@@ -43,7 +43,7 @@ fn an_answer_cut_off_at_any_byte_is_asked_for_again_and_every_event_comes_once()
     let server = server();
     let ids = three(&server);
     let cut_every_so_many_bytes = |first: usize| {
-        let relay = Relay::to(server.local_address()).unwrap();
+        let relay = Relay::to(server.local_addr()).unwrap();
         for bytes in (first..).step_by(THREADS) {
             relay.cut_next_answer(bytes);
             let (mut subscriber, retries) = subscriber(&relay, Cursor::Oldest);
@@ -67,7 +67,7 @@ fn an_answer_cut_off_at_any_byte_is_asked_for_again_and_every_event_comes_once()
 #[test]
 fn an_answer_to_a_parked_poll_that_gets_lost_is_fetched_again() {
     let server = server();
-    let relay = Relay::to(server.local_address()).unwrap();
+    let relay = Relay::to(server.local_addr()).unwrap();
     let (mut subscriber, retries) = subscriber(&relay, Cursor::Oldest);
     for _ in 0..20 {
         let published = thread::scope(|scope| {
@@ -166,7 +166,7 @@ fn a_subscriber_from_now_whose_polls_a_proxy_cuts_off_loses_nothing() {
     let gateway_timeout = "HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\n\r\n";
     for says in [gateway_timeout, ""] {
         let server = server();
-        let proxy = Impatient::before(server.local_address(), says);
+        let proxy = Impatient::before(server.local_addr(), says);
         let subscriber = Subscriber::new(format!("http://{}/events", proxy.address), "c")
             .backoff(Duration::from_millis(10), Duration::from_millis(20));
         let (expected, seen) = (six(), texts(subscriber));
@@ -184,12 +184,9 @@ fn a_subscriber_from_now_whose_polls_a_proxy_cuts_off_loses_nothing() {
 fn a_subscriber_from_now_whose_server_is_killed_while_its_first_poll_waits_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let file = FilePersistorInfo::new(folder.path().join("events.log"));
-    let server = Server::start(info(), Some(file.clone()), None).unwrap();
-    let same_port = ServerInfo {
-        address: server.local_address().to_string(),
-        ..info()
-    };
-    let relay = Relay::to(server.local_address()).unwrap();
+    let server = Server::start(info().file(file.clone())).unwrap();
+    let same_port = info().address(server.local_addr().to_string());
+    let relay = Relay::to(server.local_addr()).unwrap();
     let (restarted, restart) = mpsc::channel::<()>();
     let subscriber = Subscriber::new(format!("http://{}/events", relay.address()), "c")
         .backoff(SOON, SOON)
@@ -199,7 +196,7 @@ fn a_subscriber_from_now_whose_server_is_killed_while_its_first_poll_waits_loses
     assert!(wait_until_parked(server.broker(), 1, LIMIT));
     relay.drop_next_answer();
     server.stop(LIMIT).unwrap();
-    let server = Server::start(same_port, Some(file), None).unwrap();
+    let server = Server::start(same_port.file(file)).unwrap();
     for number in &expected {
         server.publish("c", number).unwrap();
     }

@@ -23,10 +23,7 @@ fn held(broker: &Broker, cursor: Cursor) -> (Vec<Event>, bool) {
 
 /// A file of a run that has ended, and its events.
 fn written(file: &Path, durability: Durability) -> (Vec<u8>, Vec<Event>) {
-    let info = FilePersistorInfo {
-        durability,
-        ..FilePersistorInfo::new(file)
-    };
+    let info = FilePersistorInfo::new(file).durability(durability);
     let broker = Broker::open(BrokerOptions::default(), info).unwrap();
     for number in 0..EVENTS {
         let data = serde_json::json!({"number": number, "text": "some text, é and \"quotes\""});

@@ -17,10 +17,7 @@ fn now(broker: &Broker, category: &str, cursor: Cursor) -> Vec<String> {
 
 #[test]
 fn past_the_limit_of_categories_the_least_recently_published_lose_their_events() {
-    let broker = broker(BrokerOptions {
-        max_categories: 100,
-        ..BrokerOptions::default()
-    });
+    let broker = broker(BrokerOptions::new().max_categories(100));
     let first = broker.publish("0", "x").unwrap();
     broker.publish("kept", "old").unwrap();
     for number in 1..1000 {
@@ -48,11 +45,11 @@ fn past_the_limit_of_categories_the_least_recently_published_lose_their_events()
 #[test]
 fn past_the_limit_of_bytes_the_least_recently_published_lose_their_oldest() {
     let data = "x".repeat(1000);
-    let broker = broker(BrokerOptions {
-        max_event_size: 2000,
-        max_event_bytes: 32 * 1100,
-        ..BrokerOptions::default()
-    });
+    let broker = broker(
+        BrokerOptions::new()
+            .max_event_size(2000)
+            .max_event_bytes(32 * 1100),
+    );
     let mut ids = Vec::new();
     for number in 0..32 {
         let name = ["a", "b"][number / 16];
@@ -84,11 +81,11 @@ fn past_the_limit_of_bytes_the_least_recently_published_lose_their_oldest() {
 
 #[test]
 fn past_the_limit_of_bytes_a_category_alone_loses_its_oldest_and_never_its_newest() {
-    let broker = broker(BrokerOptions {
-        max_event_size: 1000,
-        max_event_bytes: 1000,
-        ..BrokerOptions::default()
-    });
+    let broker = broker(
+        BrokerOptions::new()
+            .max_event_size(1000)
+            .max_event_bytes(1000),
+    );
     for number in 0..100 {
         broker.publish("a", &number).unwrap();
         assert!(broker.statistics().event_bytes <= 1000);
@@ -105,11 +102,11 @@ fn past_the_limit_of_bytes_a_category_alone_loses_its_oldest_and_never_its_newes
 
 #[test]
 fn the_limit_of_bytes_holds_when_many_have_published_at_once() {
-    let broker = broker(BrokerOptions {
-        max_event_size: 1000,
-        max_event_bytes: 20_000,
-        ..BrokerOptions::default()
-    });
+    let broker = broker(
+        BrokerOptions::new()
+            .max_event_size(1000)
+            .max_event_bytes(20_000),
+    );
     let publishers: Vec<_> = (0..4)
         .map(|publisher| {
             let broker = broker.clone();
@@ -145,11 +142,9 @@ fn a_file_with_more_than_may_be_held_is_loaded_as_far_as_its_newest_events_go() 
         ids.push(all.publish(names[number / 100], &number).unwrap());
     }
     all.stop(Duration::from_secs(20)).unwrap();
-    let options = BrokerOptions {
-        max_event_size: 1000,
-        max_event_bytes: 15_000,
-        ..BrokerOptions::default()
-    };
+    let options = BrokerOptions::new()
+        .max_event_size(1000)
+        .max_event_bytes(15_000);
     let some = Broker::open(options, file).unwrap();
     let statistics = some.statistics();
     assert!((14_000..=15_000).contains(&statistics.event_bytes));

@@ -14,7 +14,7 @@ use long_polling::{
 use support::{LIMIT, info, server, start, until, until_parked};
 
 fn url(server: &Server, path: &str) -> String {
-    format!("http://{}{path}", server.local_address())
+    format!("http://{}{path}", server.local_addr())
 }
 
 /// A subscriber that tries again soon.
@@ -41,7 +41,7 @@ fn a_subscriber_starts_now_with_the_oldest_or_after_an_id() {
     let server = server();
     let publisher = publisher(&server);
     let first = publisher.publish("c", "first").unwrap().id.unwrap();
-    let mut oldest = subscriber(&server, &["c"]).from(Cursor::Oldest);
+    let mut oldest = subscriber(&server, &["c"]).start_at(Cursor::Oldest);
     let event = next(&mut oldest);
     assert_eq!((event.text(), event.id()), ("first".into(), first));
     publisher.publish("c", "second").unwrap();
@@ -69,10 +69,10 @@ fn several_categories_come_in_publish_order() {
         let category = ["a b", "ü", "not asked for"][number % 3];
         publisher.publish(category, &number).unwrap();
     }
-    let subscriber = subscriber(&server, &["ü", "a b"]).from(Cursor::Oldest);
+    let subscriber = subscriber(&server, &["ü", "a b"]).start_at(Cursor::Oldest);
     let numbers: Vec<usize> = subscriber
         .take(20)
-        .map(|event| event.unwrap().json().unwrap())
+        .map(|event| event.unwrap().decode().unwrap())
         .collect();
     let expected: Vec<usize> = (0..30).filter(|number| number % 3 != 2).collect();
     assert_eq!(numbers, expected);
@@ -82,18 +82,15 @@ fn several_categories_come_in_publish_order() {
 #[test]
 fn a_stream_arrives_completely_once_and_in_order() {
     for timeout_answer in [TimeoutAnswer::NoContent, TimeoutAnswer::Golongpoll] {
-        let server = start(ServerInfo {
-            timeout_answer,
-            ..info()
-        });
+        let server = start(info().timeout_answer(timeout_answer));
         thread::scope(|scope| {
             let followers: Vec<_> = (0..4)
                 .map(|_| {
-                    let subscriber = subscriber(&server, &["c"]).from(Cursor::Oldest);
+                    let subscriber = subscriber(&server, &["c"]).start_at(Cursor::Oldest);
                     scope.spawn(move || {
                         let events = subscriber.take(200).map(|event| event.unwrap());
                         events
-                            .map(|event| event.json().unwrap())
+                            .map(|event| event.decode().unwrap())
                             .collect::<Vec<usize>>()
                     })
                 })
@@ -118,17 +115,16 @@ fn a_stream_arrives_completely_once_and_in_order() {
 fn restarts_with_a_file_lose_nothing_and_repeat_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let file = FilePersistorInfo::new(folder.path().join("events.db"));
-    let mut server = Server::start(info(), Some(file.clone()), None).unwrap();
-    let same_port = ServerInfo {
-        address: server.local_address().to_string(),
-        ..info()
-    };
+    let mut server = Server::start(info().file(file.clone())).unwrap();
+    let same_port = info().address(server.local_addr().to_string());
     let (events, seen) = mpsc::channel();
-    let follower = subscriber(&server, &["c"]).from(Cursor::Oldest);
+    let follower = subscriber(&server, &["c"]).start_at(Cursor::Oldest);
     let stopper = follower.stopper();
     let thread = thread::spawn(move || {
         for event in follower {
-            events.send(event.map(|event| event.json::<u32>())).unwrap();
+            events
+                .send(event.map(|event| event.decode::<u32>()))
+                .unwrap();
         }
     });
     for run in 0..4 {
@@ -137,7 +133,7 @@ fn restarts_with_a_file_lose_nothing_and_repeat_nothing() {
             server.publish("c", &(run * 10 + number)).unwrap();
         }
         server.stop(LIMIT).unwrap();
-        server = Server::start(same_port.clone(), Some(file.clone()), None).unwrap();
+        server = Server::start(same_port.clone().file(file.clone())).unwrap();
         let missed = server.publish("other", &run);
         assert!(missed.is_ok());
     }
@@ -154,13 +150,10 @@ fn restarts_with_a_file_lose_nothing_and_repeat_nothing() {
 fn a_publisher_with_several_connections_to_a_server_that_was_stopped_reaches_the_next_one() {
     const CONNECTIONS: usize = 5;
     let all_at_once = Arc::new(Barrier::new(CONNECTIONS));
-    let server = start(ServerInfo {
-        handler_to_run_before_publish: Some(Handler::new(move |_| {
-            all_at_once.wait();
-            Ok(())
-        })),
-        ..info()
-    });
+    let server = start(info().before_publish(Handler::new(move |_| {
+        all_at_once.wait();
+        Ok(())
+    })));
     let publisher = publisher(&server);
     thread::scope(|scope| {
         for number in 0..CONNECTIONS {
@@ -169,10 +162,7 @@ fn a_publisher_with_several_connections_to_a_server_that_was_stopped_reaches_the
         }
     });
     server.stop(LIMIT).unwrap();
-    let next = start(ServerInfo {
-        address: server.local_address().to_string(),
-        ..info()
-    });
+    let next = start(info().address(server.local_addr().to_string()));
     // All of them are still open, and lead to the server that was stopped.
     for number in 0..CONNECTIONS {
         publisher.publish("c", &number).unwrap();
@@ -184,12 +174,9 @@ fn a_publisher_with_several_connections_to_a_server_that_was_stopped_reaches_the
 fn a_restart_without_a_file_is_told_as_a_gap() {
     let server = server();
     server.publish("c", "before").unwrap();
-    let mut follower = subscriber(&server, &["c"]).from(Cursor::Oldest);
+    let mut follower = subscriber(&server, &["c"]).start_at(Cursor::Oldest);
     assert_eq!(text(&mut follower), "before");
-    let again = ServerInfo {
-        address: server.local_address().to_string(),
-        ..info()
-    };
+    let again = info().address(server.local_addr().to_string());
     server.stop(LIMIT).unwrap();
     let server = start(again);
     server.publish("c", "after").unwrap();
@@ -203,29 +190,23 @@ fn a_restart_without_a_file_is_told_as_a_gap() {
 
 #[test]
 fn events_pushed_out_are_told_as_a_gap_once() {
-    let server = start(ServerInfo {
-        broker: BrokerOptions {
-            events_per_category: 5,
-            ..BrokerOptions::default()
-        },
-        ..info()
-    });
+    let server = start(info().broker(BrokerOptions::new().events_per_category(5)));
     let first = server.publish("c", &0).unwrap();
     for number in 1..=10 {
         server.publish("c", &number).unwrap();
     }
-    let mut follower = subscriber(&server, &["c"]).from(Cursor::LastId(first));
+    let mut follower = subscriber(&server, &["c"]).start_at(Cursor::LastId(first));
     let gap = follower.next().unwrap().unwrap_err();
     assert_eq!(gap.kind(), ErrorKind::Gap);
     assert_eq!(follower.position(), Some(first));
     for number in 6..=10 {
-        assert_eq!(next(&mut follower).json::<u32>().unwrap(), number);
+        assert_eq!(next(&mut follower).decode::<u32>().unwrap(), number);
     }
     server.publish("c", &11).unwrap();
-    assert_eq!(next(&mut follower).json::<u32>().unwrap(), 11);
+    assert_eq!(next(&mut follower).decode::<u32>().unwrap(), 11);
     // Whoever starts with the oldest was promised nothing before it.
-    let mut oldest = subscriber(&server, &["c"]).from(Cursor::Oldest);
-    assert_eq!(next(&mut oldest).json::<u32>().unwrap(), 7);
+    let mut oldest = subscriber(&server, &["c"]).start_at(Cursor::Oldest);
+    assert_eq!(next(&mut oldest).decode::<u32>().unwrap(), 7);
 }
 
 #[test]
@@ -238,7 +219,7 @@ fn a_position_saved_goes_on_in_another_subscriber() {
             .last()
             .map_or(Cursor::Oldest, |id| Cursor::LastId(*id));
         let mut follower = subscriber(&server, &["c"]).from(from);
-        assert_eq!(next(&mut follower).json::<u32>().unwrap(), round);
+        assert_eq!(next(&mut follower).decode::<u32>().unwrap(), round);
         positions.push(follower.position().unwrap());
     }
     assert!(positions.is_sorted());
@@ -246,11 +227,11 @@ fn a_position_saved_goes_on_in_another_subscriber() {
 
 #[test]
 fn credentials_are_needed_where_the_server_asks_for_them() {
-    let server = start(ServerInfo {
-        handler_to_run_before_subscription: Some(Handler::basic_auth("alice", "secret")),
-        handler_to_run_before_publish: Some(Handler::bearer_token("token")),
-        ..info()
-    });
+    let server = start(
+        info()
+            .before_subscription(Handler::basic_auth("alice", "secret"))
+            .before_publish(Handler::bearer_token("token")),
+    );
     let error = publisher(&server).publish("c", "x").unwrap_err();
     assert_eq!(
         (error.kind(), error.status()),
@@ -262,7 +243,7 @@ fn credentials_are_needed_where_the_server_asks_for_them() {
 
     let wrong = Credentials::basic("alice", "wrong");
     let mut follower = subscriber(&server, &["c"])
-        .from(Cursor::Oldest)
+        .start_at(Cursor::Oldest)
         .credentials(wrong);
     let error = follower.next().unwrap().unwrap_err();
     assert_eq!(
@@ -272,7 +253,7 @@ fn credentials_are_needed_where_the_server_asks_for_them() {
     assert!(follower.next().is_none());
     let right = Credentials::basic("alice", "secret");
     let mut follower = subscriber(&server, &["c"])
-        .from(Cursor::Oldest)
+        .start_at(Cursor::Oldest)
         .credentials(right);
     assert_eq!(text(&mut follower), "x");
 }
@@ -300,22 +281,16 @@ fn a_subscriber_is_stopped_promptly_while_its_poll_is_parked() {
 
 #[test]
 fn a_subscriber_takes_what_is_deleted_after_retrieval_and_is_told_of_no_gap() {
-    let server = start(ServerInfo {
-        broker: BrokerOptions {
-            delete_after_first_retrieval: true,
-            ..BrokerOptions::default()
-        },
-        ..info()
-    });
+    let server = start(info().broker(BrokerOptions::new().delete_after_first_retrieval(true)));
     let publisher = publisher(&server);
-    let mut follower = subscriber(&server, &["c"]).from(Cursor::Oldest);
+    let mut follower = subscriber(&server, &["c"]).start_at(Cursor::Oldest);
     for round in 0..5 {
         for number in 0..3 {
             publisher.publish("c", &(round * 3 + number)).unwrap();
         }
         for number in 0..3 {
             let event = next(&mut follower);
-            assert_eq!(event.json::<u32>().unwrap(), round * 3 + number);
+            assert_eq!(event.decode::<u32>().unwrap(), round * 3 + number);
         }
         assert_eq!(server.statistics().events, 0);
     }

@@ -31,11 +31,11 @@ fn watching() -> (Handler, Arc<Mutex<Vec<Request>>>) {
 fn handlers_see_the_whole_request() {
     let (before_poll, polls) = watching();
     let (before_publish, publishes) = watching();
-    let server = start(ServerInfo {
-        handler_to_run_before_subscription: Some(before_poll),
-        handler_to_run_before_publish: Some(before_publish),
-        ..info()
-    });
+    let server = start(
+        info()
+            .before_subscription(before_poll)
+            .before_publish(before_publish),
+    );
     let mut connection = Connection::to(&server);
     let remote = connection.stream().local_addr().unwrap();
     connection.send(
@@ -80,11 +80,11 @@ fn a_handler_refuses_with_its_own_answer_and_nothing_happens() {
             .with_header("Cache-Control", "max-age=60");
         Err(refusal)
     };
-    let server = start(ServerInfo {
-        handler_to_run_before_subscription: Some(Handler::new(refuse)),
-        handler_to_run_before_publish: Some(Handler::new(refuse)),
-        ..info()
-    });
+    let server = start(
+        info()
+            .before_subscription(Handler::new(refuse))
+            .before_publish(Handler::new(refuse)),
+    );
     server.publish("c", "kept").unwrap();
     let check = |answer: Answer| {
         assert_eq!((answer.status, answer.text()), (451, "<p>no</p>"));
@@ -130,13 +130,13 @@ fn a_field_that_a_hook_sets_replaces_ours_and_an_added_one_stands_beside_its_lik
             .with_added_header("Content-Type", "text/csv")
     };
     let refuse = Handler::new(move |_| Err(custom(Response::error(403, "no"))));
-    let server = start(ServerInfo {
-        cors_origin: Some("https://page.example".into()),
-        handler_to_run_before_subscription: Some(refuse.clone()),
-        handler_to_run_before_publish: Some(refuse),
-        fallback: Some(Fallback::new(move |_| custom(Response::json(403, "no")))),
-        ..info()
-    });
+    let server = start(
+        info()
+            .cors_origin("https://page.example")
+            .before_subscription(refuse.clone())
+            .before_publish(refuse)
+            .fallback(Fallback::new(move |_| custom(Response::json(403, "no")))),
+    );
     let streamed = format!(r#"{{"category":"c","data":"{}"}}"#, "x".repeat(5000));
     for answer in [
         get(&server, &poll("c", 0, "")),
@@ -180,11 +180,11 @@ fn handlers_run_only_for_requests_that_make_sense() {
         counter.fetch_add(1, SeqCst);
         Ok(())
     });
-    let server = start(ServerInfo {
-        handler_to_run_before_subscription: Some(counting.clone()),
-        handler_to_run_before_publish: Some(counting),
-        ..info()
-    });
+    let server = start(
+        info()
+            .before_subscription(counting.clone())
+            .before_publish(counting),
+    );
     get(&server, "/events?category=c").refuses(400, "timeout");
     publish(&server, r#"{"category":"","data":1}"#).refuses(400, "category");
     ask(&server, "PUT", "/publish").refuses(405, "method");
@@ -200,15 +200,15 @@ fn a_panic_in_a_hook_is_a_500_and_the_server_goes_on() {
         assert!(!request.query().contains("panic"), "on purpose");
         Ok(())
     };
-    let server = start(ServerInfo {
-        handler_to_run_before_subscription: Some(Handler::new(panics_for_x)),
-        handler_to_run_before_publish: Some(Handler::new(move |request| {
-            assert!(request.category() != Some("panic"), "on purpose");
-            Ok(())
-        })),
-        fallback: Some(Fallback::new(|_| panic!("on purpose"))),
-        ..info()
-    });
+    let server = start(
+        info()
+            .before_subscription(Handler::new(panics_for_x))
+            .before_publish(Handler::new(move |request| {
+                assert!(request.category() != Some("panic"), "on purpose");
+                Ok(())
+            }))
+            .fallback(Fallback::new(|_| panic!("on purpose"))),
+    );
     let mut connection = Connection::to(&server);
     for _ in 0..5 {
         connection.ask("GET", &poll("c", 60, "&panic"));
@@ -233,10 +233,7 @@ fn authorized(server: &Server, target: &str, authorization: &str) -> Answer {
 
 #[test]
 fn basic_authentication_is_asked_for_and_granted() {
-    let server = start(ServerInfo {
-        handler_to_run_before_subscription: Some(Handler::basic_auth("ännä", "se:cret")),
-        ..info()
-    });
+    let server = start(info().before_subscription(Handler::basic_auth("ännä", "se:cret")));
     let target = poll("c", 0, "");
     let refused = get(&server, &target);
     refused.refuses(401, "unauthorized");
@@ -257,11 +254,11 @@ fn basic_authentication_is_asked_for_and_granted() {
 
 #[test]
 fn a_bearer_token_is_asked_for_and_granted() {
-    let server = start(ServerInfo {
-        handler_to_run_before_subscription: Some(Handler::bearer_token("secret")),
-        handler_to_run_before_publish: Some(Handler::bearer_token("other")),
-        ..info()
-    });
+    let server = start(
+        info()
+            .before_subscription(Handler::bearer_token("secret"))
+            .before_publish(Handler::bearer_token("other")),
+    );
     let target = poll("c", 0, "");
     for right in ["Bearer secret", "bearer  secret"] {
         assert_eq!(authorized(&server, &target, right).status, 204);
@@ -283,23 +280,20 @@ fn a_bearer_token_is_asked_for_and_granted() {
 
 #[test]
 fn the_fallback_answers_every_other_path() {
-    let server = start(ServerInfo {
-        fallback: Some(Fallback::new(|request| {
-            match (request.method(), request.path()) {
-                ("GET", "/") => Response::html(200, "<h1>hello</h1>"),
-                ("GET", "/large") => Response::text(200, "x".repeat(200_000)),
-                ("GET", "/with space") => Response::json(200, request.query()),
-                ("POST", "/echo") => Response::text(
-                    201,
-                    String::from_utf8(request.body().to_vec()).unwrap_or_default(),
-                ),
-                ("GET", "/nothing") => Response::new(204),
-                ("GET", "/odd") => Response::new(99),
-                _ => Response::error(404, "no such page"),
-            }
-        })),
-        ..info()
-    });
+    let server = start(info().fallback(Fallback::new(|request| {
+        match (request.method(), request.path()) {
+            ("GET", "/") => Response::html(200, "<h1>hello</h1>"),
+            ("GET", "/large") => Response::text(200, "x".repeat(200_000)),
+            ("GET", "/with space") => Response::json(200, request.query()),
+            ("POST", "/echo") => Response::text(
+                201,
+                String::from_utf8(request.body().to_vec()).unwrap_or_default(),
+            ),
+            ("GET", "/nothing") => Response::new(204),
+            ("GET", "/odd") => Response::new(99),
+            _ => Response::error(404, "no such page"),
+        }
+    })));
     let page = get(&server, "/");
     assert_eq!((page.status, page.text()), (200, "<h1>hello</h1>"));
     assert_eq!(
@@ -342,10 +336,7 @@ fn head_reaches_a_fallback_as_get_unless_it_asks_for_head() {
         (Fallback::new(page), "GET", "9"),
         (Fallback::new(page).with_head(), "HEAD", "1000000"),
     ] {
-        let server = start(ServerInfo {
-            fallback: Some(fallback),
-            ..info()
-        });
+        let server = start(info().fallback(fallback));
         // On one connection: what follows HEAD's answer is the next answer, not a body.
         let mut connection = Connection::to(&server);
         connection.ask("HEAD", "/page");
@@ -373,10 +364,7 @@ fn a_hook_that_blocks_holds_up_nobody_else() {
         }
         Ok(())
     });
-    let server = start(ServerInfo {
-        handler_to_run_before_publish: Some(block),
-        ..info()
-    });
+    let server = start(info().before_publish(block));
     let mut slow: Vec<Connection> = (0..30)
         .map(|_| {
             let mut connection = Connection::to(&server);
@@ -413,11 +401,11 @@ fn cors_is_answered_where_an_origin_is_set_and_nowhere_else() {
         answer
     };
     let origin = "https://page.example";
-    let server = start(ServerInfo {
-        cors_origin: Some(origin.into()),
-        handler_to_run_before_publish: Some(Handler::bearer_token("secret")),
-        ..info()
-    });
+    let server = start(
+        info()
+            .cors_origin(origin.into())
+            .before_publish(Handler::bearer_token("secret")),
+    );
     for (target, methods) in [
         ("/events", "GET, HEAD, OPTIONS"),
         ("/publish", "POST, OPTIONS"),
@@ -453,11 +441,11 @@ fn cors_is_answered_where_an_origin_is_set_and_nowhere_else() {
 fn seen_from(trusted_proxies: &[&str], fields: &[&str]) -> (SocketAddr, SocketAddr) {
     let (handler, seen) = watching();
     let parse = |proxy: &&str| proxy.parse().unwrap();
-    let server = start(ServerInfo {
-        handler_to_run_before_subscription: Some(handler),
-        trusted_proxies: trusted_proxies.iter().map(parse).collect(),
-        ..info()
-    });
+    let server = start(
+        info()
+            .before_subscription(handler)
+            .trusted_proxies(trusted_proxies.iter().map(parse).collect()),
+    );
     let mut connection = Connection::to(&server);
     let own = connection.stream().local_addr().unwrap();
     let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();

@@ -57,13 +57,7 @@ fn a_position_told_without_events_misses_nothing() {
 
 #[test]
 fn a_gap_is_told_where_events_after_the_cursor_were_lost_and_nowhere_else() {
-    let server = start(ServerInfo {
-        broker: BrokerOptions {
-            events_per_category: 3,
-            ..BrokerOptions::default()
-        },
-        ..info()
-    });
+    let server = start(info().broker(BrokerOptions::new().events_per_category(3)));
     let ids: Vec<EventId> = (0..5)
         .map(|number| server.publish("c", &number).unwrap())
         .collect();
@@ -88,10 +82,7 @@ fn a_poll_without_a_cursor_starts_now_or_with_the_oldest_event_as_set() {
         (PollWithoutCursor::Now, vec![]),
         (PollWithoutCursor::Oldest, vec!["old"]),
     ] {
-        let server = start(ServerInfo {
-            poll_without_cursor,
-            ..info()
-        });
+        let server = start(info().poll_without_cursor(poll_without_cursor));
         server.publish("c", "old").unwrap();
         let answer = get(&server, &poll("c", 0, "&last_id=&since_time="));
         assert_eq!(answer.data(), expected);
@@ -101,13 +92,7 @@ fn a_poll_without_a_cursor_starts_now_or_with_the_oldest_event_as_set() {
 
 #[test]
 fn head_and_options_neither_park_nor_consume() {
-    let server = start(ServerInfo {
-        broker: BrokerOptions {
-            delete_after_first_retrieval: true,
-            ..BrokerOptions::default()
-        },
-        ..info()
-    });
+    let server = start(info().broker(BrokerOptions::new().delete_after_first_retrieval(true)));
     let everything = poll("c", 60, "&since_time=1");
     assert_eq!(ask(&server, "HEAD", &everything).status, 204);
     let id = server.publish("c", "once").unwrap();
@@ -185,13 +170,7 @@ fn a_parked_poll_is_woken_by_its_category_and_many_by_one_event() {
 
 #[test]
 fn past_max_parked_the_one_parked_longest_is_answered_early() {
-    let server = start(ServerInfo {
-        broker: BrokerOptions {
-            max_parked: 2,
-            ..BrokerOptions::default()
-        },
-        ..info()
-    });
+    let server = start(info().broker(BrokerOptions::new().max_parked(2)));
     let mut parked: Vec<Connection> = Vec::new();
     for count in 1..=3 {
         let mut connection = Connection::to(&server);
@@ -213,13 +192,7 @@ fn past_max_parked_the_one_parked_longest_is_answered_early() {
 
 #[test]
 fn an_event_to_be_deleted_goes_to_all_who_are_parked_or_to_one_poll() {
-    let server = start(ServerInfo {
-        broker: BrokerOptions {
-            delete_after_first_retrieval: true,
-            ..BrokerOptions::default()
-        },
-        ..info()
-    });
+    let server = start(info().broker(BrokerOptions::new().delete_after_first_retrieval(true)));
     let mut parked = [Connection::to(&server), Connection::to(&server)];
     parked
         .iter_mut()

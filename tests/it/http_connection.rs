@@ -220,10 +220,7 @@ fn a_head_that_is_none_ends_the_connection_and_nothing_else() {
 
 #[test]
 fn nothing_that_a_client_sends_becomes_a_header_field_of_an_answer() {
-    let server = start(ServerInfo {
-        cors_origin: Some("*".into()),
-        ..info()
-    });
+    let server = start(info().cors_origin("*"));
     let evil = "%0D%0AX-Evil:%201%0D%0A%0D%0A";
     for target in [
         poll(evil, 0, ""),
@@ -264,13 +261,11 @@ fn a_header_of_a_handlers_that_would_become_two_is_left_out() {
             .with_header("Content-Length", "7")
             .with_header("Transfer-Encoding", "chunked")
     };
-    let server = start(ServerInfo {
-        handler_to_run_before_publish: Some(Handler::new(move |_| {
-            Err(evil(Response::text(403, "no")))
-        })),
-        fallback: Some(Fallback::new(move |_| evil(Response::text(200, "yes")))),
-        ..info()
-    });
+    let server = start(
+        info()
+            .before_publish(Handler::new(move |_| Err(evil(Response::text(403, "no")))))
+            .fallback(Fallback::new(move |_| evil(Response::text(200, "yes")))),
+    );
     let streamed = format!(r#"{{"category":"c","data":"{}"}}"#, "x".repeat(5000));
     for (answer, text) in [
         (publish(&server, BODY), "no"),

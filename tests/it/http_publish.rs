@@ -20,13 +20,7 @@ fn only_data(server: &Server) -> String {
 }
 
 fn small_events(max_event_size: usize) -> Server {
-    start(ServerInfo {
-        broker: BrokerOptions {
-            max_event_size,
-            ..BrokerOptions::default()
-        },
-        ..info()
-    })
+    start(info().broker(BrokerOptions::new().max_event_size(max_event_size)))
 }
 
 #[test]

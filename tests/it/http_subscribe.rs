@@ -106,10 +106,7 @@ fn a_timeout_is_whole_seconds() {
 
 #[test]
 fn a_timeout_over_the_maximum_is_taken_as_the_maximum() {
-    let server = start(ServerInfo {
-        timeout: Duration::from_secs(1),
-        ..info()
-    });
+    let server = start(info().timeout(Duration::from_secs(1)));
     let began = Instant::now();
     let mut parked: Vec<Connection> = ["2", "3600", "99999999999999999999999999"]
         .iter()

@@ -21,7 +21,7 @@ fn events(broker: &Broker, category: &str, cursor: Cursor) -> (Vec<Event>, bool)
 }
 
 fn numbers(events: &[Event]) -> Vec<u64> {
-    events.iter().map(|event| event.json().unwrap()).collect()
+    events.iter().map(|event| event.decode().unwrap()).collect()
 }
 
 /// As golongpoll's `FilePersistorAddOn` writes it: a line break before each event, and none at the end.
@@ -45,15 +45,10 @@ fn golongpolls_file_is_read_completely_made_smaller_and_read_again() {
         );
     }
     fs::write(&file, &text).unwrap();
-    let info = FilePersistorInfo {
-        compact_from: Some(1),
-        write_buffer_size: 0,
-        ..FilePersistorInfo::new(&file)
-    };
-    let options = BrokerOptions {
-        events_per_category: 6,
-        ..BrokerOptions::default()
-    };
+    let info = FilePersistorInfo::new(&file)
+        .compact_from(1)
+        .write_buffer_size(0);
+    let options = BrokerOptions::new().events_per_category(6);
     let broker = Broker::open(options.clone(), info.clone()).unwrap();
     let (read, gap) = events(&broker, "c", Cursor::Oldest);
     let found: Vec<String> = read.iter().map(|event| event.id().to_string()).collect();
@@ -87,16 +82,11 @@ fn golongpolls_file_is_read_completely_made_smaller_and_read_again() {
 #[test]
 fn no_line_of_ours_is_too_long_for_golongpoll_but_that_of_an_event_that_is() {
     let folder = tempfile::tempdir().unwrap();
-    let options = BrokerOptions {
-        events_per_category: 5000,
-        max_categories: 1,
-        delete_after_first_retrieval: true,
-        ..BrokerOptions::default()
-    };
-    let info = FilePersistorInfo {
-        compact_from: Some(1),
-        ..FilePersistorInfo::new(folder.path().join("events.db"))
-    };
+    let options = BrokerOptions::new()
+        .events_per_category(5000)
+        .max_categories(1)
+        .delete_after_first_retrieval(true);
+    let info = FilePersistorInfo::new(folder.path().join("events.db")).compact_from(1);
     let most = |kind: &str| {
         let text = fs::read_to_string(&info.file_name).unwrap();
         let lines = text.lines().filter(|line| line.contains(kind));
@@ -139,15 +129,10 @@ fn no_line_of_ours_is_too_long_for_golongpoll_but_that_of_an_event_that_is() {
 fn a_file_stays_in_proportion_to_what_is_held_while_many_publish() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.db");
-    let options = BrokerOptions {
-        events_per_category: 20,
-        ..BrokerOptions::default()
-    };
-    let info = FilePersistorInfo {
-        compact_from: Some(20_000),
-        write_flush_period: Duration::from_millis(5),
-        ..FilePersistorInfo::new(&file)
-    };
+    let options = BrokerOptions::new().events_per_category(20);
+    let info = FilePersistorInfo::new(&file)
+        .compact_from(20_000)
+        .write_flush_period(Duration::from_millis(5));
     let broker = Broker::open(options.clone(), info.clone()).unwrap();
     std::thread::scope(|scope| {
         for publisher in 0..4 {
@@ -182,10 +167,7 @@ fn a_file_stays_in_proportion_to_what_is_held_while_many_publish() {
     again.stop(LIMIT).unwrap();
 
     // The full history, for those who want it.
-    let info = FilePersistorInfo {
-        compact_from: None,
-        ..FilePersistorInfo::new(folder.path().join("history.db"))
-    };
+    let info = FilePersistorInfo::new(folder.path().join("history.db")).compact_from(None);
     let broker = Broker::open(options, info.clone()).unwrap();
     for number in 0..2000 {
         broker.publish("c", &number).unwrap();
@@ -199,11 +181,9 @@ fn a_file_stays_in_proportion_to_what_is_held_while_many_publish() {
 fn the_file_is_written_when_the_buffer_is_full_or_the_period_is_over_and_not_before() {
     let folder = tempfile::tempdir().unwrap();
     let open = |name: &str, write_buffer_size, write_flush_period| {
-        let info = FilePersistorInfo {
-            write_buffer_size,
-            write_flush_period,
-            ..FilePersistorInfo::new(folder.path().join(name))
-        };
+        let info = FilePersistorInfo::new(folder.path().join(name))
+            .write_buffer_size(write_buffer_size)
+            .write_flush_period(write_flush_period);
         Broker::open(BrokerOptions::default(), info).unwrap()
     };
     let broker = open("buffer", 20_000, Duration::MAX);
@@ -233,28 +213,16 @@ fn settings_that_make_no_sense_are_refused_by_name() {
     for (info, name) in [
         (FilePersistorInfo::new(""), "file_name"),
         (
-            FilePersistorInfo {
-                write_flush_period: Duration::ZERO,
-                ..info.clone()
-            },
+            info.clone().write_flush_period(Duration::ZERO),
             "write_flush_period",
         ),
         (
-            FilePersistorInfo {
-                durability: Durability::Synced {
-                    period: Duration::ZERO,
-                },
-                ..info.clone()
-            },
+            info.clone().durability(Durability::Synced {
+                period: Duration::ZERO,
+            }),
             "durability",
         ),
-        (
-            FilePersistorInfo {
-                max_queue_size: 0,
-                ..info
-            },
-            "max_queue_size",
-        ),
+        (info.max_queue_size(0), "max_queue_size"),
     ] {
         let error = Broker::open(BrokerOptions::default(), info).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidSetting);
@@ -266,12 +234,10 @@ fn settings_that_make_no_sense_are_refused_by_name() {
 #[test]
 fn a_queue_that_is_smaller_than_the_buffer_is_written_when_it_is_full() {
     let folder = tempfile::tempdir().unwrap();
-    let info = FilePersistorInfo {
-        max_queue_size: 1000,
-        max_wait: Duration::ZERO,
-        write_flush_period: Duration::MAX,
-        ..FilePersistorInfo::new(folder.path().join("events.db"))
-    };
+    let info = FilePersistorInfo::new(folder.path().join("events.db"))
+        .max_queue_size(1000)
+        .max_wait(Duration::ZERO)
+        .write_flush_period(Duration::MAX);
     let broker = Broker::open(BrokerOptions::default(), info).unwrap();
     let refused = loop {
         match broker.publish("c", &1) {

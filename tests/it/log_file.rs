@@ -21,17 +21,12 @@ fn folder() -> (TempDir, PathBuf) {
 
 /// A broker whose file is to be compacted soon.
 fn open(file: &Path, durability: Durability) -> Result<Broker, Error> {
-    let options = BrokerOptions {
-        events_per_category: 3,
-        ..BrokerOptions::default()
-    };
-    let info = FilePersistorInfo {
-        durability,
-        write_buffer_size: 0,
-        write_flush_period: Duration::from_millis(5),
-        compact_from: Some(2000),
-        ..FilePersistorInfo::new(file)
-    };
+    let options = BrokerOptions::new().events_per_category(3);
+    let info = FilePersistorInfo::new(file)
+        .durability(durability)
+        .write_buffer_size(0)
+        .write_flush_period(Duration::from_millis(5))
+        .compact_from(2000);
     Broker::open(options, info)
 }
 
@@ -40,7 +35,7 @@ fn held(broker: &Broker) -> Vec<u64> {
         .subscribe("c", Cursor::Oldest, Duration::ZERO)
         .unwrap();
     let events = batch.events().iter();
-    events.map(|event| event.json().unwrap()).collect()
+    events.map(|event| event.decode().unwrap()).collect()
 }
 
 /// Publishes until the file has been replaced once more.
@@ -251,22 +246,13 @@ fn a_file_that_is_no_log_is_refused_and_left_as_it_is() {
 #[test]
 fn a_start_that_is_refused_leaves_no_lock_file() {
     let (folder, file) = folder();
-    let bad_option = BrokerOptions {
-        events_per_category: 0,
-        ..BrokerOptions::default()
-    };
+    let bad_option = BrokerOptions::new().events_per_category(0);
     assert!(Broker::open(bad_option, FilePersistorInfo::new(&file)).is_err());
-    let bad_file = FilePersistorInfo {
-        max_queue_size: 0,
-        ..FilePersistorInfo::new(&file)
-    };
+    let bad_file = FilePersistorInfo::new(&file).max_queue_size(0);
     assert!(Broker::open(BrokerOptions::default(), bad_file).is_err());
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let info = ServerInfo {
-        address: taken.local_addr().unwrap().to_string(),
-        ..info()
-    };
-    let refused = Server::start(info, Some(FilePersistorInfo::new(&file)), None);
+    let info = info().address(taken.local_addr().unwrap().to_string());
+    let refused = Server::start(info.file(FilePersistorInfo::new(&file)));
     assert_eq!(refused.err().unwrap().kind(), ErrorKind::Listen);
     assert!(open(folder.path(), Durability::Buffered).is_err());
     assert!(

@@ -139,16 +139,15 @@ prop_compose! {
         // Some hold no event of the largest, with all its JSON.
         max_event_bytes in prop_oneof![Just(64 << 20), LARGEST..3000],
     ) -> BrokerOptions {
-        BrokerOptions {
-            events_per_category,
-            event_ttl,
-            delete_after_first_retrieval,
-            max_parked,
-            max_categories,
-            max_batch_size,
-            max_event_bytes,
-            max_event_size: LARGEST,
-        }
+        BrokerOptions::new()
+.events_per_category(events_per_category)
+.event_ttl(event_ttl)
+.delete_after_first_retrieval(delete_after_first_retrieval)
+.max_parked(max_parked)
+.max_categories(max_categories)
+.max_batch_size(max_batch_size)
+.max_event_bytes(max_event_bytes)
+.max_event_size(LARGEST)
     }
 }
 
@@ -221,13 +220,13 @@ impl File {
 
 fn start(options: &BrokerOptions, file: &Option<File>, clock: &ManualClock) -> Broker {
     let can_evict = options.max_categories < NAMES.len() || options.max_event_bytes < 64 << 20;
-    let info = file.as_ref().map(|file| FilePersistorInfo {
-        durability: file.durability,
-        // Made smaller now and then. What was evicted meanwhile may be there again after that, and what has expired by a
-        // clock that was set back may be not.
-        compact_from: (!can_evict && options.event_ttl.is_none()).then_some(2000),
-        write_flush_period: Duration::from_millis(1),
-        ..FilePersistorInfo::new(file.path())
+    let info = file.as_ref().map(|file| {
+        FilePersistorInfo::new(file.path())
+            .durability(file.durability)
+            // Made smaller now and then. What was evicted meanwhile may be there again after that, and what has expired by a
+            // clock that was set back may be not.
+            .compact_from((!can_evict && options.event_ttl.is_none()).then_some(2000))
+            .write_flush_period(Duration::from_millis(1))
     });
     testing::broker(options.clone(), info, clock).unwrap()
 }

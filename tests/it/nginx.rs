@@ -154,7 +154,7 @@ impl Untouched {
 /// A server, and nginx before it.
 fn proxied() -> (Server, Nginx) {
     let server = server();
-    let nginx = Nginx::before(server.local_address());
+    let nginx = Nginx::before(server.local_addr());
     (server, nginx)
 }
 
@@ -332,7 +332,7 @@ fn nginx_hands_on_pipelined_requests_one_after_the_other_and_not_without_end() {
     let before = server.statistics().published;
     let most = 1000;
     let fewer = [("keepalive_requests 10000", "keepalive_requests 1000")];
-    let nginx = Nginx::changed(server.local_address(), &fewer);
+    let nginx = Nginx::changed(server.local_addr(), &fewer);
     let mut connection = nginx.connect();
     let mut other_half = Connection::over(connection.stream().try_clone().unwrap());
     let sender =
@@ -349,14 +349,11 @@ fn nginx_hands_on_pipelined_requests_one_after_the_other_and_not_without_end() {
 #[ignore = "needs nginx; .ci/run runs it"]
 fn polls_as_long_as_the_servers_maximum_pass_through_nginx() {
     let longest = Duration::from_secs(3);
-    let server = start(ServerInfo {
-        timeout: longest,
-        ..info()
-    });
+    let server = start(info().timeout(longest));
     let written = "proxy_read_timeout 130s";
     // Longer than the longest poll by as much as README.md's.
     let in_proportion = [(written, "proxy_read_timeout 3250ms")];
-    let nginx = Nginx::changed(server.local_address(), &in_proportion);
+    let nginx = Nginx::changed(server.local_addr(), &in_proportion);
     let mut connection = nginx.connect();
     for _ in 0..2 {
         let began = Instant::now();
@@ -372,7 +369,7 @@ fn polls_as_long_as_the_servers_maximum_pass_through_nginx() {
 
     // Without that line, or with too short a time, it would be cut off.
     let hasty = [(written, "proxy_read_timeout 1s")];
-    let nginx = Nginx::changed(server.local_address(), &hasty);
+    let nginx = Nginx::changed(server.local_addr(), &hasty);
     let mut connection = nginx.connect();
     connection.ask("GET", &poll("c", 3600, ""));
     assert_eq!(connection.receive().status, 504);
@@ -394,14 +391,14 @@ fn a_client_that_hangs_up_at_nginx_frees_its_place_in_the_server() {
 #[ignore = "needs nginx; .ci/run runs it"]
 fn client_addresses_arrive_through_nginx_and_claims_do_not() {
     let (tell, told) = mpsc::channel();
-    let server = start(ServerInfo {
-        handler_to_run_before_subscription: Some(Handler::new(move |request| {
-            tell.send(request.remote_address().unwrap()).unwrap();
-            Ok(())
-        })),
-        trusted_proxies: vec![Ipv4Addr::LOCALHOST.into()],
-        ..info()
-    });
+    let server = start(
+        info()
+            .before_subscription(Handler::new(move |request| {
+                tell.send(request.remote_address().unwrap()).unwrap();
+                Ok(())
+            }))
+            .trusted_proxies(vec![Ipv4Addr::LOCALHOST.into()]),
+    );
     // A client with another address than nginx.
     let client: IpAddr = [127, 0, 0, 2].into();
     let seen_through = |nginx: &Nginx, fields: &str| {
@@ -417,7 +414,7 @@ fn client_addresses_arrive_through_nginx_and_claims_do_not() {
     let written = "X-Forwarded-For $remote_addr";
     // And as it has to be where there is another proxy before nginx.
     for tested in [written, "X-Forwarded-For $proxy_add_x_forwarded_for"] {
-        let nginx = Nginx::changed(server.local_address(), &[(written, tested)]);
+        let nginx = Nginx::changed(server.local_addr(), &[(written, tested)]);
         for claim in [
             "",
             "X-Forwarded-For: 192.0.2.1\r\n",
@@ -456,15 +453,12 @@ fn one_address_may_not_have_more_than_its_share_of_requests() {
 #[test]
 #[ignore = "needs nginx; .ci/run runs it"]
 fn nginx_takes_an_answer_off_the_server_that_its_client_does_not_read() {
-    let server = start(ServerInfo {
-        write_timeout: Duration::from_secs(60),
-        broker: BrokerOptions {
-            max_batch_size: 64 << 20,
-            ..BrokerOptions::default()
-        },
-        ..info()
-    });
-    let nginx = Nginx::before(server.local_address());
+    let server = start(
+        info()
+            .write_timeout(Duration::from_secs(60))
+            .broker(BrokerOptions::new().max_batch_size(64 << 20)),
+    );
+    let nginx = Nginx::before(server.local_addr());
     // More than all sockets on the way can hold.
     let data = "x".repeat(1_000_000);
     for _ in 0..32 {
@@ -485,16 +479,10 @@ fn nginx_takes_an_answer_off_the_server_that_its_client_does_not_read() {
 fn streams_through_nginx_lose_and_repeat_nothing() {
     const PAIRS: usize = 8;
     const EVENTS: usize = 500;
-    let server = start(ServerInfo {
-        broker: BrokerOptions {
-            events_per_category: EVENTS,
-            ..BrokerOptions::default()
-        },
-        ..info()
-    });
+    let server = start(info().broker(BrokerOptions::new().events_per_category(EVENTS)));
     // So that nginx ends many connections on the way.
     let fewer = [("keepalive_requests 10000", "keepalive_requests 50")];
-    let nginx = Nginx::changed(server.local_address(), &fewer);
+    let nginx = Nginx::changed(server.local_addr(), &fewer);
     let (events, publishes) = (nginx.url("/events"), nginx.url("/publish"));
     thread::scope(|scope| {
         for pair in 0..PAIRS {
@@ -502,10 +490,10 @@ fn streams_through_nginx_lose_and_repeat_nothing() {
             let category = format!("pair{pair}");
             let follower = Subscriber::new(events.clone(), &*category)
                 .timeout(Duration::from_secs(2))
-                .from(Cursor::Oldest);
+                .start_at(Cursor::Oldest);
             scope.spawn(move || {
                 let numbers = follower.take(EVENTS).map(|event| event.expect("no gap"));
-                let numbers: Vec<usize> = numbers.map(|event| event.json().unwrap()).collect();
+                let numbers: Vec<usize> = numbers.map(|event| event.decode().unwrap()).collect();
                 assert_eq!(numbers, (0..EVENTS).collect::<Vec<_>>());
             });
             scope.spawn(move || {

@@ -23,8 +23,8 @@ fn start(file: &Path) -> Server {
 }
 
 fn start_with(file: &Path, broker: BrokerOptions) -> Server {
-    let info = ServerInfo { broker, ..info() };
-    Server::start(info, Some(FilePersistorInfo::new(file)), None).expect("a server")
+    let info = info().broker(broker);
+    Server::start(info.file(FilePersistorInfo::new(file))).expect("a server")
 }
 
 fn after(server: &Server, category: &str, id: impl ToString) -> Answer {
@@ -200,11 +200,9 @@ fn limits_apply_to_what_is_read_and_what_they_cost_is_a_gap() {
     server.stop(LIMIT).unwrap();
     let server = start_with(
         &file,
-        BrokerOptions {
-            events_per_category: 3,
-            max_categories: 2,
-            ..BrokerOptions::default()
-        },
+        BrokerOptions::new()
+            .events_per_category(3)
+            .max_categories(2),
     );
     assert_eq!(after(&server, "c", ids[8]).data(), [9, 10]);
     let lost = after(&server, "c", ids[1]);
@@ -230,10 +228,7 @@ fn expired_events_are_not_read() {
     fs::write(&file, text).unwrap();
     let server = start_with(
         &file,
-        BrokerOptions {
-            event_ttl: Some(Duration::from_secs(3600)),
-            ..BrokerOptions::default()
-        },
+        BrokerOptions::new().event_ttl(Duration::from_secs(3600)),
     );
     let answer = get(&server, &poll("c", 0, "&since_time=1"));
     assert_eq!(
@@ -248,12 +243,10 @@ fn expired_events_are_not_read() {
 fn the_file_is_complete_after_the_stop_whatever_the_buffer() {
     for write_buffer_size in [0, 1000, 16 << 20] {
         let (_folder, file) = folder();
-        let file_info = FilePersistorInfo {
-            write_buffer_size,
-            write_flush_period: Duration::from_secs(3600),
-            ..FilePersistorInfo::new(&file)
-        };
-        let server = Server::start(info(), Some(file_info), None).unwrap();
+        let file_info = FilePersistorInfo::new(&file)
+            .write_buffer_size(write_buffer_size)
+            .write_flush_period(Duration::from_secs(3600));
+        let server = Server::start(info().file(file_info)).unwrap();
         for number in 0..1000 {
             server.publish("c", &number).unwrap();
         }
@@ -282,11 +275,8 @@ fn the_file_is_complete_after_the_stop_whatever_the_buffer() {
 #[test]
 fn events_are_written_when_the_flush_period_is_over() {
     let (_folder, file) = folder();
-    let file_info = FilePersistorInfo {
-        write_flush_period: Duration::from_millis(20),
-        ..FilePersistorInfo::new(&file)
-    };
-    let server = Server::start(info(), Some(file_info), None).unwrap();
+    let file_info = FilePersistorInfo::new(&file).write_flush_period(Duration::from_millis(20));
+    let server = Server::start(info().file(file_info)).unwrap();
     let id = server.publish("c", "soon in the file").unwrap().to_string();
     until("written", || {
         fs::read_to_string(&file).unwrap().contains(&id)
@@ -307,10 +297,7 @@ fn a_server_that_is_dropped_has_written_everything() {
 #[test]
 fn an_event_that_was_deleted_by_its_retrieval_does_not_come_back() {
     let (_folder, file) = folder();
-    let options = || BrokerOptions {
-        delete_after_first_retrieval: true,
-        ..BrokerOptions::default()
-    };
+    let options = || BrokerOptions::new().delete_after_first_retrieval(true);
     let open = || Broker::open(options(), FilePersistorInfo::new(&file)).unwrap();
     let broker = open();
     let now = |broker: &Broker, names: &[&str]| {

@@ -14,7 +14,7 @@ use support::{LIMIT, info, server, start};
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 fn url(server: &Server, path: &str) -> String {
-    format!("http://{}{path}", server.local_address())
+    format!("http://{}{path}", server.local_addr())
 }
 
 fn publish_to(server: &Server, category: &str, data: &str) -> EventId {
@@ -44,11 +44,9 @@ fn subscribe(server: &Server, request: &SubscriptionRequest) -> SubscriptionResp
 
 /// A poll that starts as the seed's tests do: after the first millisecond of 1970.
 fn from_the_beginning(category: &str) -> SubscriptionRequest {
-    SubscriptionRequest {
-        timeout: TIMEOUT,
-        since_time: Some(1),
-        ..SubscriptionRequest::new(category)
-    }
+    SubscriptionRequest::new(category)
+        .timeout(TIMEOUT)
+        .since_time(1)
 }
 
 #[test]
@@ -67,12 +65,10 @@ fn what_was_published_is_followed_with_since_time_1() {
     let second = publish_to(&server, category, "data-2");
     let response = subscribe(
         &server,
-        &SubscriptionRequest {
-            timeout: TIMEOUT,
-            since_time: Some(event.timestamp()),
-            last_id: Some(event.id()),
-            ..SubscriptionRequest::new(category)
-        },
+        &SubscriptionRequest::new(category)
+            .timeout(TIMEOUT)
+            .since_time(event.timestamp())
+            .last_id(event.id()),
     );
     let ids: Vec<EventId> = response.events.iter().map(Event::id).collect();
     assert_eq!(ids, [second]);
@@ -83,22 +79,17 @@ fn what_was_published_is_followed_with_since_time_1() {
 #[test]
 fn ten_events_are_back_after_a_restart_with_the_file() {
     let folder = tempfile::tempdir().unwrap();
-    let file = FilePersistorInfo {
-        write_buffer_size: 250,
-        write_flush_period: Duration::from_secs(1),
-        ..FilePersistorInfo::new(folder.path().join("file.db"))
-    };
-    let first = Server::start(info(), Some(file.clone()), None).unwrap();
+    let file = FilePersistorInfo::new(folder.path().join("file.db"))
+        .write_buffer_size(250)
+        .write_flush_period(Duration::from_secs(1));
+    let first = Server::start(info().file(file.clone())).unwrap();
     let ids: Vec<EventId> = (0..10)
         .map(|number| publish_to(&first, "category", &format!("data-{number}")))
         .collect();
     first.stop(LIMIT).unwrap();
 
-    let again = ServerInfo {
-        address: first.local_address().to_string(),
-        ..info()
-    };
-    let second = Server::start(again, Some(file), None).unwrap();
+    let again = info().address(first.local_addr().to_string());
+    let second = Server::start(again.file(file)).unwrap();
     let response = subscribe(&second, &from_the_beginning("category"));
     assert!(!response.gap);
     for (number, event) in response.events.iter().enumerate() {
@@ -113,18 +104,15 @@ fn ten_events_are_back_after_a_restart_with_the_file() {
 /// has to start with the oldest event.
 #[test]
 fn the_readmes_test_long_polling() {
-    let server = start(ServerInfo {
-        timeout: Duration::from_secs(10),
-        subscription_uri: "/events".into(),
-        publish_uri: "/publish".into(),
-        poll_without_cursor: PollWithoutCursor::Oldest,
-        ..info()
-    });
+    let server = start(
+        info()
+            .timeout(Duration::from_secs(10))
+            .subscription_uri("/events")
+            .publish_uri("/publish")
+            .poll_without_cursor(PollWithoutCursor::Oldest),
+    );
     publish_to(&server, "test", "hello");
-    let request = SubscriptionRequest {
-        timeout: TIMEOUT,
-        ..SubscriptionRequest::new("test")
-    };
+    let request = SubscriptionRequest::new("test").timeout(TIMEOUT);
     let response = subscribe(&server, &request);
     assert!(!response.events.is_empty(), "No events received");
     assert_eq!(response.events[0].text(), "hello");
@@ -134,10 +122,7 @@ fn the_readmes_test_long_polling() {
 #[test]
 fn a_subscription_that_times_out_says_204_as_the_seed_does() {
     let server = server();
-    let request = SubscriptionRequest {
-        timeout: Duration::from_secs(1),
-        ..SubscriptionRequest::new("test")
-    };
+    let request = SubscriptionRequest::new("test").timeout(Duration::from_secs(1));
     let response = subscription(&url(&server, "/events"), None, &request, None, None).unwrap();
     assert_eq!(response.status, 204);
     assert!(response.success() && response.events.is_empty());
@@ -146,15 +131,14 @@ fn a_subscription_that_times_out_says_204_as_the_seed_does() {
 
 #[test]
 fn a_refusal_is_in_the_response() {
-    let server = start(ServerInfo {
-        handler_to_run_before_subscription: Some(long_polling::server::Handler::new(|request| {
-            match request.header("X-Key") {
-                Some("right") => Ok(()),
-                _ => Err(long_polling::server::Response::error(403, "wrong key")),
-            }
+    let server = start(
+        info().before_subscription(long_polling::server::Handler::new(|request| match request
+            .header("X-Key")
+        {
+            Some("right") => Ok(()),
+            _ => Err(long_polling::server::Response::error(403, "wrong key")),
         })),
-        ..info()
-    });
+    );
     publish_to(&server, "test", "hello");
     let request = from_the_beginning("test");
     let wrong = subscription(&url(&server, "/events"), None, &request, None, None).unwrap();
@@ -175,13 +159,6 @@ fn a_refusal_is_in_the_response() {
 /// fails leaves nothing behind.
 #[test]
 fn a_server_that_never_started_needs_no_stop() {
-    let failed = Server::start(
-        ServerInfo {
-            address: "nowhere".into(),
-            ..info()
-        },
-        None,
-        None,
-    );
+    let failed = Server::start(info().address("nowhere"));
     assert!(failed.is_err());
 }

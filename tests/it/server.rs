@@ -30,10 +30,7 @@ fn parked_polls(server: &Server, count: usize) -> Vec<Connection> {
 #[test]
 fn stopping_answers_all_who_are_parked_as_if_they_had_timed_out() {
     for timeout_answer in [TimeoutAnswer::NoContent, TimeoutAnswer::Golongpoll] {
-        let server = start(ServerInfo {
-            timeout_answer,
-            ..info()
-        });
+        let server = start(info().timeout_answer(timeout_answer));
         let id = server.publish("other", "x").unwrap();
         let mut parked = parked_polls(&server, 50);
         let began = Instant::now();
@@ -57,7 +54,7 @@ fn stopping_answers_all_who_are_parked_as_if_they_had_timed_out() {
 #[test]
 fn after_a_stop_nothing_is_taken_and_kept_connections_are_told_so() {
     let server = server();
-    let address = server.local_address();
+    let address = server.local_addr();
     let mut kept = [Connection::to(&server), Connection::to(&server)];
     for connection in &mut kept {
         connection.publish(BODY);
@@ -96,14 +93,11 @@ fn holding() -> (Server, mpsc::Sender<()>, mpsc::Receiver<()>) {
     let (release, held) = mpsc::channel::<()>();
     let (entered, entry) = mpsc::channel();
     let (held, entered) = (Mutex::new(held), Mutex::new(entered));
-    let server = start(ServerInfo {
-        handler_to_run_before_publish: Some(Handler::new(move |_| {
-            let _ = entered.lock().unwrap().send(());
-            let _ = held.lock().unwrap().recv_timeout(LIMIT);
-            Ok(())
-        })),
-        ..info()
-    });
+    let server = start(info().before_publish(Handler::new(move |_| {
+        let _ = entered.lock().unwrap().send(());
+        let _ = held.lock().unwrap().recv_timeout(LIMIT);
+        Ok(())
+    })));
     (server, release, entry)
 }
 
@@ -113,7 +107,7 @@ fn stopping_waits_for_a_request_in_flight() {
     let mut publisher = Connection::to(&server);
     publisher.publish(BODY);
     entry.recv_timeout(LIMIT).unwrap();
-    let address = server.local_address();
+    let address = server.local_addr();
     thread::scope(|scope| {
         let stop = scope.spawn(|| server.stop(LIMIT));
         until("the door is shut", || TcpStream::connect(address).is_err());
@@ -182,7 +176,7 @@ fn a_request_that_takes_longer_than_the_stop_is_told_of_and_publishes_nothing() 
 #[test]
 fn dropping_a_server_stops_it() {
     let server = server();
-    let address = server.local_address();
+    let address = server.local_addr();
     let mut parked = parked_polls(&server, 5);
     drop(server);
     for connection in &mut parked {
@@ -195,10 +189,7 @@ fn dropping_a_server_stops_it() {
 #[test]
 fn the_same_port_serves_again_at_once_twenty_times() {
     let first = server();
-    let info = ServerInfo {
-        address: first.local_address().to_string(),
-        ..info()
-    };
+    let info = info().address(first.local_addr().to_string());
     let mut kept = Vec::new();
     let mut server = first;
     for round in 0..20 {
@@ -242,13 +233,7 @@ fn what_is_published_in_process_reaches_http_and_the_other_way_round() {
 
 #[test]
 fn statistics_count_what_happened() {
-    let server = start(ServerInfo {
-        broker: BrokerOptions {
-            events_per_category: 2,
-            ..BrokerOptions::default()
-        },
-        ..info()
-    });
+    let server = start(info().broker(BrokerOptions::new().events_per_category(2)));
     for _ in 0..3 {
         assert_eq!(publish(&server, BODY).status, 200);
     }
@@ -311,11 +296,11 @@ fn a_burst_of_connections_is_answered_to_the_last() {
 
 #[test]
 fn a_connection_that_says_nothing_is_closed() {
-    let server = start(ServerInfo {
-        timeout: Duration::from_secs(1),
-        idle_timeout: Some(Duration::from_secs(1)),
-        ..info()
-    });
+    let server = start(
+        info()
+            .timeout(Duration::from_secs(1))
+            .idle_timeout(Duration::from_secs(1)),
+    );
     let mut silent = Connection::to(&server);
     let mut half = Connection::to(&server);
     half.send("POST /publish HTTP/1.1\r\nContent-Le");

@@ -12,7 +12,7 @@ use support::{Connection, ask, get, info, publish, server, start, until};
 const BODY: &str = r#"{"category":"c","data":1}"#;
 
 fn refused(info: ServerInfo) -> Error {
-    Server::start(info, None, None).expect_err("an error")
+    Server::start(info).expect_err("an error")
 }
 
 #[test]
@@ -120,14 +120,8 @@ fn a_setting_that_cannot_be_used_is_named() {
 
 #[test]
 fn a_secret_that_no_request_can_carry_is_refused_at_start_and_stays_secret() {
-    let of_publish = |handler| ServerInfo {
-        handler_to_run_before_publish: Some(handler),
-        ..info()
-    };
-    let of_poll = |handler| ServerInfo {
-        handler_to_run_before_subscription: Some(handler),
-        ..info()
-    };
+    let of_publish = |handler| info().before_publish(handler);
+    let of_poll = |handler| info().before_subscription(handler);
     for (info, words) in [
         (
             of_publish(Handler::bearer_token("")),
@@ -170,11 +164,8 @@ fn an_address_with_a_zone_is_listened_on() {
     if TcpListener::bind("[::1]:0").is_err() {
         return;
     }
-    let server = start(ServerInfo {
-        address: "[::1%1]:0".into(),
-        ..info()
-    });
-    let port = server.local_address().port();
+    let server = start(info().address("[::1%1]:0"));
+    let port = server.local_addr().port();
     let mut connection = Connection::open(format!("[::1]:{port}").parse().unwrap());
     connection.publish(BODY);
     assert_eq!(connection.receive().status, 200);
@@ -185,11 +176,8 @@ fn an_address_in_use_or_not_of_this_machine_cannot_be_listened_on() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let in_use = taken.local_addr().unwrap().to_string();
     let first = server();
-    for address in [in_use, first.local_address().to_string()] {
-        let error = refused(ServerInfo {
-            address: address.clone(),
-            ..info()
-        });
+    for address in [in_use, first.local_addr().to_string()] {
+        let error = refused(info().address(address.clone()));
         assert_eq!(error.kind(), ErrorKind::Listen);
         let words = error.to_string();
         assert!(
@@ -199,10 +187,7 @@ fn an_address_in_use_or_not_of_this_machine_cannot_be_listened_on() {
         assert!(words.contains("in use"), "{words}");
     }
     // Of the range for documentation (RFC 5737).
-    let foreign = refused(ServerInfo {
-        address: "192.0.2.1:0".into(),
-        ..info()
-    });
+    let foreign = refused(info().address("192.0.2.1:0"));
     assert_eq!(foreign.kind(), ErrorKind::Listen, "{foreign}");
     assert_eq!(publish(&first, BODY).status, 200);
 }
@@ -210,7 +195,7 @@ fn an_address_in_use_or_not_of_this_machine_cannot_be_listened_on() {
 #[test]
 fn a_file_that_cannot_be_used_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let start = |file| Server::start(info(), Some(file), None);
+    let start = |file| Server::start(info().file(file));
     let missing = folder.path().join("missing/events.db");
     let error = start(FilePersistorInfo::new(&missing)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::File);
@@ -228,17 +213,14 @@ fn a_file_that_cannot_be_used_is_named() {
 fn a_server_that_could_not_start_for_its_file_lets_go_of_the_port() {
     let folder = tempfile::tempdir().unwrap();
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let info = ServerInfo {
-        address: free.local_addr().unwrap().to_string(),
-        ..info()
-    };
+    let info = info().address(free.local_addr().unwrap().to_string());
     drop(free);
     let file = FilePersistorInfo::new(folder.path());
-    let error = Server::start(info.clone(), Some(file), None).unwrap_err();
+    let error = Server::start(info.clone().file(file)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::File);
     let mut started = None;
     until("the port is free", || {
-        started = Server::start(info.clone(), None, None).ok();
+        started = Server::start(info.clone()).ok();
         started.is_some()
     });
     assert_eq!(publish(&started.unwrap(), BODY).status, 200);
@@ -247,11 +229,8 @@ fn a_server_that_could_not_start_for_its_file_lets_go_of_the_port() {
 #[test]
 fn port_0_takes_a_free_one_on_one_address_or_on_all() {
     for address in [":0", "127.0.0.1:0", "localhost:0", "0.0.0.0:0"] {
-        let server = start(ServerInfo {
-            address: address.into(),
-            ..info()
-        });
-        let port = server.local_address().port();
+        let server = start(info().address(address.into()));
+        let port = server.local_addr().port();
         assert_ne!(port, 0);
         let mut connection = Connection::open(([127, 0, 0, 1], port).into());
         connection.publish(BODY);
@@ -259,11 +238,8 @@ fn port_0_takes_a_free_one_on_one_address_or_on_all() {
     }
     if TcpListener::bind("[::1]:0").is_ok() {
         for address in ["[::1]:0", ":0"] {
-            let server = start(ServerInfo {
-                address: address.into(),
-                ..info()
-            });
-            let port = server.local_address().port();
+            let server = start(info().address(address.into()));
+            let port = server.local_addr().port();
             let mut connection = Connection::open(format!("[::1]:{port}").parse().unwrap());
             connection.publish(BODY);
             assert_eq!(connection.receive().status, 200, "{address}");
@@ -273,11 +249,11 @@ fn port_0_takes_a_free_one_on_one_address_or_on_all() {
 
 #[test]
 fn the_endpoints_are_where_the_settings_say() {
-    let server = start(ServerInfo {
-        subscription_uri: "/api/v1/über events".into(),
-        publish_uri: "/".into(),
-        ..info()
-    });
+    let server = start(
+        info()
+            .subscription_uri("/api/v1/über events")
+            .publish_uri("/"),
+    );
     let events = "/api/v1/%C3%BCber%20events?category=c&timeout=0";
     assert_eq!(get(&server, events).status, 204);
     assert_eq!(

@@ -130,7 +130,7 @@ fn numbers(broker: &Broker, cursor: Cursor) -> Vec<u64> {
     let batch = broker.subscribe("c", cursor, Duration::ZERO).unwrap();
     assert!(!batch.gap());
     let events = batch.events().iter();
-    events.map(|event| event.json().unwrap()).collect()
+    events.map(|event| event.decode().unwrap()).collect()
 }
 
 /// Publishes these numbers at the same time; `None` where the store panicked.
@@ -163,7 +163,7 @@ fn a_store_that_panics_holds_up_nobody_and_publishing_goes_on_once_it_does_not()
         let follower = broker.clone();
         let following = thread::spawn(move || {
             let batch = follower.subscribe("c", Cursor::LastId(first), LIMIT);
-            batch.unwrap().events()[0].json::<u64>().unwrap()
+            batch.unwrap().events()[0].decode::<u64>().unwrap()
         });
         until("parked", || broker.statistics().parked == 1);
 
@@ -222,10 +222,7 @@ fn those_who_wait_while_the_one_who_leads_panics_go_on_without_it() {
 fn a_panic_over_what_has_happened_already_changes_nothing_of_it() {
     for acknowledges in [false, true] {
         let store = Panicking::new(acknowledges);
-        let broker = store.broker(BrokerOptions {
-            delete_after_first_retrieval: true,
-            ..BrokerOptions::default()
-        });
+        let broker = store.broker(BrokerOptions::new().delete_after_first_retrieval(true));
         store.panic_in(&[Call::AppendOther]);
         // Retrieved, and handed to whoever is parked.
         broker.publish("c", &1).unwrap();
@@ -233,7 +230,7 @@ fn a_panic_over_what_has_happened_already_changes_nothing_of_it() {
         let follower = broker.clone();
         let following = thread::spawn(move || {
             let batch = follower.subscribe(["b", "c"], Cursor::Oldest, LIMIT);
-            batch.unwrap().events()[0].json::<u64>().unwrap()
+            batch.unwrap().events()[0].decode::<u64>().unwrap()
         });
         until("parked", || broker.statistics().parked == 1);
         broker.publish("c", &2).unwrap();
@@ -270,7 +267,7 @@ fn over_http_a_store_that_panics_is_a_500_and_the_server_goes_on() {
     const BODY: &str = r#"{"category":"c","data":1}"#;
     for call in [Call::Admit, Call::Append, Call::Flush] {
         let store = Panicking::new(true);
-        let server = Server::start_with_store(info(), store.clone(), None).unwrap();
+        let server = Server::start(info().store(store.clone())).unwrap();
         let mut parked = Connection::to(&server);
         parked.ask("GET", &poll("c", 60, ""));
         until_parked(&server, 1);
@@ -298,13 +295,13 @@ fn over_http_a_store_that_panics_is_a_500_and_the_server_goes_on() {
 #[test]
 fn a_server_whose_store_could_not_be_stopped_is_stopped_all_the_same_and_can_be_told_again() {
     let store = Panicking::new(false);
-    let server = Server::start_with_store(info(), store.clone(), None).unwrap();
+    let server = Server::start(info().store(store.clone())).unwrap();
     store.panic_in(&[Call::Stop]);
     for _ in 0..2 {
         let error = server.stop(LIMIT).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::File);
     }
-    TcpListener::bind(server.local_address()).unwrap();
+    TcpListener::bind(server.local_addr()).unwrap();
     store.panic_in(&[]);
     server.stop(LIMIT).unwrap();
     assert_eq!(store.state().stops, 3);

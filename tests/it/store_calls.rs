@@ -308,7 +308,7 @@ fn a_stop_answers_publishers_whose_flush_does_not_return_once_it_does() {
 #[test]
 fn a_server_whose_store_does_not_return_is_stopped_and_dropped_in_time() {
     let store = Probe::new(|_| {});
-    let server = Server::start_with_store(info(), store.clone(), None).unwrap();
+    let server = Server::start(info().store(store.clone())).unwrap();
     store.state().blocks_in.extend([Call::Append, Call::Stop]);
     let mut connection = Connection::to(&server);
     connection.publish(r#"{"category":"c","data":1}"#);

@@ -86,7 +86,7 @@ fn after_the_last_event_of_an_answer_the_position_is_where_the_answer_ends() {
     let body = format!(r#"{{"events":[{},{}],"gap":true}}"#, event(5), event(6));
     let with_gap = answer(200, &[("Last-Event-ID", &id(8))], &body);
     let server = Server::start([with_gap, events(&[9])]);
-    let mut subscriber = subscriber(&server).from(Cursor::LastId(position(1)));
+    let mut subscriber = subscriber(&server).start_at(Cursor::LastId(position(1)));
     assert!(subscriber.next().unwrap().unwrap_err().is_gap());
     assert_eq!(subscriber.position(), Some(position(1)));
     assert_eq!(text(&mut subscriber), "event 5");
@@ -275,7 +275,7 @@ fn a_gap_is_told_before_the_events_that_follow_it() {
         answer(200, &[("Last-Event-ID", &id(number))], &body)
     };
     let server = Server::start([gap(5), gap(9)]);
-    let mut subscriber = subscriber(&server).from(Cursor::LastId(position(2)));
+    let mut subscriber = subscriber(&server).start_at(Cursor::LastId(position(2)));
     for (before, after) in [(2, 5), (5, 9)] {
         let error = subscriber.next().unwrap().unwrap_err();
         assert!(error.is_gap());
@@ -296,7 +296,7 @@ fn from_the_oldest_on_the_first_gap_is_none() {
         answer(200, &[("Last-Event-ID", &id(number))], &body)
     };
     let server = Server::start([answer(503, &[], ""), gap(5), gap(9)]);
-    let mut subscriber = subscriber(&server).from(Cursor::Oldest);
+    let mut subscriber = subscriber(&server).start_at(Cursor::Oldest);
     assert_eq!(text(&mut subscriber), "event 5");
     assert!(subscriber.next().unwrap().unwrap_err().is_gap());
     assert_eq!(text(&mut subscriber), "event 9");

@@ -16,17 +16,11 @@ const HOUR_MS: u64 = 3_600_000;
 const YEAR_2100: u64 = 4_102_444_800_000;
 
 fn roomy() -> BrokerOptions {
-    BrokerOptions {
-        events_per_category: 100_000,
-        ..BrokerOptions::default()
-    }
+    BrokerOptions::new().events_per_category(100_000)
 }
 
 fn short_lived(ttl: Duration) -> BrokerOptions {
-    BrokerOptions {
-        event_ttl: Some(ttl),
-        ..BrokerOptions::default()
-    }
+    BrokerOptions::new().event_ttl(ttl)
 }
 
 fn file_in(folder: &TempDir) -> Option<FilePersistorInfo> {
@@ -141,11 +135,7 @@ fn expired_events_are_gone_told_as_a_gap_and_take_no_memory() {
 #[test]
 fn what_has_expired_makes_room_before_anything_is_evicted() {
     let clock = ManualClock::at(START);
-    let options = BrokerOptions {
-        max_event_size: 1000,
-        max_event_bytes: 4000,
-        ..short_lived(HOUR)
-    };
+    let options = short_lived(HOUR).max_event_size(1000).max_event_bytes(4000);
     let broker = testing::broker(options, None, &clock).unwrap();
     let publish = |category| broker.publish(category, &"x".repeat(900)).unwrap();
     publish("b");
@@ -183,11 +173,8 @@ fn an_event_lives_as_long_as_its_time_to_live_whatever_the_clock_shows() {
 #[test]
 fn a_server_goes_by_the_clock_that_it_was_given() {
     let clock = ManualClock::at(START);
-    let info = ServerInfo {
-        address: "127.0.0.1:0".into(),
-        ..ServerInfo::default()
-    };
-    let server: Server = testing::start(info, None, &clock).unwrap();
+    let info = ServerInfo::new("127.0.0.1:0");
+    let server: Server = testing::start(info, &clock).unwrap();
     server.publish("a", "x").unwrap();
     assert_eq!(stamps(server.broker()), [START]);
     server.stop(LIMIT).unwrap();
@@ -220,10 +207,7 @@ fn waiting_for_subscribers_to_park_sees_them_come_and_go() {
 fn what_was_handed_out_and_would_have_expired_since_is_no_loss_to_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(START);
-    let options = BrokerOptions {
-        delete_after_first_retrieval: true,
-        ..short_lived(HOUR)
-    };
+    let options = short_lived(HOUR).delete_after_first_retrieval(true);
     let open = || testing::broker(options.clone(), file_in(&folder), &clock).unwrap();
     let poll = |broker: &Broker, category: &str, cursor| {
         let batch = broker.subscribe(category, cursor, Duration::ZERO).unwrap();
@@ -256,7 +240,7 @@ fn by_time(broker: &Broker, since: &mut u64) -> Vec<u64> {
     batch
         .events()
         .iter()
-        .map(|event| event.json().unwrap())
+        .map(|event| event.decode().unwrap())
         .collect()
 }
 
@@ -318,10 +302,7 @@ fn a_follower_by_time_alone_that_is_parked_gets_the_next_event_of_the_same_milli
 fn ten_thousand_events_of_one_millisecond_reach_a_follower_by_time_alone_in_bounded_answers() {
     const MAX: usize = 20_000;
     let clock = ManualClock::at(START);
-    let options = BrokerOptions {
-        max_batch_size: MAX,
-        ..roomy()
-    };
+    let options = roomy().max_batch_size(MAX);
     let broker = testing::broker(options, None, &clock).unwrap();
     for number in 0..10_000u64 {
         broker.publish("a", &number).unwrap();
@@ -361,10 +342,7 @@ fn one_wrong_clock_does_no_lasting_harm_across_restarts() {
     for wrong in [YEAR_2100, u64::MAX] {
         let folder = TempDir::new().unwrap();
         let clock = ManualClock::at(START);
-        let options = BrokerOptions {
-            event_ttl: Some(HOUR),
-            ..roomy()
-        };
+        let options = roomy().event_ttl(HOUR);
         let open = || testing::broker(options.clone(), file_in(&folder), &clock).unwrap();
         let broker = open();
         broker.publish("a", &0u64).unwrap();
@@ -461,10 +439,7 @@ fn a_log_with_more_in_one_millisecond_than_an_answer_holds_is_cut_and_told_by_a_
     });
     std::fs::write(&file.file_name, lines.collect::<String>()).unwrap();
     let clock = ManualClock::at(START);
-    let options = BrokerOptions {
-        max_batch_size: 1000,
-        ..roomy()
-    };
+    let options = roomy().max_batch_size(1000);
     let broker = testing::broker(options, Some(file), &clock).unwrap();
     for start in [Cursor::Oldest, Cursor::LastId(EventId::from(7))] {
         let first = broker.subscribe("a", start, Duration::ZERO).unwrap();

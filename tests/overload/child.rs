@@ -101,13 +101,10 @@ pub(crate) fn serve() {
     };
     let (idle, write) = timeouts.split_once(' ').expect("two numbers");
     let milliseconds = |text: &str| Duration::from_millis(text.parse().expect("a number"));
-    let info = ServerInfo {
-        address: "127.0.0.1:0".into(),
-        idle_timeout: Some(milliseconds(idle)),
-        write_timeout: milliseconds(write),
-        ..ServerInfo::default()
-    };
-    let server = Server::start(info, None, None).unwrap();
+    let info = ServerInfo::new("127.0.0.1:0")
+        .idle_timeout(milliseconds(idle))
+        .write_timeout(milliseconds(write));
+    let server = Server::start(info).unwrap();
     process::serve(&server);
 }
 

@@ -57,7 +57,7 @@ fn a_thousand_connections_at_once_are_all_answered() {
 fn a_thousand_polls_at_once_are_all_parked() {
     let server = server();
     let began = Instant::now();
-    let mut connections = crowd(server.local_address(), 1000);
+    let mut connections = crowd(server.local_addr(), 1000);
     connections
         .iter_mut()
         .for_each(|connection| connection.ask("GET", &poll("c", 60, "")));
@@ -174,11 +174,8 @@ fn after_threads_ran_out_new_connections_are_taken_again() {
 
 #[test]
 fn connections_that_say_nothing_or_stop_half_way_end_and_hold_up_nobody() {
-    let server = start(ServerInfo {
-        idle_timeout: Some(Duration::from_secs(2)),
-        ..info()
-    });
-    let address = server.local_address();
+    let server = start(info().idle_timeout(Duration::from_secs(2)));
+    let address = server.local_addr();
     let mut silent = crowd(address, 250);
     let mut half = crowd(address, 250);
     let cut = [
@@ -208,7 +205,7 @@ fn connections_that_say_nothing_or_stop_half_way_end_and_hold_up_nobody() {
 fn nobody_is_stranded_behind_connections_that_say_nothing() {
     for _ in 0..10 {
         let server = server();
-        let _silent = crowd(server.local_address(), 50);
+        let _silent = crowd(server.local_addr(), 50);
         let began = Instant::now();
         assert_eq!(publish_on(&mut Connection::to(&server)), 200);
         assert!(
@@ -221,10 +218,7 @@ fn nobody_is_stranded_behind_connections_that_say_nothing() {
 
 #[test]
 fn a_poll_longer_than_the_idle_timeout_is_answered_and_its_connection_closed() {
-    let server = start(ServerInfo {
-        idle_timeout: Some(Duration::from_millis(300)),
-        ..info()
-    });
+    let server = start(info().idle_timeout(Duration::from_millis(300)));
     let mut connection = Connection::to(&server);
     connection.ask("GET", &poll("c", 2, ""));
     let answer = connection.receive();
@@ -237,28 +231,25 @@ fn a_poll_longer_than_the_idle_timeout_is_answered_and_its_connection_closed() {
 
 #[test]
 fn a_client_that_does_not_read_is_given_up_and_holds_up_nobody() {
-    let server = start(ServerInfo {
-        write_timeout: Duration::from_millis(500),
-        // After that, tiny_http closes the connection.
-        idle_timeout: Some(Duration::from_secs(3)),
-        // Answers that no socket takes whole.
-        broker: BrokerOptions {
-            max_batch_size: 64 << 20,
-            ..BrokerOptions::default()
-        },
-        ..info()
-    });
+    let server = start(
+        info()
+            .write_timeout(Duration::from_millis(500))
+            // After that, tiny_http closes the connection.
+            .idle_timeout(Duration::from_secs(3))
+            // Answers that no socket takes whole.
+            .broker(BrokerOptions::new().max_batch_size(64 << 20)),
+    );
     for _ in 0..16 {
         server.publish("large", &"x".repeat(1_000_000)).unwrap();
     }
     // Some go on with a body that no memory holds: to let such a request go would end the process.
-    let mut hostile = crowd(server.local_address(), 2);
+    let mut hostile = crowd(server.local_addr(), 2);
     for connection in &mut hostile {
         connection.ask("GET", &poll("large", 1, "&since_time=1"));
         connection
             .send("POST /publish HTTP/1.1\r\nHost: t\r\nContent-Length: 99999999999999\r\n\r\n");
     }
-    let mut deaf = crowd(server.local_address(), 20);
+    let mut deaf = crowd(server.local_addr(), 20);
     for connection in &mut deaf {
         connection.ask("GET", &poll("large", 1, "&since_time=1"));
     }
@@ -347,7 +338,7 @@ fn subscribers_parked_elsewhere_do_not_slow_publishes() {
     let fine = (0..5).any(|_| {
         let before = median();
         if parked.is_empty() {
-            parked = crowd(server.local_address(), 1000);
+            parked = crowd(server.local_addr(), 1000);
             parked
                 .iter_mut()
                 .for_each(|connection| connection.ask("GET", &poll("elsewhere", 60, "")));
@@ -361,11 +352,8 @@ fn subscribers_parked_elsewhere_do_not_slow_publishes() {
 
 #[test]
 fn at_the_stop_connections_that_were_kept_open_are_told_to_close() {
-    let server = start(ServerInfo {
-        idle_timeout: Some(Duration::from_secs(5)),
-        ..info()
-    });
-    let mut kept = crowd(server.local_address(), 200);
+    let server = start(info().idle_timeout(Duration::from_secs(5)));
+    let mut kept = crowd(server.local_addr(), 200);
     for connection in &mut kept {
         assert_eq!(publish_on(connection), 200);
     }
@@ -411,11 +399,8 @@ fn start_and_stop_a_hundred_times() {
     let (threads, descriptors) = (count("task"), count("fd"));
     let mut address = "127.0.0.1:0".to_owned();
     for _ in 0..100 {
-        let server = start(ServerInfo {
-            address: address.clone(),
-            ..info()
-        });
-        address = server.local_address().to_string();
+        let server = start(info().address(address.clone()));
+        address = server.local_addr().to_string();
         let mut connection = Connection::to(&server);
         assert_eq!(publish_on(&mut connection), 200);
         server.stop(Duration::from_secs(5)).unwrap();

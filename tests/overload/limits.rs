@@ -16,10 +16,7 @@ const BODY: &str = r#"{"category":"c","data":1}"#;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn impatient_server() -> Server {
-    start(ServerInfo {
-        idle_timeout: Some(IDLE_TIMEOUT),
-        ..info()
-    })
+    start(info().idle_timeout(IDLE_TIMEOUT))
 }
 
 fn serves_others(server: &Server) {
@@ -55,13 +52,10 @@ fn a_request_line_of_http_2_holds_its_connection_for_ever_and_nobody_elses() {
 
 #[test]
 fn a_header_line_is_read_whole_however_long() {
-    let server = start(ServerInfo {
-        fallback: Some(Fallback::new(|request| {
-            let length = request.header("X-Name").map_or(0, str::len);
-            Response::text(200, length.to_string())
-        })),
-        ..info()
-    });
+    let server = start(info().fallback(Fallback::new(|request| {
+        let length = request.header("X-Name").map_or(0, str::len);
+        Response::text(200, length.to_string())
+    })));
     let mut connection = Connection::to(&server);
     let megabyte = "x".repeat(1_000_000);
     // The last line is still to come: all of this is in memory, and nobody was told of a request.
@@ -75,10 +69,8 @@ fn a_header_line_is_read_whole_however_long() {
 
 #[test]
 fn pipelined_requests_are_read_however_many_and_answered_in_order() {
-    let server = start(ServerInfo {
-        fallback: Some(Fallback::new(|request| Response::text(200, request.path()))),
-        ..info()
-    });
+    let server =
+        start(info().fallback(Fallback::new(|request| Response::text(200, request.path()))));
     let mut connection = Connection::to(&server);
     connection.ask("GET", &poll("first", 60, ""));
     let requests = (0..2000).map(|at| format!("GET /{at} HTTP/1.1\r\nHost: t\r\n\r\n"));

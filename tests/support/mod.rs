@@ -13,15 +13,11 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// Settings for a test: a free port, and polls that are long enough to be parked for all of a test.
 pub(crate) fn info() -> ServerInfo {
-    ServerInfo {
-        address: "127.0.0.1:0".into(),
-        timeout: Duration::from_secs(60),
-        ..ServerInfo::default()
-    }
+    ServerInfo::new("127.0.0.1:0").timeout(Duration::from_secs(60))
 }
 
 pub(crate) fn start(info: ServerInfo) -> Server {
-    Server::start(info, None, None).expect("a server")
+    Server::start(info).expect("a server")
 }
 
 /// A server with the settings for a test.
@@ -76,7 +72,7 @@ pub(crate) struct Connection(BufReader<TcpStream>);
 
 impl Connection {
     pub(crate) fn to(server: &Server) -> Self {
-        Connection::open(server.local_address())
+        Connection::open(server.local_addr())
     }
 
     pub(crate) fn open(address: SocketAddr) -> Self {

@@ -35,7 +35,7 @@ pub(crate) fn argument() -> Option<String> {
 
 /// The rest of a test that serves in a process of its own: reports the address, and stops when standard input is closed.
 pub(crate) fn serve(server: &Server) {
-    println!("listening on {}", server.local_address());
+    println!("listening on {}", server.local_addr());
     let _ = io::stdin().read_to_end(&mut Vec::new());
     server.stop(LIMIT).unwrap();
 }

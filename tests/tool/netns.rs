@@ -40,14 +40,11 @@ fn start() -> (Server, Receiver<Error>) {
     run("ip addr add 10.9.9.1/32 dev lo");
     run("ip addr add 10.9.9.2/32 dev lo");
     let (tell, told) = channel();
-    let info = ServerInfo {
-        address: format!("{SERVER}:8080"),
-        idle_timeout: Some(Duration::from_secs(1)),
-        restore_timeout: Duration::from_secs(2),
-        ..ServerInfo::default()
-    };
+    let info = ServerInfo::new(format!("{SERVER}:8080"))
+        .idle_timeout(Duration::from_secs(1))
+        .restore_timeout(Duration::from_secs(2));
     let failed = Box::new(move |error| tell.send(error).unwrap());
-    (Server::start(info, None, Some(failed)).unwrap(), told)
+    (Server::start(info.on_failure(failed)).unwrap(), told)
 }
 
 /// Publishes from the client's address.
@@ -74,10 +71,10 @@ fn a_firewall_that_lets_only_the_client_connect_does_not_end_serving() {
     run("nft add rule t i tcp dport 8080 ip saddr != 10.9.9.2 drop");
     let end = Instant::now() + Duration::from_secs(10);
     while Instant::now() < end {
-        publish(server.local_address());
+        publish(server.local_addr());
         assert!(failed.recv_timeout(Duration::from_millis(1500)).is_err());
     }
-    publish(server.local_address());
+    publish(server.local_addr());
     server.stop(LIMIT).unwrap();
 }
 
@@ -88,10 +85,10 @@ fn an_address_that_goes_away_and_comes_back_does_not_end_serving() {
         return;
     }
     let (server, failed) = start();
-    publish(server.local_address());
+    publish(server.local_addr());
     run("ip addr del 10.9.9.1/32 dev lo");
     assert!(failed.recv_timeout(Duration::from_secs(8)).is_err());
     run("ip addr add 10.9.9.1/32 dev lo");
-    publish(server.local_address());
+    publish(server.local_addr());
     server.stop(LIMIT).unwrap();
 }

@@ -132,16 +132,14 @@ prop_compose! {
         // Some hold no event of the largest, with all its JSON.
         max_event_bytes in prop_oneof![Just(64 << 20), LARGEST..3000],
     ) -> BrokerOptions {
-        BrokerOptions {
-            events_per_category,
-            event_ttl,
-            delete_after_first_retrieval,
-            max_categories,
-            max_batch_size,
-            max_event_bytes,
-            max_event_size: LARGEST,
-            ..BrokerOptions::default()
-        }
+        BrokerOptions::new()
+.events_per_category(events_per_category)
+.event_ttl(event_ttl)
+.delete_after_first_retrieval(delete_after_first_retrieval)
+.max_categories(max_categories)
+.max_batch_size(max_batch_size)
+.max_event_bytes(max_event_bytes)
+.max_event_size(LARGEST)
     }
 }
 

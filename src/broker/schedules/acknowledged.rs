@@ -335,10 +335,7 @@ fn a_stop_while_publishers_wait_for_the_disk_loses_nothing_that_was_acknowledged
 fn what_is_deleted_by_its_retrieval_was_acknowledged_and_handed_to_someone() {
     explore_some(|| {
         let store = Acknowledging::new(1, false, Vec::new());
-        let broker = store.broker(BrokerOptions {
-            delete_after_first_retrieval: true,
-            ..BrokerOptions::default()
-        });
+        let broker = store.broker(BrokerOptions::new().delete_after_first_retrieval(true));
         let followers =
             [&["a"][..], &["a", "b"]].map(|names| Follower::of(&broker, names).times(2));
         let published = published([trying(&broker, &["a", "b"]), trying(&broker, &["a"])]);

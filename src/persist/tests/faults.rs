@@ -167,10 +167,7 @@ fn the_state_of_the_file_is_told_when_it_changes_and_by_a_callback_that_may_pani
             assert!(!panics, "a callback that panics");
         });
         let disk = FakeDisk::default();
-        let info = FilePersistorInfo {
-            on_change: Some(callback),
-            ..info(Durability::Acknowledged, None)
-        };
+        let info = info(Durability::Acknowledged, None).on_change(callback);
         let broker = super::broker(&disk, RING, info).unwrap();
         broker.publish("one", &1).unwrap();
         assert!(told.is_empty());

@@ -14,7 +14,7 @@ const STALLS: [Kind; 2] = [Kind::Append, Kind::Sync];
 
 fn numbers(batch: &Batch) -> Vec<u64> {
     let events = batch.events().iter();
-    events.map(|event| event.json().unwrap()).collect()
+    events.map(|event| event.decode().unwrap()).collect()
 }
 
 fn poll(broker: &Broker, names: Names, cursor: Cursor, timeout: Duration) -> Arc<Batch> {

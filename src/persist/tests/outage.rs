@@ -130,12 +130,8 @@ fn run(
 ) -> (usize, bool) {
     let context = format!("{durability:?}, {compact_from:?}, {outage:?} from {from}");
     let (tell, told) = crossbeam_channel::unbounded();
-    let info = FilePersistorInfo {
-        on_change: Some(StateCallback::new(move |state| {
-            tell.send(state.clone()).unwrap()
-        })),
-        ..info(durability, compact_from)
-    };
+    let info =
+        info(durability, compact_from).on_change(move |state| tell.send(state.clone()).unwrap());
     let disk = FakeDisk::default();
     disk.break_down_after(outage.first, from, outage.kinds);
     let broker = super::broker(&disk, RING, info.clone()).or_else(|error| {

@@ -113,7 +113,7 @@ impl History {
         let batch = broker.subscribe("one", cursor, Duration::ZERO).unwrap();
         for event in batch.events() {
             let number = self.published.get(&event.id()).expect(context);
-            let text: String = event.json().unwrap();
+            let text: String = event.decode().unwrap();
             assert_eq!(text, data(*number), "{context}");
         }
         let ids: Vec<EventId> = batch.events().iter().map(Event::id).collect();

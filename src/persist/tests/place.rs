@@ -18,12 +18,9 @@ struct Run {
 
 fn start(disk: FakeDisk, durability: Durability, compact_from: Option<u64>) -> Run {
     let (tell, states) = crossbeam_channel::unbounded();
-    let info = FilePersistorInfo {
-        on_change: Some(StateCallback::new(move |state| {
-            let _ = tell.send(state.clone());
-        })),
-        ..info(durability, compact_from)
-    };
+    let info = info(durability, compact_from).on_change(move |state| {
+        let _ = tell.send(state.clone());
+    });
     let broker = broker(&disk, RING, info).unwrap();
     Run {
         disk,

@@ -14,11 +14,9 @@ const STALLS: [(Durability, Kind); 5] = [
 const AN_HOUR: Duration = Duration::from_secs(3600);
 
 fn limited(durability: Durability, max_queue_size: usize, max_wait: Duration) -> FilePersistorInfo {
-    FilePersistorInfo {
-        max_queue_size,
-        max_wait,
-        ..info(durability, None)
-    }
+    info(durability, None)
+        .max_queue_size(max_queue_size)
+        .max_wait(max_wait)
 }
 
 fn open(disk: &FakeDisk, info: FilePersistorInfo) -> (Broker, Arc<Queue>) {
@@ -162,10 +160,7 @@ fn nobody_waits_for_room_on_a_disk_that_fails() {
     }
     // Where an event is to be on the disk, also while there is room, and long before the next try.
     let disk = FakeDisk::default();
-    let info = FilePersistorInfo {
-        write_flush_period: AN_HOUR,
-        ..limited(Durability::Acknowledged, 1 << 20, AN_HOUR)
-    };
+    let info = limited(Durability::Acknowledged, 1 << 20, AN_HOUR).write_flush_period(AN_HOUR);
     let (broker, _) = open(&disk, info);
     disk.break_down(0, &Kind::ALL);
     for number in 0..3 {

@@ -64,12 +64,10 @@ fn bytes_of(disk: &FakeDisk) -> Vec<u8> {
 
 impl Story {
     pub(super) fn new(random: &mut Rng) -> Self {
-        let options = BrokerOptions {
-            events_per_category: 6,
-            max_categories: 2,
-            delete_after_first_retrieval: random.bool(),
-            ..BrokerOptions::default()
-        };
+        let options = BrokerOptions::new()
+            .events_per_category(6)
+            .max_categories(2)
+            .delete_after_first_retrieval(random.bool());
         let mut story = Story {
             options,
             bytes: Vec::new(),
