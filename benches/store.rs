@@ -125,8 +125,11 @@ fn in_process(durability: Option<Durability>, threads: usize, count: usize) -> f
 fn over_http(durability: Option<Durability>, each: usize) -> f64 {
     const CONNECTIONS: usize = 8;
     let (_folder, info) = file(durability);
-    let server_info = ServerInfo::new("127.0.0.1:0");
-    let server = Server::start(server_info.file(info)).expect("a server");
+    let mut server_info = ServerInfo::new("127.0.0.1:0");
+    if let Some(info) = info {
+        server_info = server_info.file(info);
+    }
+    let server = Server::start(server_info).expect("a server");
     let address = server.local_addr();
     let start = Instant::now();
     thread::scope(|scope| {

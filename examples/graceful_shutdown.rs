@@ -19,7 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let address = std::env::args().nth(1);
     let folder = tempfile::tempdir()?;
-    let file = FilePersistorInfo::new(folder.path().join("events.log"));
+    let path = folder.path().join("events.log");
+    let file = FilePersistorInfo::new(&path);
     let info = ServerInfo::new(address.clone().unwrap_or("127.0.0.1:0".into()));
     let server = Server::start(info.file(file.clone()))?;
     println!("listening on http://{}", server.local_addr());
@@ -44,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // First of all: after SIGHUP there may be no terminal to print to.
     server.stop(Duration::from_secs(10))?;
     println!("{signal}: stopped; the file has:");
-    print!("{}", std::fs::read_to_string(&file.file_name)?);
+    print!("{}", std::fs::read_to_string(&path)?);
 
     if let Some(subscriber) = subscriber {
         let response = subscriber.join().map_err(|_| "the subscriber panicked")??;

@@ -24,8 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn two_runs() -> Result<(), Box<dyn Error>> {
-    let address = "127.0.0.1:0".into();
-    let server = Server::start(ServerInfo::new(address))?;
+    let server = Server::start(ServerInfo::new("127.0.0.1:0"))?;
     for number in 1..=4 {
         server.publish("updates", &format!("update {number}"))?;
     }
@@ -48,7 +47,7 @@ pub(crate) fn follow(
     most: usize,
 ) -> Result<(), Box<dyn Error>> {
     let start = committed(file)?.map_or(Cursor::Oldest, Cursor::LastId);
-    let events = Subscriber::new(format!("{url}/events"), category).from(start);
+    let events = Subscriber::new(format!("{url}/events"), category).start_at(start);
     for event in events.take(most) {
         match event {
             Ok(event) => {

@@ -8,7 +8,8 @@ use long_polling::{Cursor, FilePersistorInfo, Server, ServerInfo};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // In earnest, a place that stays: /var/lib/longpoll/events.db.
     let folder = tempfile::tempdir()?;
-    let file = FilePersistorInfo::new(folder.path().join("events.db"))
+    let path = folder.path().join("events.db");
+    let file = FilePersistorInfo::new(&path)
         // Written when this many bytes wait, or this long after the first of them: this much a power cut may cost.
         .write_buffer_size(1000)
         .write_flush_period(Duration::from_secs(5));
@@ -22,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     server.publish("orders", &serde_json::json!({"number": 2, "item": "cup"}))?;
     // Whatever waits is written now.
     server.stop(Duration::from_secs(10))?;
-    println!("the file:\n{}", std::fs::read_to_string(&file.file_name)?);
+    println!("the file:\n{}", std::fs::read_to_string(&path)?);
 
     let server = Server::start(info.file(file))?;
     println!("read from it: {} events", server.statistics().store.loaded);

@@ -22,10 +22,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let file = FilePersistorInfo::new(folder.path().join("events.log"));
 
     // Port 0 is a free one.
-    let mut info = ServerInfo::new("127.0.0.1:0");
-    let server = Server::start(info.clone().file(file.clone()))?;
-    info.address = server.local_addr().to_string();
-    let url = format!("http://{}", info.address);
+    let info = ServerInfo::new("127.0.0.1:0").file(file);
+    let server = Server::start(info.clone())?;
+    let address = server.local_addr();
+    let url = format!("http://{address}");
     println!("listening on {url}");
 
     // A subscriber is an iterator that waits for the next event, so it has a thread of its own.
@@ -57,7 +57,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     // The subscriber is answered, tries again, and goes on where it was.
     server.stop(Duration::from_secs(10))?;
     println!("stopped");
-    let server = Server::start(info.file(file))?;
+    let server = Server::start(info.address(address.to_string()))?;
     println!("listening on {url} again");
     for text in &EVENTS[2..] {
         server.publish("numbers", text)?;

@@ -20,8 +20,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use lexopt::prelude::*;
-use long_polling::server::{Fallback, Handler, Response, TimeoutAnswer};
-use long_polling::{Durability, Error, ErrorKind, FilePersistorInfo, Server, ServerInfo};
+use long_polling::server::{Handler, Request, Response, TimeoutAnswer};
+use long_polling::{
+    BrokerOptions, Durability, Error, ErrorKind, FilePersistorInfo, Server, ServerInfo,
+};
 use signals::Signals;
 
 /// How long requests in flight and the file may take at a stop.
@@ -75,8 +77,8 @@ const FLAGS: [(&str, &str); 23] = [
     ("max_batch_size", "--max-batch-size"),
     ("max_event_bytes", "--max-event-bytes"),
     ("max_event_size", "--max-event-size"),
-    ("handler_to_run_before_publish", "--publish-token"),
-    ("handler_to_run_before_subscription", "--subscribe-token"),
+    ("before_publish", "--publish-token"),
+    ("before_subscription", "--subscribe-token"),
     ("max_parked", "--max-parked"),
     ("idle_timeout", "--idle-timeout"),
     ("restore_timeout", "--restore-timeout"),
@@ -101,7 +103,7 @@ impl From<lexopt::Error> for Failure {
 /// The settings that the flags give.
 struct Flags {
     info: ServerInfo,
-    file: Option<FilePersistorInfo>,
+    has_file: bool,
 }
 
 impl Flags {
@@ -110,6 +112,9 @@ impl Flags {
         let mut info = ServerInfo::default();
         let mut file = FilePersistorInfo::new(PathBuf::new());
         let mut has_file = false;
+        let mut broker = BrokerOptions::new();
+        let mut flush_period = Duration::from_secs(1);
+        let mut proxies = Vec::new();
         let mut durability = None;
         let mut needs_file = None;
         while let Some(argument) = arguments.next()? {
@@ -120,38 +125,41 @@ impl Flags {
             };
             let mut value = Value(&flag, &mut arguments);
             match &*flag {
-                "--address" => info.address = value.text()?,
-                "--subscription-uri" => info.subscription_uri = value.text()?,
-                "--publish-uri" => info.publish_uri = value.text()?,
-                "--timeout" => info.timeout = value.seconds()?,
+                "--address" => info = info.address(value.text()?),
+                "--subscription-uri" => info = info.subscription_uri(value.text()?),
+                "--publish-uri" => info = info.publish_uri(value.text()?),
+                "--timeout" => info = info.timeout(value.seconds()?),
                 "--file" => {
-                    file.file_name = value.1.value()?.into();
+                    file = file.file_name(value.1.value()?);
                     has_file = true;
                 }
                 "--durability" => durability = Some(value.text()?),
-                "--write-buffer-size" => file.write_buffer_size = value.number()?,
-                "--flush-period" => file.write_flush_period = value.seconds()?,
-                "--max-queue-size" => file.max_queue_size = value.number()?,
-                "--max-wait" => file.max_wait = value.seconds()?,
-                "--keep-history" => file.compact_from = None,
-                "--events-per-category" => info.broker.events_per_category = value.number()?,
-                "--event-ttl" => info.broker.event_ttl = Some(value.seconds()?),
-                "--max-batch-size" => info.broker.max_batch_size = value.number()?,
-                "--max-event-size" => info.broker.max_event_size = value.number()?,
-                "--max-event-bytes" => info.broker.max_event_bytes = value.number()?,
-                "--delete-after-first-retrieval" => info.broker.delete_after_first_retrieval = true,
-                "--golongpoll-timeouts" => info.timeout_answer = TimeoutAnswer::Golongpoll,
-                "--publish-token" => info.handler_to_run_before_publish = Some(value.token()?),
-                "--subscribe-token" => {
-                    info.handler_to_run_before_subscription = Some(value.token()?)
+                "--write-buffer-size" => file = file.write_buffer_size(value.number()?),
+                "--flush-period" => {
+                    flush_period = value.seconds()?;
+                    file = file.write_flush_period(flush_period);
                 }
-                "--max-parked" => info.broker.max_parked = value.number()?,
-                "--idle-timeout" => info.idle_timeout = Some(value.seconds()?),
-                "--restore-timeout" => info.restore_timeout = value.seconds()?,
-                "--write-timeout" => info.write_timeout = value.seconds()?,
+                "--max-queue-size" => file = file.max_queue_size(value.number()?),
+                "--max-wait" => file = file.max_wait(value.seconds()?),
+                "--keep-history" => file = file.compact_from(None),
+                "--events-per-category" => broker = broker.events_per_category(value.number()?),
+                "--event-ttl" => broker = broker.event_ttl(value.seconds()?),
+                "--max-batch-size" => broker = broker.max_batch_size(value.number()?),
+                "--max-event-size" => broker = broker.max_event_size(value.number()?),
+                "--max-event-bytes" => broker = broker.max_event_bytes(value.number()?),
+                "--delete-after-first-retrieval" => {
+                    broker = broker.delete_after_first_retrieval(true)
+                }
+                "--golongpoll-timeouts" => info = info.timeout_answer(TimeoutAnswer::Golongpoll),
+                "--publish-token" => info = info.before_publish(value.token()?),
+                "--subscribe-token" => info = info.before_subscription(value.token()?),
+                "--max-parked" => broker = broker.max_parked(value.number()?),
+                "--idle-timeout" => info = info.idle_timeout(value.seconds()?),
+                "--restore-timeout" => info = info.restore_timeout(value.seconds()?),
+                "--write-timeout" => info = info.write_timeout(value.seconds()?),
                 "--trusted-proxy" => {
                     let proxy = value.parsed("give an IP address, such as 10.0.0.1")?;
-                    info.trusted_proxies.push(proxy);
+                    proxies.push(proxy);
                 }
                 "--help" => return Ok(None),
                 _ => return Err(Failure::Usage(format!("invalid option '{flag}'"))),
@@ -171,19 +179,22 @@ impl Flags {
                 "{flag} has no effect without --file: give --file PATH, too"
             )));
         }
-        file.durability = match durability.as_deref() {
+        file = file.durability(match durability.as_deref() {
             None | Some("buffered") => Durability::Buffered,
             Some("synced") => Durability::Synced {
-                period: file.write_flush_period,
+                period: flush_period,
             },
             Some("acknowledged") => Durability::Acknowledged,
             Some(other) => {
                 let hint = "give buffered, synced or acknowledged";
                 return Err(invalid("--durability", other, hint));
             }
-        };
-        let file = has_file.then_some(file);
-        Ok(Some(Flags { info, file }))
+        });
+        info = info.broker(broker).trusted_proxies(proxies);
+        if has_file {
+            info = info.file(file);
+        }
+        Ok(Some(Flags { info, has_file }))
     }
 }
 
@@ -265,22 +276,19 @@ fn run(flags: Flags) -> Result<(), Failure> {
         .map_err(|error| Failure::Run(format!("can't handle signals: {error}")))?;
     let info = flags
         .info
-        .fallback(Fallback::new(|request| match request.path() {
+        .fallback(|request: &Request| match request.path() {
             "/health" => Response::text(200, "well\n"),
             _ => Response::error(404, "not found"),
-        }));
-    let has_file = flags.file.is_some();
-    // The server goes on: parked subscribers and open connections are served, and accepting is tried again.
-    let failed = |error| log::error!("{error}; it is tried again");
-    let server = Server::start(info.file(flags.file).on_failure(failed)).map_err(|error| {
-        match error.kind() {
-            ErrorKind::InvalidSetting => Failure::Usage(with_flags(&error)),
-            _ => Failure::Run(with_flags(&error)),
-        }
+        })
+        // The server goes on: it serves open connections and parked subscribers, and tries to accept again.
+        .on_failure(|error| log::error!("{error}; the server tries again"));
+    let server = Server::start(info).map_err(|error| match error.kind() {
+        ErrorKind::InvalidSetting => Failure::Usage(with_flags(&error)),
+        _ => Failure::Run(with_flags(&error)),
     })?;
     // Where nobody reads the line, the server is wanted all the same.
     let _ = writeln!(io::stdout(), "listening on http://{}", server.local_addr());
-    if !has_file {
+    if !flags.has_file {
         log::info!("events are kept in memory only; --file keeps them across restarts");
     }
     log::info!("{}: stopping", signals.wait());

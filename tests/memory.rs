@@ -1,13 +1,16 @@
 //! What is allocated, against the formula of the README (section "Memory"): never more, and not so much less that the
 //! formula would say nothing.
 
+#[path = "support/limits.rs"]
+mod limits;
 #[allow(dead_code)]
 mod support;
 
 use std::thread;
 use std::time::Duration;
 
-use long_polling::{Broker, BrokerOptions, Cursor, FilePersistorInfo, ServerInfo};
+use limits::Limits;
+use long_polling::{Broker, Cursor, FilePersistorInfo};
 use peak_alloc::PeakAlloc;
 use support::{Connection, LIMIT, info, poll, start, until};
 
@@ -41,7 +44,7 @@ struct Use {
 }
 
 /// The README's formula, in bytes.
-fn most(options: &BrokerOptions, of: Use) -> usize {
+fn most(options: &Limits, of: Use) -> usize {
     let events = options
         .max_categories
         .saturating_mul(options.events_per_category)
@@ -61,7 +64,7 @@ fn most(options: &BrokerOptions, of: Use) -> usize {
 }
 
 /// Runs `fill`, and has the most that was allocated meanwhile fit the formula.
-fn fits<T>(what: &str, options: &BrokerOptions, of: Use, fill: impl FnOnce() -> T) -> T {
+fn fits<T>(what: &str, options: &Limits, of: Use, fill: impl FnOnce() -> T) -> T {
     let before = ALLOCATED.current_usage();
     ALLOCATED.reset_peak_usage();
     let filled = fill();
@@ -74,8 +77,8 @@ fn fits<T>(what: &str, options: &BrokerOptions, of: Use, fill: impl FnOnce() -> 
 }
 
 /// A broker with these options, to which so many events are published, each to a category and with so much of `DATA`.
-fn fill(options: &BrokerOptions, count: usize, event: impl Fn(usize) -> (String, usize)) -> Broker {
-    let broker = Broker::new(options.clone()).unwrap();
+fn fill(options: &Limits, count: usize, event: impl Fn(usize) -> (String, usize)) -> Broker {
+    let broker = Broker::new(options.options()).unwrap();
     for number in 0..count {
         let (category, length) = event(number);
         broker.publish(&category, &DATA[..length]).unwrap();
@@ -89,12 +92,14 @@ static DATA: &str = match std::str::from_utf8(&[b'x'; MIB - 2]) {
     Err(_) => "",
 };
 
-fn options() -> BrokerOptions {
-    BrokerOptions::new()
-        .max_event_size(4096)
-        .max_event_bytes(4 * MIB)
-        .max_categories(1)
-        .events_per_category(usize::MAX)
+fn options() -> Limits {
+    Limits {
+        max_event_size: 4096,
+        max_event_bytes: 4 * MIB,
+        max_categories: 1,
+        events_per_category: usize::MAX,
+        ..Limits::default()
+    }
 }
 
 fn name(number: usize, length: usize) -> String {
@@ -121,7 +126,10 @@ fn what_is_allocated_is_what_the_readme_says() {
 
 fn many_small_events() {
     for categories in [1, 500] {
-        let options = options().max_categories(categories);
+        let options = Limits {
+            max_categories: categories,
+            ..options()
+        };
         let of = Use {
             smallest: 98,
             name: 3,
@@ -139,7 +147,11 @@ fn many_small_events() {
 }
 
 fn few_large_events() {
-    let options = options().max_event_size(MIB).max_event_bytes(8 * MIB);
+    let options = Limits {
+        max_event_size: MIB,
+        max_event_bytes: 8 * MIB,
+        ..options()
+    };
     let of = Use {
         smallest: MIB,
         name: 1,
@@ -154,9 +166,11 @@ fn few_large_events() {
 
 fn many_categories() {
     for length in [5, 1024] {
-        let options = options()
-            .max_categories(3000)
-            .max_event_bytes(3000 * (length + 94));
+        let options = Limits {
+            max_categories: 3000,
+            max_event_bytes: 3000 * (length + 94),
+            ..options()
+        };
         let of = Use {
             smallest: length + 94,
             name: length,
@@ -171,7 +185,10 @@ fn many_categories() {
 }
 
 fn events_of_all_sizes() {
-    let options = options().max_categories(20);
+    let options = Limits {
+        max_categories: 20,
+        ..options()
+    };
     let of = Use {
         smallest: 1000,
         name: 2,
@@ -187,10 +204,12 @@ fn events_of_all_sizes() {
 }
 
 fn full_rings() {
-    let options = options()
-        .max_categories(100)
-        .events_per_category(129)
-        .max_event_bytes(100 * 129 * 98);
+    let options = Limits {
+        max_categories: 100,
+        events_per_category: 129,
+        max_event_bytes: 100 * 129 * 98,
+        ..options()
+    };
     let of = Use {
         smallest: 98,
         name: 3,
@@ -206,8 +225,11 @@ fn full_rings() {
 fn a_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = FilePersistorInfo::new(folder.path().join("events.db"));
-    let options = options().max_categories(10);
-    let writer = Broker::open(options.clone(), file.clone()).unwrap();
+    let options = Limits {
+        max_categories: 10,
+        ..options()
+    };
+    let writer = Broker::open(options.options(), file.clone()).unwrap();
     for number in 0..10_000 {
         writer.publish(&name(number % 10, 500), &number).unwrap();
     }
@@ -221,7 +243,7 @@ fn a_file() {
         ..Use::default()
     };
     let broker = fits("a file", &options, of, || {
-        Broker::open(options.clone(), file).unwrap()
+        Broker::open(options.options(), file).unwrap()
     });
     assert!(broker.statistics().evicted > 2000);
 }
@@ -234,8 +256,11 @@ fn a_file_that_waits() {
     let file = FilePersistorInfo::new(folder.path().join("events.db"))
         .write_buffer_size(usize::MAX)
         .write_flush_period(Duration::MAX);
-    let options = options().events_per_category(1);
-    let broker = Broker::open(options.clone(), file).unwrap();
+    let options = Limits {
+        events_per_category: 1,
+        ..options()
+    };
+    let broker = Broker::open(options.options(), file).unwrap();
     // What the queue counts is known only then; it is the same for every event.
     broker.publish("c", &1).unwrap();
     let bytes = broker.statistics().store.pending_bytes as usize;
@@ -263,9 +288,11 @@ fn a_file_written_anew() {
     let file = FilePersistorInfo::new(folder.path().join("events.db"))
         .write_buffer_size(0)
         .compact_from(1);
-    let options = options()
-        .events_per_category(40_000)
-        .max_event_bytes(8 * MIB);
+    let options = Limits {
+        events_per_category: 40_000,
+        max_event_bytes: 8 * MIB,
+        ..options()
+    };
     let of = Use {
         smallest: 98,
         name: 3,
@@ -274,7 +301,7 @@ fn a_file_written_anew() {
         anew: true,
         ..Use::default()
     };
-    let broker = Broker::open(options.clone(), file).unwrap();
+    let broker = Broker::open(options.options(), file).unwrap();
     fits("a file written anew", &options, of, || {
         for number in 0..100_000 {
             broker.publish("one", "x").unwrap();
@@ -288,17 +315,19 @@ fn a_file_written_anew() {
 }
 
 fn several_publishers() {
-    let options = options()
-        .max_categories(4)
-        .max_event_size(MIB)
-        .max_event_bytes(8 * MIB);
+    let options = Limits {
+        max_categories: 4,
+        max_event_size: MIB,
+        max_event_bytes: 8 * MIB,
+        ..options()
+    };
     let of = Use {
         smallest: MIB,
         name: 1,
         publishing: 4,
         ..Use::default()
     };
-    let broker = Broker::new(options.clone()).unwrap();
+    let broker = Broker::new(options.options()).unwrap();
     fits("several publishers", &options, of, || {
         thread::scope(|scope| {
             for category in 0..4 {
@@ -315,7 +344,11 @@ fn several_publishers() {
 }
 
 fn a_publish_over_http() {
-    let options = options().max_event_size(MIB).max_event_bytes(MIB);
+    let options = Limits {
+        max_event_size: MIB,
+        max_event_bytes: MIB,
+        ..options()
+    };
     let of = Use {
         smallest: MIB,
         name: 1,
@@ -325,7 +358,7 @@ fn a_publish_over_http() {
     let length = format!("Content-Length: {}", DATA.len() + 26);
     for (framing, chunks) in [(&*length, false), ("Transfer-Encoding: chunked", true)] {
         let server = fits("a publish over HTTP", &options, of, || {
-            let server = start(info().broker(options.clone()));
+            let server = start(info().broker(options.options()));
             let mut connection = Connection::to(&server);
             connection.send(format!(
                 "POST /publish HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n"
@@ -350,7 +383,10 @@ fn a_publish_over_http() {
 }
 
 fn parked_subscribers() {
-    let options = options().max_event_bytes(MIB / 16);
+    let options = Limits {
+        max_event_bytes: MIB / 16,
+        ..options()
+    };
     for followed in [1, 30] {
         let of = Use {
             smallest: 4096,
@@ -359,7 +395,7 @@ fn parked_subscribers() {
             followed,
             ..Use::default()
         };
-        let broker = Broker::new(options.clone()).unwrap();
+        let broker = Broker::new(options.options()).unwrap();
         let subscribers: Vec<_> = fits("parked subscribers", &options, of, || {
             let park = |subscriber: usize| {
                 let categories: Vec<String> = (0..followed)
@@ -381,10 +417,12 @@ fn parked_subscribers() {
 
 /// Answers so large that they do not fit into the system's buffers.
 fn answers_that_nobody_reads() {
-    let options = options()
-        .max_event_size(MIB)
-        .max_event_bytes(24 * MIB)
-        .max_batch_size(24 * MIB);
+    let options = Limits {
+        max_event_size: MIB,
+        max_event_bytes: 24 * MIB,
+        max_batch_size: 24 * MIB,
+        ..options()
+    };
     let of = Use {
         smallest: MIB,
         name: 1,
@@ -393,7 +431,7 @@ fn answers_that_nobody_reads() {
         ..Use::default()
     };
     fits("answers that nobody reads", &options, of, || {
-        let server = start(info().broker(options.clone()).write_timeout(2 * LIMIT));
+        let server = start(info().broker(options.options()).write_timeout(2 * LIMIT));
         let before = ALLOCATED.current_usage();
         for _ in 0..23 {
             server.publish("c", DATA).unwrap();

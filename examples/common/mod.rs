@@ -8,7 +8,6 @@ pub(crate) fn server(info: ServerInfo) -> Result<(String, Option<Server>), Error
     if let Some(url) = std::env::args().nth(1) {
         return Ok((url, None));
     }
-    let address = "127.0.0.1:0".into();
-    let server = Server::start(info.address(address))?;
+    let server = Server::start(info.address("127.0.0.1:0"))?;
     Ok((format!("http://{}", server.local_addr()), Some(server)))
 }

@@ -308,6 +308,7 @@ mod tests {
         let info = info()
             .restore_timeout(restore_timeout)
             .on_failure(move |error| tell.send(error).unwrap_or_default());
+        let server = Server::start(info).unwrap();
         let broken = Instant::now();
         server.inner.door.fail_gates(true);
         server.inner.door.break_down();

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 use std::time::Duration;
 
-use long_polling::{Cursor, FilePersistorInfo, Publisher, Server, ServerInfo, Stopper, Subscriber};
+use long_polling::{Cursor, FilePersistorInfo, Publisher, Server, Stopper, Subscriber};
 use support::{LIMIT, info, until};
 
 const CATEGORIES: usize = 32;
@@ -32,7 +32,6 @@ fn restarts_under_load_lose_nothing_repeat_nothing_and_tell_no_gap() {
     let folder = tempfile::tempdir().unwrap();
     let file = FilePersistorInfo::new(folder.path().join("events.db")).write_buffer_size(4096);
     let start = |address: &str| {
-        let address = address.into();
         let info = info().address(address);
         Server::start(info.file(file.clone())).unwrap()
     };

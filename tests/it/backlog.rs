@@ -11,8 +11,7 @@ use std::time::Duration;
 use long_polling::server::Handler;
 use long_polling::testing::{self, ManualClock};
 use long_polling::{
-    Batch, Broker, BrokerOptions, Cursor, ErrorKind, EventId, FilePersistorInfo, Server,
-    ServerInfo, Subscriber,
+    Batch, Broker, BrokerOptions, Cursor, ErrorKind, EventId, FilePersistorInfo, Server, Subscriber,
 };
 use support::{Connection, LIMIT, ask, get, info, poll, start, until};
 

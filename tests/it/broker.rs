@@ -327,17 +327,16 @@ fn a_stopped_broker_answers_the_parked_and_refuses_the_rest() {
 
 #[test]
 fn options_that_make_no_sense_are_named() {
-    let zero = |change: fn(&mut BrokerOptions)| {
-        let mut options = BrokerOptions::default();
-        change(&mut options);
+    let zero = |change: fn(BrokerOptions) -> BrokerOptions| {
+        let options = change(BrokerOptions::new());
         Broker::new(options).unwrap_err().to_string()
     };
-    assert!(zero(|options| options.events_per_category = 0).starts_with("events_per_category"));
-    assert!(zero(|options| options.max_parked = 0).starts_with("max_parked"));
-    assert!(zero(|options| options.max_categories = 0).starts_with("max_categories"));
-    assert!(zero(|options| options.max_event_size = 0).starts_with("max_event_size"));
-    assert!(zero(|options| options.max_batch_size = 0).starts_with("max_batch_size"));
-    let too_few = zero(|options| options.max_event_bytes = options.max_event_size - 1);
+    assert!(zero(|options| options.events_per_category(0)).starts_with("events_per_category"));
+    assert!(zero(|options| options.max_parked(0)).starts_with("max_parked"));
+    assert!(zero(|options| options.max_categories(0)).starts_with("max_categories"));
+    assert!(zero(|options| options.max_event_size(0)).starts_with("max_event_size"));
+    assert!(zero(|options| options.max_batch_size(0)).starts_with("max_batch_size"));
+    let too_few = zero(|options| options.max_event_size(100).max_event_bytes(99));
     assert!(too_few.starts_with("max_event_bytes") && too_few.contains("max_event_size"));
-    assert!(zero(|options| options.event_ttl = Some(Duration::ZERO)).starts_with("event_ttl"));
+    assert!(zero(|options| options.event_ttl(Duration::ZERO)).starts_with("event_ttl"));
 }

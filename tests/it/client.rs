@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use long_polling::{
-    Credentials, Error, ErrorKind, Headers, PublishRequest, PublishResponse, Publisher,
+    Credentials, Error, ErrorKind, EventId, Headers, PublishRequest, PublishResponse, Publisher,
     SubscriptionRequest, SubscriptionResponse, publish, subscription,
 };
 use scripted::{LIMIT, Reply, Server, answer, event, events, id, nothing};
@@ -31,7 +31,7 @@ fn a_poll_is_a_get_with_its_query() {
     let request = SubscriptionRequest::new(["a b&c", "é"])
         .timeout(Duration::from_millis(1500))
         .since_time(5)
-        .last_id(id(9).parse().unwrap());
+        .last_id(id(9).parse::<EventId>().unwrap());
     let response = subscription(&server.url("/events"), None, &request, None, None).unwrap();
     assert!(response.success() && !response.gap);
     assert_eq!(response.status, 200);

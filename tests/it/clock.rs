@@ -25,7 +25,7 @@ fn forgetful(clock: &ManualClock) -> Server {
 }
 
 fn subscriber(server: &Server, from: Cursor) -> Subscriber {
-    Subscriber::new(format!("http://{}/events", server.local_addr()), "c").from(from)
+    Subscriber::new(format!("http://{}/events", server.local_addr()), "c").start_at(from)
 }
 
 fn text(subscriber: &mut Subscriber) -> String {

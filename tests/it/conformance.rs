@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use long_polling::{BrokerOptions, Server, ServerInfo};
+use long_polling::{BrokerOptions, Server};
 use rows::{End, MAX_EVENT_SIZE, Row, Verdict, rows};
 use support::{Connection, LIMIT, buffered, info, server, start};
 

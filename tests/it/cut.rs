@@ -10,7 +10,7 @@ use std::time::Duration;
 use std::{io, thread};
 
 use long_polling::testing::{Relay, wait_until_parked};
-use long_polling::{Cursor, EventId, FilePersistorInfo, Server, ServerInfo, Subscriber};
+use long_polling::{Cursor, EventId, FilePersistorInfo, Server, Subscriber};
 use support::{LIMIT, info, server};
 
 const SOON: Duration = Duration::from_millis(1);
@@ -20,7 +20,7 @@ fn subscriber(relay: &Relay, from: Cursor) -> (Subscriber, Arc<AtomicUsize>) {
     let retries = Arc::new(AtomicUsize::new(0));
     let count = retries.clone();
     let subscriber = Subscriber::new(format!("http://{}/events", relay.address()), ["a", "b"])
-        .from(from)
+        .start_at(from)
         .backoff(SOON, SOON)
         .on_retry(move |_| _ = count.fetch_add(1, SeqCst));
     (subscriber, retries)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use long_polling::server::{Handler, TimeoutAnswer};
 use long_polling::{
     BrokerOptions, Credentials, Cursor, ErrorKind, Event, EventId, FilePersistorInfo, Publisher,
-    Server, ServerInfo, Subscriber,
+    Server, Subscriber,
 };
 use support::{LIMIT, info, server, start, until, until_parked};
 
@@ -46,7 +46,10 @@ fn a_subscriber_starts_now_with_the_oldest_or_after_an_id() {
     assert_eq!((event.text(), event.id()), ("first".into(), first));
     publisher.publish("c", "second").unwrap();
     let id = Cursor::LastId(first);
-    assert_eq!(text(&mut subscriber(&server, &["c"]).from(id)), "second");
+    assert_eq!(
+        text(&mut subscriber(&server, &["c"]).start_at(id)),
+        "second"
+    );
     assert_eq!(text(&mut oldest), "second");
 
     let mut now = subscriber(&server, &["c"]);
@@ -218,7 +221,7 @@ fn a_position_saved_goes_on_in_another_subscriber() {
         let from = positions
             .last()
             .map_or(Cursor::Oldest, |id| Cursor::LastId(*id));
-        let mut follower = subscriber(&server, &["c"]).from(from);
+        let mut follower = subscriber(&server, &["c"]).start_at(from);
         assert_eq!(next(&mut follower).decode::<u32>().unwrap(), round);
         positions.push(follower.position().unwrap());
     }

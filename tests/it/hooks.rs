@@ -2,14 +2,14 @@
 
 use crate::support;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use long_polling::Server;
 use long_polling::server::{Fallback, Handler, Request, Response};
-use long_polling::{Server, ServerInfo};
 use support::{
     Answer, Connection, LIMIT, ask, buffered, get, info, poll, publish, start, until, until_parked,
 };
@@ -403,7 +403,7 @@ fn cors_is_answered_where_an_origin_is_set_and_nowhere_else() {
     let origin = "https://page.example";
     let server = start(
         info()
-            .cors_origin(origin.into())
+            .cors_origin(origin)
             .before_publish(Handler::bearer_token("secret")),
     );
     for (target, methods) in [
@@ -440,11 +440,11 @@ fn cors_is_answered_where_an_origin_is_set_and_nowhere_else() {
 /// Where requests with these fields seem to come from, to a server that trusts these proxies; and their real address.
 fn seen_from(trusted_proxies: &[&str], fields: &[&str]) -> (SocketAddr, SocketAddr) {
     let (handler, seen) = watching();
-    let parse = |proxy: &&str| proxy.parse().unwrap();
+    let parse = |proxy: &&str| proxy.parse::<IpAddr>().unwrap();
     let server = start(
         info()
             .before_subscription(handler)
-            .trusted_proxies(trusted_proxies.iter().map(parse).collect()),
+            .trusted_proxies(trusted_proxies.iter().map(parse)),
     );
     let mut connection = Connection::to(&server);
     let own = connection.stream().local_addr().unwrap();

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::thread;
 
 use long_polling::server::PollWithoutCursor;
-use long_polling::{BrokerOptions, EventId, ServerInfo};
+use long_polling::{BrokerOptions, EventId};
 use support::{Connection, ask, buffered, get, info, poll, server, start, until_parked};
 
 #[test]

@@ -2,8 +2,8 @@
 
 use crate::support;
 
+use long_polling::Server;
 use long_polling::server::{Fallback, Handler, Response};
-use long_polling::{Server, ServerInfo};
 use support::{
     Answer, Connection, LIMIT, buffered, get, info, poll, publish, server, start, until_parked,
 };

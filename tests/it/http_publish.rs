@@ -2,7 +2,7 @@
 
 use crate::support;
 
-use long_polling::{BrokerOptions, EventId, Server, ServerInfo};
+use long_polling::{BrokerOptions, EventId, Server};
 use serde_json::json;
 use support::{Answer, Connection, ask, buffered, info, publish, server, start};
 

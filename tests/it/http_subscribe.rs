@@ -4,7 +4,7 @@ use crate::support;
 
 use std::time::{Duration, Instant};
 
-use long_polling::{EventId, ServerInfo};
+use long_polling::EventId;
 use support::{Connection, LIMIT, buffered, get, info, poll, server, start, until_parked};
 
 const RANDOM_UUID: &str = "d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60";

@@ -86,9 +86,10 @@ fn no_line_of_ours_is_too_long_for_golongpoll_but_that_of_an_event_that_is() {
         .events_per_category(5000)
         .max_categories(1)
         .delete_after_first_retrieval(true);
-    let info = FilePersistorInfo::new(folder.path().join("events.db")).compact_from(1);
+    let path = folder.path().join("events.db");
+    let info = FilePersistorInfo::new(&path).compact_from(1);
     let most = |kind: &str| {
-        let text = fs::read_to_string(&info.file_name).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
         let lines = text.lines().filter(|line| line.contains(kind));
         lines.map(str::len).max().unwrap_or(0)
     };
@@ -167,13 +168,14 @@ fn a_file_stays_in_proportion_to_what_is_held_while_many_publish() {
     again.stop(LIMIT).unwrap();
 
     // The full history, for those who want it.
-    let info = FilePersistorInfo::new(folder.path().join("history.db")).compact_from(None);
+    let path = folder.path().join("history.db");
+    let info = FilePersistorInfo::new(&path).compact_from(None);
     let broker = Broker::open(options, info.clone()).unwrap();
     for number in 0..2000 {
         broker.publish("c", &number).unwrap();
     }
     broker.stop(LIMIT).unwrap();
-    let lines = fs::read_to_string(&info.file_name).unwrap();
+    let lines = fs::read_to_string(&path).unwrap();
     assert_eq!(lines.lines().count(), 2002);
 }
 
@@ -234,7 +236,8 @@ fn settings_that_make_no_sense_are_refused_by_name() {
 #[test]
 fn a_queue_that_is_smaller_than_the_buffer_is_written_when_it_is_full() {
     let folder = tempfile::tempdir().unwrap();
-    let info = FilePersistorInfo::new(folder.path().join("events.db"))
+    let path = folder.path().join("events.db");
+    let info = FilePersistorInfo::new(&path)
         .max_queue_size(1000)
         .max_wait(Duration::ZERO)
         .write_flush_period(Duration::MAX);

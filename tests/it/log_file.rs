@@ -9,7 +9,6 @@ use std::time::Duration;
 use crate::support::{LIMIT, info, until};
 use long_polling::{
     Broker, BrokerOptions, Cursor, Durability, Error, ErrorKind, FilePersistorInfo, Server,
-    ServerInfo,
 };
 use tempfile::TempDir;
 

@@ -1,6 +1,8 @@
 //! What the crate does, by topic: all integration tests that can share a process. `crash`, `overload`, `tool`, `memory` and `nuls` have
 //! processes of their own, for the reasons that they give.
 
+#[path = "../support/limits.rs"]
+mod limits;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -10,12 +10,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use long_polling::testing::{self, ManualClock};
-use long_polling::{
-    Batch, Broker, BrokerOptions, Cursor, Durability, ErrorKind, EventId, FilePersistorInfo,
-};
+use long_polling::{Batch, Broker, Cursor, Durability, ErrorKind, EventId, FilePersistorInfo};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use tempfile::TempDir;
+
+use crate::limits::Limits;
 
 use reference::{Answer, Fate, Model, Place};
 
@@ -138,16 +138,17 @@ prop_compose! {
         max_batch_size in prop_oneof![Just(4 << 20), 1..1000usize],
         // Some hold no event of the largest, with all its JSON.
         max_event_bytes in prop_oneof![Just(64 << 20), LARGEST..3000],
-    ) -> BrokerOptions {
-        BrokerOptions::new()
-.events_per_category(events_per_category)
-.event_ttl(event_ttl)
-.delete_after_first_retrieval(delete_after_first_retrieval)
-.max_parked(max_parked)
-.max_categories(max_categories)
-.max_batch_size(max_batch_size)
-.max_event_bytes(max_event_bytes)
-.max_event_size(LARGEST)
+    ) -> Limits {
+        Limits {
+            events_per_category,
+            event_ttl,
+            delete_after_first_retrieval,
+            max_parked,
+            max_categories,
+            max_batch_size,
+            max_event_bytes,
+            max_event_size: LARGEST,
+        }
     }
 }
 
@@ -218,7 +219,7 @@ impl File {
     }
 }
 
-fn start(options: &BrokerOptions, file: &Option<File>, clock: &ManualClock) -> Broker {
+fn start(options: &Limits, file: &Option<File>, clock: &ManualClock) -> Broker {
     let can_evict = options.max_categories < NAMES.len() || options.max_event_bytes < 64 << 20;
     let info = file.as_ref().map(|file| {
         FilePersistorInfo::new(file.path())
@@ -228,7 +229,7 @@ fn start(options: &BrokerOptions, file: &Option<File>, clock: &ManualClock) -> B
             .compact_from((!can_evict && options.event_ttl.is_none()).then_some(2000))
             .write_flush_period(Duration::from_millis(1))
     });
-    testing::broker(options.clone(), info, clock).unwrap()
+    testing::broker(options.options(), info, clock).unwrap()
 }
 
 fn subscribe(
@@ -246,7 +247,7 @@ fn subscribe(
 }
 
 impl Pair {
-    fn new(options: BrokerOptions, durability: Option<Durability>) -> Self {
+    fn new(options: Limits, durability: Option<Durability>) -> Self {
         let clock = ManualClock::at(START);
         let file = durability.map(File::new);
         let follower = |of| Follower {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use long_polling::{Broker, BrokerOptions, Cursor, EventId, FilePersistorInfo, Server, ServerInfo};
+use long_polling::{Broker, BrokerOptions, Cursor, EventId, FilePersistorInfo, Server};
 use serde_json::{Value, json};
 use support::{Answer, Connection, LIMIT, buffered, get, info, poll, publish, until, until_parked};
 use tempfile::TempDir;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use long_polling::server::PollWithoutCursor;
 use long_polling::{
-    Event, EventId, FilePersistorInfo, Headers, PublishRequest, Server, ServerInfo,
-    SubscriptionRequest, SubscriptionResponse, publish, subscription,
+    Event, EventId, FilePersistorInfo, Headers, PublishRequest, Server, SubscriptionRequest,
+    SubscriptionResponse, publish, subscription,
 };
 use support::{LIMIT, info, server, start};
 

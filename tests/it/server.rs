@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use long_polling::server::{Handler, TimeoutAnswer};
-use long_polling::{BrokerOptions, Cursor, ErrorKind, Server, ServerInfo};
+use long_polling::{BrokerOptions, Cursor, ErrorKind, Server};
 use support::{
     Connection, LIMIT, buffered, get, info, poll, publish, server, start, until, until_parked,
 };

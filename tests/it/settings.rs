@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use long_polling::server::Handler;
-use long_polling::{Error, ErrorKind, FilePersistorInfo, Server, ServerInfo};
+use long_polling::{BrokerOptions, Error, ErrorKind, FilePersistorInfo, Server, ServerInfo};
 use support::{Connection, ask, get, info, publish, server, start, until};
 
 const BODY: &str = r#"{"category":"c","data":1}"#;
@@ -17,95 +17,73 @@ fn refused(info: ServerInfo) -> Error {
 
 #[test]
 fn a_setting_that_cannot_be_used_is_named() {
-    let with = |set: fn(&mut ServerInfo)| {
-        let mut info = info();
-        set(&mut info);
-        info
-    };
+    let with = |set: fn(ServerInfo) -> ServerInfo| set(info());
     for (info, name) in [
-        (with(|info| info.address = "".into()), "address"),
-        (with(|info| info.address = "127.0.0.1".into()), "address"),
-        (with(|info| info.address = "127.0.0.1:x".into()), "address"),
+        (with(|info| info.address("")), "address"),
+        (with(|info| info.address("127.0.0.1")), "address"),
+        (with(|info| info.address("127.0.0.1:x")), "address"),
+        (with(|info| info.address("127.0.0.1:65536")), "address"),
+        (with(|info| info.address(":")), "address"),
+        (with(|info| info.address("no host:0")), "address"),
         (
-            with(|info| info.address = "127.0.0.1:65536".into()),
-            "address",
-        ),
-        (with(|info| info.address = ":".into()), "address"),
-        (with(|info| info.address = "no host:0".into()), "address"),
-        (
-            with(|info| info.subscription_uri = "events".into()),
+            with(|info| info.subscription_uri("events")),
             "subscription_uri",
         ),
+        (with(|info| info.subscription_uri("")), "subscription_uri"),
+        (with(|info| info.publish_uri("publish")), "publish_uri"),
+        (with(|info| info.publish_uri("/p?x")), "publish_uri"),
+        (with(|info| info.publish_uri("/events")), "publish_uri"),
+        (with(|info| info.timeout(Duration::ZERO)), "timeout"),
         (
-            with(|info| info.subscription_uri = "".into()),
-            "subscription_uri",
-        ),
-        (
-            with(|info| info.publish_uri = "publish".into()),
-            "publish_uri",
-        ),
-        (with(|info| info.publish_uri = "/p?x".into()), "publish_uri"),
-        (
-            with(|info| info.publish_uri = "/events".into()),
-            "publish_uri",
-        ),
-        (with(|info| info.timeout = Duration::ZERO), "timeout"),
-        (
-            with(|info| info.timeout = Duration::from_millis(999)),
+            with(|info| info.timeout(Duration::from_millis(999))),
             "timeout",
         ),
-        (with(|info| info.timeout = Duration::MAX), "timeout"),
+        (with(|info| info.timeout(Duration::MAX)), "timeout"),
         (
-            with(|info| info.idle_timeout = Some(Duration::ZERO)),
+            with(|info| info.idle_timeout(Duration::ZERO)),
             "idle_timeout",
         ),
         (
-            with(|info| info.write_timeout = Duration::ZERO),
+            with(|info| info.write_timeout(Duration::ZERO)),
             "write_timeout",
         ),
+        (with(|info| info.cors_origin("")), "cors_origin"),
+        (with(|info| info.cors_origin("a\r\nb")), "cors_origin"),
         (
-            with(|info| info.cors_origin = Some("".into())),
+            with(|info| info.cors_origin("https://page.example/")),
             "cors_origin",
         ),
+        (with(|info| info.cors_origin("page.example")), "cors_origin"),
         (
-            with(|info| info.cors_origin = Some("a\r\nb".into())),
-            "cors_origin",
-        ),
-        (
-            with(|info| info.cors_origin = Some("https://page.example/".into())),
-            "cors_origin",
-        ),
-        (
-            with(|info| info.cors_origin = Some("page.example".into())),
-            "cors_origin",
-        ),
-        (
-            with(|info| info.publish_uri = "/a/../publish".into()),
+            with(|info| info.publish_uri("/a/../publish")),
             "publish_uri",
         ),
         (
-            with(|info| info.trusted_proxies = vec![[0, 0, 0, 0].into()]),
+            with(|info| info.trusted_proxies(vec![[0, 0, 0, 0].into()])),
             "trusted_proxies",
         ),
         (
-            with(|info| info.address = "[fe80::1%no-such-zone]:0".into()),
+            with(|info| info.address("[fe80::1%no-such-zone]:0")),
             "address",
         ),
         (
-            with(|info| info.broker.events_per_category = 0),
+            with(|info| info.broker(BrokerOptions::new().events_per_category(0))),
             "events_per_category",
         ),
         (
-            with(|info| info.broker.max_event_size = 0),
+            with(|info| info.broker(BrokerOptions::new().max_event_size(0))),
             "max_event_size",
         ),
-        (with(|info| info.broker.max_parked = 0), "max_parked"),
         (
-            with(|info| info.broker.max_categories = 0),
+            with(|info| info.broker(BrokerOptions::new().max_parked(0))),
+            "max_parked",
+        ),
+        (
+            with(|info| info.broker(BrokerOptions::new().max_categories(0))),
             "max_categories",
         ),
         (
-            with(|info| info.broker.event_ttl = Some(Duration::ZERO)),
+            with(|info| info.broker(BrokerOptions::new().event_ttl(Duration::ZERO))),
             "event_ttl",
         ),
     ] {
@@ -202,8 +180,8 @@ fn a_file_that_cannot_be_used_is_named() {
     assert!(error.to_string().contains("missing"), "{error}");
     let error = start(FilePersistorInfo::new(folder.path())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::File, "{error}");
-    let mut never = FilePersistorInfo::new(folder.path().join("events.db"));
-    never.write_flush_period = Duration::ZERO;
+    let never =
+        FilePersistorInfo::new(folder.path().join("events.db")).write_flush_period(Duration::ZERO);
     let error = start(never).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidSetting);
     assert!(error.to_string().contains("write_flush_period"), "{error}");
@@ -229,7 +207,7 @@ fn a_server_that_could_not_start_for_its_file_lets_go_of_the_port() {
 #[test]
 fn port_0_takes_a_free_one_on_one_address_or_on_all() {
     for address in [":0", "127.0.0.1:0", "localhost:0", "0.0.0.0:0"] {
-        let server = start(info().address(address.into()));
+        let server = start(info().address(address));
         let port = server.local_addr().port();
         assert_ne!(port, 0);
         let mut connection = Connection::open(([127, 0, 0, 1], port).into());
@@ -238,7 +216,7 @@ fn port_0_takes_a_free_one_on_one_address_or_on_all() {
     }
     if TcpListener::bind("[::1]:0").is_ok() {
         for address in ["[::1]:0", ":0"] {
-            let server = start(info().address(address.into()));
+            let server = start(info().address(address));
             let port = server.local_addr().port();
             let mut connection = Connection::open(format!("[::1]:{port}").parse().unwrap());
             connection.publish(BODY);

@@ -131,7 +131,7 @@ fn a_subscriber_starts_where_it_is_told_and_follows_all_categories_at_once() {
         let mut subscriber = Subscriber::new(server.url("/events"), ["a", "b"])
             .timeout(Duration::from_secs(30))
             .header("X-Own", "1")
-            .from(cursor);
+            .start_at(cursor);
         text(&mut subscriber);
         let sent = server.request();
         // From now on there is no position yet: it is asked for without waiting.

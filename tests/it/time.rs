@@ -1,5 +1,6 @@
 //! Time: stamps, ids and expiry by a clock that the tests set, across restarts and steps back.
 
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -23,8 +24,12 @@ fn short_lived(ttl: Duration) -> BrokerOptions {
     BrokerOptions::new().event_ttl(ttl)
 }
 
+fn path_in(folder: &TempDir) -> PathBuf {
+    folder.path().join("events.db")
+}
+
 fn file_in(folder: &TempDir) -> Option<FilePersistorInfo> {
-    Some(FilePersistorInfo::new(folder.path().join("events.db")))
+    Some(FilePersistorInfo::new(path_in(folder)))
 }
 
 fn after(broker: &Broker, cursor: Cursor) -> Vec<Event> {
@@ -408,7 +413,7 @@ fn a_golongpoll_line_of_the_year_2100_keeps_its_timestamp_and_holds_up_nobody() 
         let line = format!(
             r#"{{"timestamp":{far},"category":"a","data":0,"id":"d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60"}}"#
         );
-        std::fs::write(&file.file_name, format!("{line}\n")).unwrap();
+        std::fs::write(path_in(&folder), format!("{line}\n")).unwrap();
         let clock = ManualClock::at(START);
         let broker = testing::broker(roomy(), Some(file), &clock).unwrap();
         let mut ids = Vec::new();
@@ -437,7 +442,7 @@ fn a_log_with_more_in_one_millisecond_than_an_answer_holds_is_cut_and_told_by_a_
             r#"{{"timestamp":{YEAR_2100},"category":"a","data":{number},"id":"d1f5a7c2-5d5e-4b0e-9c39-{number:012x}"}}"#
         ) + "\n"
     });
-    std::fs::write(&file.file_name, lines.collect::<String>()).unwrap();
+    std::fs::write(path_in(&folder), lines.collect::<String>()).unwrap();
     let clock = ManualClock::at(START);
     let options = roomy().max_batch_size(1000);
     let broker = testing::broker(options, Some(file), &clock).unwrap();

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use child::{Limit, Process, Timeouts};
-use long_polling::{BrokerOptions, ServerInfo};
+use long_polling::BrokerOptions;
 use support::{Connection, LIMIT, info, poll, server, start, until, until_parked};
 
 const PUBLISH: &str = r#"{"category":"c","data":"x"}"#;

@@ -7,8 +7,8 @@ use std::io::ErrorKind::WouldBlock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use long_polling::Server;
 use long_polling::server::{Fallback, Response};
-use long_polling::{Server, ServerInfo};
 use support::{Connection, get, info, poll, publish, start, until_parked};
 
 const BODY: &str = r#"{"category":"c","data":1}"#;

@@ -162,10 +162,10 @@ fn whichever_operation_fails_nothing_acknowledged_is_lost_and_publishing_goes_on
 fn the_state_of_the_file_is_told_when_it_changes_and_by_a_callback_that_may_panic() {
     for panics in [false, true] {
         let (tell, told) = crossbeam_channel::unbounded();
-        let callback = StateCallback::new(move |state| {
+        let callback = move |state: &FileState| {
             tell.send(state.clone()).unwrap();
             assert!(!panics, "a callback that panics");
-        });
+        };
         let disk = FakeDisk::default();
         let info = info(Durability::Acknowledged, None).on_change(callback);
         let broker = super::broker(&disk, RING, info).unwrap();

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use long_polling::{BrokerOptions, Cursor, EventId};
+use long_polling::{Cursor, EventId};
+
+use crate::limits::Limits;
 
 /// How far timestamps may be ahead of the clock, in milliseconds, and count for the time to live.
 const MAX_STEPS: u64 = 1000;
@@ -52,7 +54,7 @@ pub(crate) struct Answer {
 }
 
 pub(crate) struct Model {
-    pub(crate) options: BrokerOptions,
+    pub(crate) options: Limits,
     pub(crate) clock: u64,
     /// The time that the clock showed at the start, and what has passed since.
     age: u64,
@@ -71,7 +73,7 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn new(options: BrokerOptions, clock: u64) -> Self {
+    pub(crate) fn new(options: Limits, clock: u64) -> Self {
         Model {
             options,
             clock,
