@@ -63,18 +63,18 @@ mod error;
 mod event;
 mod headers;
 #[cfg(feature = "server")]
-mod persist;
+mod open;
 mod position;
 #[cfg(feature = "server")]
-mod record;
-#[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod wire;
 
 #[cfg(feature = "server")]
-pub use broker::{Batch, Broker, BrokerOptions, Live, NoStore, Statistics, Store, StoreStatistics};
+pub use broker::{Batch, Broker, BrokerOptions, Statistics};
 #[cfg(feature = "client")]
 pub use client::{
     Credentials, PublishResponse, Publisher, Stopper, Subscriber, SubscriptionResponse, publish,
@@ -83,13 +83,11 @@ pub use client::{
 pub use error::{Error, ErrorKind};
 pub use event::Event;
 pub use headers::Headers;
-#[cfg(feature = "server")]
-pub use persist::{Durability, FilePersistorInfo, FileState};
 pub use position::{Cursor, EventId};
 #[cfg(feature = "server")]
-pub use record::{Forgotten, Record};
-#[cfg(feature = "server")]
 pub use server::{Server, ServerInfo};
+#[cfg(feature = "server")]
+pub use store::file::{Durability, FilePersistorInfo, FileState};
 pub use wire::{Categories, PublishRequest, SubscriptionRequest};
 
 #[cfg(all(doctest, feature = "server", feature = "client"))]

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use super::ring::{Lost, Ring};
+use super::ring::Ring;
 use super::sync::{Mutex, MutexGuard, RwLock};
 use super::waiter::Waiter;
-use crate::record::Forgotten;
+use crate::store::{Loss, LossTable};
 
 /// A category: its ring buffer and its parked subscribers, behind one lock.
 pub(crate) struct Category {
@@ -120,22 +120,22 @@ impl Catalog {
     /// What was lost with categories that are gone, and with these, each loss told as `told` has it.
     pub(crate) fn forgotten(
         &self,
-        others: &[(Arc<str>, Lost)],
-        told: impl Fn(Lost) -> Lost,
-    ) -> Forgotten {
+        others: &[(Arc<str>, Loss)],
+        told: impl Fn(Loss) -> Loss,
+    ) -> LossTable {
         let mut epitaphs = self.epitaphs.lock().clone();
         others
             .iter()
             .for_each(|(name, lost)| epitaphs.add(name, *lost));
         let lines = epitaphs.lines.iter().copied().map(told).enumerate();
-        Forgotten {
+        LossTable {
             salt: epitaphs.salt,
             lines: lines.filter(|(_, lost)| lost.sequence > 0).collect(),
         }
     }
 
     /// Before anything else was lost here.
-    pub(crate) fn remember(&self, forgotten: &Forgotten) {
+    pub(crate) fn remember(&self, forgotten: &LossTable) {
         let mut epitaphs = self.epitaphs.lock();
         epitaphs.salt = forgotten.salt;
         for (line, lost) in &forgotten.lines {
@@ -158,7 +158,7 @@ impl Catalog {
 /// tell a follower of a gap that was another category's, but never hides one.
 #[derive(Clone)]
 struct Epitaphs {
-    lines: Box<[Lost; Epitaphs::LINES]>,
+    lines: Box<[Loss; Epitaphs::LINES]>,
     /// Which names share a line: other ones with every log.
     salt: u64,
 }
@@ -172,7 +172,7 @@ impl Default for Epitaphs {
             RandomState::new().hash_one(0)
         };
         Epitaphs {
-            lines: Box::new([Lost::default(); Epitaphs::LINES]),
+            lines: Box::new([Loss::default(); Epitaphs::LINES]),
             salt,
         }
     }
@@ -190,11 +190,11 @@ impl Epitaphs {
         ((hash >> 32 ^ hash) % Epitaphs::LINES as u64) as usize
     }
 
-    fn of(&self, name: &str) -> Lost {
+    fn of(&self, name: &str) -> Loss {
         self.lines[self.line(name)]
     }
 
-    fn add(&mut self, name: &str, lost: Lost) {
+    fn add(&mut self, name: &str, lost: Loss) {
         let line = self.line(name);
         self.lines[line] = self.lines[line].max(lost);
     }

@@ -11,7 +11,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// How far timestamps may be ahead of the clock because they were stepped, in milliseconds. Beyond that, the clock itself
+/// How far timestamps may be ahead of the clock because they were stepped, in milliseconds. PastEnd that, the clock itself
 /// was set back.
 pub(crate) const MAX_STEPS: u64 = 1000;
 

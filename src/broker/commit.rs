@@ -35,66 +35,66 @@ struct State {
 struct Waiting {
     ticket: u64,
     entry: Entry,
-    publisher: Arc<Publisher>,
+    publisher: Arc<PendingPublish>,
 }
 
 /// Who waits for what becomes of an event.
 #[derive(Default)]
-pub(super) struct Publisher {
-    news: Mutex<News>,
-    told: Condvar,
+pub(super) struct PendingPublish {
+    state: Mutex<PublishState>,
+    changed: Condvar,
 }
 
 #[derive(Default)]
-struct News {
+struct PublishState {
     result: Option<Result<(), Error>>,
     leads: bool,
     /// It has panicked, and can't lead.
     gone: bool,
 }
 
-impl Publisher {
+impl PendingPublish {
     fn result(&self) -> Option<Result<(), Error>> {
-        self.news.lock().result.take()
+        self.state.lock().result.take()
     }
 
     fn is_settled(&self) -> bool {
-        self.news.lock().result.is_some()
+        self.state.lock().result.is_some()
     }
 
     fn settle(&self, result: Result<(), Error>) {
-        self.news.lock().result = Some(result);
-        self.told.notify_one();
+        self.state.lock().result = Some(result);
+        self.changed.notify_one();
     }
 
     /// Waits until its event is settled, or it is to lead: true then.
     fn wait(&self) -> bool {
-        let mut news = self.news.lock();
-        while news.result.is_none() && !news.leads {
-            self.told.wait(&mut news);
+        let mut state = self.state.lock();
+        while state.result.is_none() && !state.leads {
+            self.changed.wait(&mut state);
         }
-        std::mem::take(&mut news.leads)
+        std::mem::take(&mut state.leads)
     }
 
     /// False where it can't.
     fn lead(&self) -> bool {
-        let mut news = self.news.lock();
-        news.leads = !news.gone;
-        self.told.notify_one();
-        news.leads
+        let mut state = self.state.lock();
+        state.leads = !state.gone;
+        self.changed.notify_one();
+        state.leads
     }
 }
 
 /// The lead, handed on when this is dropped, even by a store that panics.
 struct Lead<'a> {
     commits: &'a Commits,
-    leader: Option<&'a Publisher>,
+    leader: Option<&'a PendingPublish>,
 }
 
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
         if let (Some(leader), true) = (self.leader, std::thread::panicking()) {
-            leader.news.lock().gone = true;
+            leader.state.lock().gone = true;
         }
         let mut state = self.commits.state.lock();
         state.led = state.waiting.iter().any(|next| next.publisher.lead());
@@ -105,8 +105,8 @@ impl Drop for Lead<'_> {
 
 impl Commits {
     /// Called under the sequencer's lock, so that the queue has publish order.
-    pub(super) fn add(&self, ticket: u64, entry: Entry) -> Arc<Publisher> {
-        let publisher = Arc::<Publisher>::default();
+    pub(super) fn add(&self, ticket: u64, entry: Entry) -> Arc<PendingPublish> {
+        let publisher = Arc::<PendingPublish>::default();
         let waiting = Waiting {
             ticket,
             entry,
@@ -129,7 +129,7 @@ impl Commits {
     }
 
     /// Waits until the event is visible, or known not to be kept.
-    pub(super) fn settle(&self, shared: &Shared, publisher: &Publisher) -> Result<(), Error> {
+    pub(super) fn settle(&self, shared: &Shared, publisher: &PendingPublish) -> Result<(), Error> {
         loop {
             if let Some(result) = publisher.result() {
                 return result;

@@ -5,9 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use super::Shared;
 use super::sync::{Condvar, Mutex};
-use super::{Shared, StoreStatistics};
 use crate::error::{Error, ErrorKind};
+use crate::store::StoreStatistics;
 
 /// The shortest period, so that a period of zero does not keep a processor busy, and the longest.
 const PERIODS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1 << 25));

@@ -5,29 +5,26 @@
 //! published in between is missed.
 
 mod batch;
+mod batch_limit;
 mod calls;
 mod catalog;
 mod clock;
 mod commit;
-#[cfg(all(test, feature = "testing", not(shuttle)))]
-mod compacted;
 mod evict;
 mod flushing;
-mod live;
 mod options;
 mod poll;
-mod portion;
 mod publish;
 mod replay;
 mod restorer;
 mod ring;
-#[cfg(all(test, shuttle))]
-mod schedules;
 mod sequencer;
+mod snapshot;
 mod statistics;
 mod stopping;
-mod store;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod waiter;
 
 use std::ops::Deref;
@@ -39,7 +36,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::position::{Cursor, EventId};
-use crate::record::Record;
+use crate::store::{NoStore, Record, Snapshot, SnapshotSource, Store, StoreStatistics};
 use crate::wire::Categories;
 use calls::Call;
 use catalog::Catalog;
@@ -57,10 +54,8 @@ use waiter::Parking;
 pub use batch::Batch;
 pub(crate) use clock::Clock;
 pub use options::BrokerOptions;
-pub(crate) use poll::{Look, Parked, Polled};
-pub(crate) use ring::Lost;
-pub use statistics::{Statistics, StoreStatistics};
-pub use store::{Live, NoStore, Store};
+pub(crate) use poll::{Parked, PollMode, Polled};
+pub use statistics::Statistics;
 pub(crate) use waiter::Waiter;
 
 /// Categories, ring buffers and parked subscribers: all of a long-polling server but HTTP. A server has one inside; a
@@ -173,7 +168,7 @@ impl Broker {
             options,
         };
         let mut replay = Replay::default();
-        let live = Live::default();
+        let live = Snapshot::default();
         store.start(live.clone(), &mut |record| {
             shared.replay(&mut replay, record)
         })?;
@@ -194,7 +189,8 @@ impl Broker {
         shared.sweep(shared.age.now());
         let shared = Arc::new(shared);
         // Only what the store itself fills can be taken: nobody else has seen it.
-        let _ = live.0.set(Arc::downgrade(&shared));
+        let source: Arc<dyn SnapshotSource> = shared.clone();
+        live.connect(Arc::downgrade(&source));
         let started = Record::Started {
             position: shared.sequencer.end(),
             acknowledges: shared.store.acknowledges(),
@@ -303,9 +299,9 @@ impl Broker {
         timeout: Duration,
     ) -> Result<Arc<Batch>, Error> {
         let look = if timeout.is_zero() {
-            Look::Once
+            PollMode::NoWait
         } else {
-            Look::AndPark
+            PollMode::Park
         };
         let polled = self
             .poll(&categories, cursor, limit, look)

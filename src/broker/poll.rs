@@ -5,17 +5,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::batch::Batch;
+use super::batch_limit::BatchLimit;
 use super::catalog::{Category, State};
-use super::portion::Portion;
 use super::ring::{Entry, Place, Ring};
-use super::sequencer::{Newest, Placed};
+use super::sequencer::{HighWaterMark, Placed};
 use super::sync::MutexGuard;
 use super::waiter::{Waiter, Woken, stopped};
 use super::{Broker, Shared};
 use crate::error::Error;
 use crate::event::Event;
 use crate::position::Cursor;
-use crate::record::Record;
+use crate::store::Record;
 use crate::wire::Categories;
 
 /// The most ids of one record: golongpoll stops at a line of more than 64 KiB.
@@ -36,13 +36,13 @@ struct Start {
 
 /// What a poll does where there is nothing yet, and whether it counts as a retrieval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum PollMode {
     /// Park.
-    AndPark,
+    Park,
     /// Say so.
-    Once,
+    NoWait,
     /// Say so; and where there is something, leave it there, even with deletion after retrieval.
-    AndLeave,
+    Peek,
 }
 
 /// What a poll comes to before it waits.
@@ -63,7 +63,7 @@ impl Broker {
         names: &Categories,
         cursor: Cursor,
         limit: Option<usize>,
-        look: Look,
+        look: PollMode,
     ) -> Result<Polled, Error> {
         if limit == Some(0) {
             return Err(Error::request("a limit of 0 events: give 1 or more"));
@@ -86,7 +86,7 @@ impl Broker {
         cursor: Cursor,
         limit: Option<usize>,
     ) -> Option<Arc<Batch>> {
-        let polled = self.poll(names, cursor, limit, Look::AndLeave).ok()?;
+        let polled = self.poll(names, cursor, limit, PollMode::Peek).ok()?;
         match polled {
             Polled::Ready(batch) if batch.events().is_empty() => Some(batch),
             Polled::Ready(batch) if !self.0.options.delete_after_first_retrieval => Some(batch),
@@ -109,7 +109,7 @@ impl Locked<'_> {
         self.states
             .iter()
             .enumerate()
-            .any(|(at, state)| state.ring.lost.after(place(at)))
+            .any(|(at, state)| place(at).misses(state.ring.lost))
     }
 }
 
@@ -120,9 +120,9 @@ impl Shared {
         names: &Categories,
         cursor: Cursor,
         limit: Option<usize>,
-        look: Look,
+        look: PollMode,
     ) -> Result<Polled, Error> {
-        if self.parking.is_closed() && look != Look::AndLeave {
+        if self.parking.is_closed() && look != PollMode::Peek {
             return Err(stopped());
         }
         let mut names: Vec<&str> = names.iter().collect();
@@ -174,7 +174,7 @@ impl Shared {
         locked: &mut Locked<'_>,
         cursor: Cursor,
         limit: Option<usize>,
-        look: Look,
+        look: PollMode,
     ) -> Result<Polled, Error> {
         let newest = self.newest();
         let Start {
@@ -187,21 +187,21 @@ impl Shared {
         }
         let gap = unplaced
             || locked.lost_after(|_| place)
-            || self.sequencer.lost().after(place)
+            || place.misses(self.sequencer.lost())
             || self.cut_within(place, &locked.states);
-        let portion = Portion {
+        let limit = BatchLimit {
             events: limit.unwrap_or(usize::MAX),
             bytes: self.options.max_batch_size,
             // A follower that gives a limit goes on by the last id.
             whole_milliseconds: limit.is_none() && by_time,
         };
         let states = &mut locked.states;
-        let retrieval = look != Look::AndLeave;
-        let taken = self.take(states, |_| place, Vec::new(), portion, retrieval);
+        let retrieval = look != PollMode::Peek;
+        let taken = self.take(states, |_| place, Vec::new(), limit, retrieval);
         if by_time {
             self.note_reached(&taken);
         }
-        if !taken.entries.is_empty() || look != Look::AndPark {
+        if !taken.entries.is_empty() || look != PollMode::Park {
             return Ok(Polled::Ready(Arc::new(taken.batch(gap, newest))));
         }
         let (ticket, waiter) = self.parking.enter(by_time)?;
@@ -220,7 +220,7 @@ impl Shared {
             ticket,
             waiter,
             parked_at: newest.sequence,
-            portion,
+            limit,
             gap,
             listed: true,
         }))
@@ -252,7 +252,7 @@ impl Shared {
     }
 
     /// How far everything can be seen, with the locks of the categories held in which one looks.
-    fn newest(&self) -> Newest {
+    fn newest(&self) -> HighWaterMark {
         let mut newest = self.sequencer.newest();
         if let Some(hidden) = self.commits.oldest_timestamp() {
             newest.before = newest.before.min(hidden.saturating_sub(1));
@@ -261,7 +261,7 @@ impl Shared {
     }
 
     /// Where the cursor stands.
-    fn resolve(&self, cursor: Cursor, states: &Guards<'_>, newest: &Newest) -> Start {
+    fn resolve(&self, cursor: Cursor, states: &Guards<'_>, newest: &HighWaterMark) -> Start {
         let by_time = |place, unplaced| Start {
             place,
             unplaced,
@@ -291,7 +291,7 @@ impl Shared {
         let placed = self.sequencer.locate(id);
         match placed {
             Placed::At(place) => by_id(place, false),
-            Placed::Beyond(place) => by_id(place, true),
+            Placed::PastEnd(place) => by_id(place, true),
             Placed::UnknownRun | Placed::Foreign => {
                 match states.iter().find_map(|state| state.ring.find(id)) {
                     Some(sequence) => by_id(Place::Sequence(sequence), false),
@@ -305,14 +305,14 @@ impl Shared {
         }
     }
 
-    /// A portion of what was `offered` and of the events after each category's place, in publish order; a retrieval
+    /// A limit of what was `offered` and of the events after each category's place, in publish order; a retrieval
     /// removes it from the rings where it is to be deleted.
     fn take(
         &self,
         states: &mut Guards<'_>,
         place: impl Fn(usize) -> Place,
         offered: Vec<Entry>,
-        portion: Portion,
+        limit: BatchLimit,
         retrieval: bool,
     ) -> Taken {
         let deletes = self.options.delete_after_first_retrieval;
@@ -322,17 +322,17 @@ impl Shared {
         let mut entries = offered;
         for (at, state) in states.iter().enumerate() {
             let ring = state.ring.after(place(at));
-            entries.extend(portion.needed(ring).cloned());
+            entries.extend(limit.needed(ring).cloned());
         }
         if states.len() > 1 {
             entries.sort_unstable_by_key(|entry| entry.sequence);
         }
         let least = entries.partition_point(|entry| Some(entry.sequence) <= not_before);
-        let count = portion.of(&entries).max(least);
+        let count = limit.of(&entries).max(least);
         let cut_off = count < entries.len();
         let (given, rest) = entries.split_at(count);
         let latest = given.iter().map(Entry::time).max();
-        let passes_over = portion.whole_milliseconds
+        let passes_over = limit.whole_milliseconds
             && rest
                 .iter()
                 .map(Entry::time)
@@ -398,7 +398,7 @@ struct Taken {
 
 impl Taken {
     /// `newest` is how far was looked.
-    fn batch(self, gap: bool, newest: Newest) -> Batch {
+    fn batch(self, gap: bool, newest: HighWaterMark) -> Batch {
         let gap = gap || self.passes_over;
         let events: Vec<Event> = self.entries.into_iter().map(|entry| entry.event).collect();
         let last_id = match events.last() {
@@ -419,7 +419,7 @@ pub(crate) struct Parked {
     waiter: Arc<Waiter>,
     /// The newest sequence number when it parked: all events up to here have been looked at.
     parked_at: u64,
-    portion: Portion,
+    limit: BatchLimit,
     /// To be told with the first events.
     gap: bool,
     /// Some category may still have the waiter in its list.
@@ -492,7 +492,7 @@ impl Parked {
             let newest = shared.newest();
             let there = !self.waiter.has_hung_up();
             let states = &mut locked.states;
-            let taken = shared.take(states, |at| places[at], offered, self.portion, there);
+            let taken = shared.take(states, |at| places[at], offered, self.limit, there);
             if self.waiter.goes_by_time() {
                 shared.note_reached(&taken);
             }

@@ -15,7 +15,7 @@ use super::waiter::Waiter;
 use crate::error::{Error, ErrorKind};
 use crate::event::Draft;
 use crate::position::EventId;
-use crate::record::{Record, event_line_len};
+use crate::store::{Record, event_line_len};
 use crate::wire::check_category;
 
 impl Shared {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::restorer::Restorer;
-use super::ring::{Entry, Lost, plausible};
+use super::ring::{Entry, plausible};
 use crate::position::EventId;
-use crate::record::Record;
+use crate::store::{Loss, Record};
 
 /// So many records may stand in a log between an event and the word that it was handed to whoever was parked.
 const RECENT: usize = 4096;
@@ -150,7 +150,7 @@ impl Shared {
                 sequence,
                 timestamp,
             } => {
-                let lost = Lost {
+                let lost = Loss {
                     sequence,
                     timestamp,
                 };
@@ -162,7 +162,7 @@ impl Shared {
                     });
                 }
             }
-            Record::Forgotten(forgotten) => self.catalog.remember(&forgotten),
+            Record::LossTable(forgotten) => self.catalog.remember(&forgotten),
         }
     }
 

@@ -3,11 +3,11 @@
 use std::hash::{BuildHasher, RandomState};
 
 use super::clock::{Clock, MAX_STEPS};
-use super::ring::{Entry, Lost, plausible};
-use super::sequencer::{Past, Sequencer, Span};
+use super::ring::{Entry, plausible};
+use super::sequencer::{Past, RunRange, Sequencer};
 use crate::event::Event;
 use crate::position::{EventId, MAX_SEQUENCE, Run};
-use crate::record::Record;
+use crate::store::{Loss, Record};
 
 /// How many earlier runs are known at most: a position of an older one is as good as unknown.
 const MAX_RUNS: usize = 10_000;
@@ -26,27 +26,27 @@ const MAX_START_STEP: u64 = 1 << 20;
 /// last events, unless it acknowledged each: a number is left out for them, which counts as a lost event.
 #[derive(Default)]
 pub(crate) struct Restorer {
-    earlier: Vec<Span>,
+    earlier: Vec<RunRange>,
     /// The last of `earlier` has not ended.
     open: bool,
     /// The last of `earlier` showed no event before it was kept.
     acknowledges: bool,
     sequence: u64,
     timestamp: u64,
-    lost: Lost,
+    lost: Loss,
     newest: Option<Run>,
     /// The number that the id of the last event tells.
     own: u64,
     /// The last of `earlier` was numbered without those before: files were joined.
     follows_others: bool,
     /// Of the numbers up to this one, those that are missing were let go of, and are told of elsewhere.
-    sparse_to: u64,
+    compacted_to: u64,
     /// Something unreadable stands since the last event.
     damaged: bool,
     /// And before the first run.
-    headless: bool,
+    damaged_before_first_run: bool,
     /// When the newest of what was lost was published is not known yet: before what comes next.
-    undated: bool,
+    loss_time_unknown: bool,
 }
 
 impl Restorer {
@@ -67,7 +67,7 @@ impl Restorer {
             | Record::Ended(id)
             | Record::Compacted { position: id, .. } => position(*id),
             Record::Lost { sequence, .. } => number(*sequence),
-            Record::Forgotten(forgotten) => {
+            Record::LossTable(forgotten) => {
                 let mut lines = forgotten.lines.iter();
                 lines.all(|(_, lost)| number(lost.sequence))
             }
@@ -77,7 +77,7 @@ impl Restorer {
 
     /// Returns the greatest sequence number in the log so far.
     pub(crate) fn most(&self) -> u64 {
-        self.sequence.max(self.sparse_to)
+        self.sequence.max(self.compacted_to)
     }
 
     /// A run begins after this position.
@@ -86,7 +86,7 @@ impl Restorer {
         let Some((run, sequence)) = id.parts().filter(|(run, _)| !self.knows(*run)) else {
             return;
         };
-        if sequence >= self.sparse_to {
+        if sequence >= self.compacted_to {
             self.pass_compacted();
         }
         self.follows_others = sequence < self.sequence;
@@ -113,7 +113,7 @@ impl Restorer {
             }
             self.go_to(number - 1);
         } else if own.is_some_and(|own| self.is_out_of_place(own)) {
-            self.lost(Lost {
+            self.lost(Loss {
                 sequence: number,
                 timestamp,
             });
@@ -149,15 +149,15 @@ impl Restorer {
     /// others were let go of, nor where what said so can't be read.
     pub(crate) fn damaged(&mut self) {
         self.damaged = true;
-        self.headless |= self.earlier.is_empty();
-        if self.sequence < self.sparse_to {
-            self.lose(self.sparse_to);
+        self.damaged_before_first_run |= self.earlier.is_empty();
+        if self.sequence < self.compacted_to {
+            self.lose(self.compacted_to);
         }
     }
 
     /// The log ends within a record. An event that was to be kept before anybody sees it has been seen by nobody.
     pub(crate) fn torn(&mut self) {
-        if !(self.open && self.acknowledges) || self.sequence < self.sparse_to {
+        if !(self.open && self.acknowledges) || self.sequence < self.compacted_to {
             self.damaged();
         }
     }
@@ -169,7 +169,7 @@ impl Restorer {
             return;
         };
         if sequence > self.sequence {
-            let is_whole = self.knows(run) && !self.damaged && !self.headless;
+            let is_whole = self.knows(run) && !self.damaged && !self.damaged_before_first_run;
             self.enter(run);
             if !is_whole {
                 self.lose(sequence);
@@ -182,21 +182,21 @@ impl Restorer {
     pub(crate) fn compacted(&mut self, id: EventId, timestamp: u64) {
         self.timestamp = self.timestamp.max(timestamp);
         if let Some((_, sequence)) = id.parts() {
-            self.sparse_to = self.sparse_to.max(sequence);
+            self.compacted_to = self.compacted_to.max(sequence);
         }
     }
 
     /// All has been read that is left of what was compacted: the last numbers of it may have been let go of, too.
     fn pass_compacted(&mut self) {
-        self.sequence = self.sequence.max(self.sparse_to);
+        self.sequence = self.sequence.max(self.compacted_to);
         // Where the end of an earlier run is damaged, they may have been another's.
         if let (true, false, Some(span)) = (self.open, self.damaged, self.earlier.last_mut()) {
-            span.last = span.last.max(self.sparse_to);
+            span.last = span.last.max(self.compacted_to);
         }
     }
 
     /// Events were lost, whatever their category.
-    pub(crate) fn lost(&mut self, lost: Lost) {
+    pub(crate) fn lost(&mut self, lost: Loss) {
         self.lost = self.lost.max(lost);
     }
 
@@ -232,7 +232,7 @@ impl Restorer {
     }
 
     fn open(&mut self, run: Run) {
-        let span = Span {
+        let span = RunRange {
             run,
             first: self.sequence + 1,
             last: self.sequence,
@@ -250,18 +250,18 @@ impl Restorer {
             return;
         }
         self.sequence = sequence;
-        if sequence > self.sparse_to {
+        if sequence > self.compacted_to {
             self.lose(sequence);
         }
     }
 
     fn lose(&mut self, sequence: u64) {
         let timestamp = self.timestamp;
-        self.lost(Lost {
+        self.lost(Loss {
             sequence,
             timestamp,
         });
-        self.undated = true;
+        self.loss_time_unknown = true;
     }
 
     /// The greatest timestamp that an event can have that was lost before this run: timestamps may be a little ahead of
@@ -277,7 +277,7 @@ impl Restorer {
 
     /// What was lost was published by then.
     fn date(&mut self, timestamp: u64) {
-        if std::mem::take(&mut self.undated) {
+        if std::mem::take(&mut self.loss_time_unknown) {
             self.lost.timestamp = self.lost.timestamp.max(timestamp);
         }
     }
@@ -286,7 +286,7 @@ impl Restorer {
     pub(crate) fn finish(mut self, clock: Clock, acknowledges: bool) -> Sequencer {
         self.pass_compacted();
         // What a run that has not ended published last is not known, nor what is damaged.
-        let acknowledged = self.acknowledges && !self.headless;
+        let acknowledged = self.acknowledges && !self.damaged_before_first_run;
         // The clock was set back: a follower may stand at a timestamp that comes again only by steps.
         let is_ahead = self.timestamp > clock.now().saturating_add(MAX_STEPS);
         let may_lack_events = (self.open && !acknowledged) || self.damaged;

@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 
 use crate::event::Event;
 use crate::position::EventId;
+use crate::store::Loss;
 
 /// An event with its place in the publish order of the whole broker.
 #[derive(Clone)]
@@ -38,34 +39,6 @@ pub(crate) fn plausible(timestamp: u64) -> u64 {
 /// poll with 1 for that.
 const EVERYTHING: u64 = 1;
 
-/// The newest event that a category lost: pushed out, expired or evicted, but not handed out by deletion after
-/// retrieval. A follower that stands before it is told of a gap. All zero where nothing was lost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Lost {
-    pub(crate) sequence: u64,
-    pub(crate) timestamp: u64,
-}
-
-impl Lost {
-    pub(crate) fn max(self, other: Lost) -> Lost {
-        Lost {
-            sequence: self.sequence.max(other.sequence),
-            timestamp: self.timestamp.max(other.timestamp),
-        }
-    }
-
-    /// True where a follower at `place` misses an event of which this tells.
-    pub(crate) fn after(self, place: Place) -> bool {
-        match place {
-            Place::Oldest => false,
-            Place::Sequence(sequence) => self.sequence > sequence,
-            Place::Time(timestamp) => {
-                self.sequence > 0 && (timestamp <= EVERYTHING || self.timestamp > timestamp)
-            }
-        }
-    }
-}
-
 /// Where a poll starts, once its cursor has been resolved: strictly after this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -75,6 +48,17 @@ pub(crate) enum Place {
 }
 
 impl Place {
+    /// True if a follower at this place misses an event that `loss` covers.
+    pub(crate) fn misses(self, loss: Loss) -> bool {
+        match self {
+            Place::Oldest => false,
+            Place::Sequence(sequence) => loss.sequence > sequence,
+            Place::Time(timestamp) => {
+                loss.sequence > 0 && (timestamp <= EVERYTHING || loss.timestamp > timestamp)
+            }
+        }
+    }
+
     fn is_before(self, entry: &Entry) -> bool {
         match self {
             Place::Oldest => true,
@@ -95,11 +79,11 @@ pub(crate) struct Removed {
 #[derive(Default)]
 pub(crate) struct Ring {
     entries: VecDeque<Entry>,
-    pub(crate) lost: Lost,
+    pub(crate) lost: Loss,
 }
 
 impl Ring {
-    pub(crate) fn new(lost: Lost) -> Self {
+    pub(crate) fn new(lost: Loss) -> Self {
         Ring {
             entries: VecDeque::new(),
             lost,
@@ -134,7 +118,7 @@ impl Ring {
         for entry in self.entries.drain(..count) {
             removed.events += 1;
             removed.bytes += entry.event.as_json().len();
-            self.lost = self.lost.max(Lost {
+            self.lost = self.lost.max(Loss {
                 sequence: entry.sequence,
                 timestamp: entry.time(),
             });
@@ -285,16 +269,16 @@ mod tests {
         assert_eq!(sequences(&ring, Place::Oldest), [7, 9]);
         assert_eq!(
             ring.lost,
-            Lost {
+            Loss {
                 sequence: 3,
                 timestamp: 10
             }
         );
-        assert!(ring.lost.after(Place::Sequence(2)));
-        assert!(!ring.lost.after(Place::Sequence(3)));
-        assert!(ring.lost.after(Place::Time(9)));
-        assert!(!ring.lost.after(Place::Time(10)));
-        assert!(!ring.lost.after(Place::Oldest));
+        assert!(Place::Sequence(2).misses(ring.lost));
+        assert!(!Place::Sequence(3).misses(ring.lost));
+        assert!(Place::Time(9).misses(ring.lost));
+        assert!(!Place::Time(10).misses(ring.lost));
+        assert!(!Place::Oldest.misses(ring.lost));
     }
 
     #[test]

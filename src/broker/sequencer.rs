@@ -1,12 +1,13 @@
 //! [`Sequencer`]: gives every event its timestamp, its sequence number and its id, and tells where an id stands.
 
 use super::clock::{Age, Clock};
-use super::ring::{Entry, Lost, Place};
+use super::ring::{Entry, Place};
 use super::sync::Mutex;
 use super::waiter::stopped;
 use crate::error::Error;
 use crate::event::Draft;
 use crate::position::{EventId, Run};
+use crate::store::Loss;
 
 /// The one clock of events of a broker. Its lock is the innermost of all: held for a stamp and for handing the event to
 /// the store, so that ids, timestamps and the file's lines have one order.
@@ -14,9 +15,9 @@ pub(crate) struct Sequencer {
     run: Run,
     clock: Clock,
     /// The runs that the log tells of, in their order, and then this one.
-    runs: Vec<Span>,
+    runs: Vec<RunRange>,
     /// What the file should have but has not.
-    lost: Lost,
+    lost: Loss,
     /// Events are visible once the store has them, and not as soon as they are stamped.
     acknowledges: bool,
     /// The most bytes of JSON of one timestamp, with a comma for each event; one event may have more.
@@ -44,7 +45,7 @@ struct Stamps {
 }
 
 /// How far everything published can be seen.
-pub(crate) struct Newest {
+pub(crate) struct HighWaterMark {
     pub(crate) sequence: u64,
     /// The position after it.
     pub(crate) id: EventId,
@@ -55,7 +56,7 @@ pub(crate) struct Newest {
 }
 
 /// The sequence numbers of a run that a log holds.
-pub(crate) struct Span {
+pub(crate) struct RunRange {
     pub(super) run: Run,
     pub(crate) first: u64,
     pub(crate) last: u64,
@@ -66,8 +67,8 @@ pub(crate) struct Span {
 /// What a log tells of the runs before, and the run that follows them.
 pub(super) struct Past {
     pub(super) run: Run,
-    pub(super) runs: Vec<Span>,
-    pub(super) lost: Lost,
+    pub(super) runs: Vec<RunRange>,
+    pub(super) lost: Loss,
     /// Those of the newest event.
     pub(super) sequence: u64,
     pub(super) timestamp: u64,
@@ -75,7 +76,7 @@ pub(super) struct Past {
     pub(super) reached: u64,
 }
 
-impl Span {
+impl RunRange {
     /// The position before its first event.
     pub(crate) fn start(&self) -> EventId {
         EventId::new(self.run, self.first - 1)
@@ -93,7 +94,7 @@ pub(crate) enum Placed {
     /// Its sequence number.
     At(Place),
     /// Of a run that the file holds, but after the last event that the file has of it: that end of the run was lost.
-    Beyond(Place),
+    PastEnd(Place),
     /// Of a run that is not known here: one without a file, or of another broker.
     UnknownRun,
     /// Not made by this crate: only a search can tell.
@@ -113,7 +114,7 @@ impl Sequencer {
     /// The sequencer of a new run.
     pub(super) fn after(past: Past, clock: Clock, acknowledges: bool) -> Self {
         let Past { run, mut runs, .. } = past;
-        runs.push(Span {
+        runs.push(RunRange {
             run,
             first: past.sequence + 1,
             last: u64::MAX,
@@ -207,17 +208,17 @@ impl Sequencer {
     }
 
     /// What the file should have had but had not.
-    pub(crate) fn lost(&self) -> Lost {
+    pub(crate) fn lost(&self) -> Loss {
         self.lost
     }
 
     /// How far everything can be seen that was published.
     ///
     /// With the lock of a category held, all events of that category up to here are in its ring.
-    pub(crate) fn newest(&self) -> Newest {
+    pub(crate) fn newest(&self) -> HighWaterMark {
         let now = self.clock.now();
         let stamps = self.stamps.lock();
-        Newest {
+        HighWaterMark {
             sequence: stamps.visible,
             id: self.position(stamps.visible),
             before: stamps.next(now) - 1,
@@ -249,7 +250,7 @@ impl Sequencer {
     }
 
     /// The runs that are known, in their order; the last is this one.
-    pub(crate) fn spans(&self) -> &[Span] {
+    pub(crate) fn spans(&self) -> &[RunRange] {
         &self.runs
     }
 
@@ -272,7 +273,7 @@ impl Sequencer {
             };
         }
         match self.runs.iter().rev().find(|span| span.run == run) {
-            Some(span) if sequence > span.last => Placed::Beyond(Place::Sequence(span.last)),
+            Some(span) if sequence > span.last => Placed::PastEnd(Place::Sequence(span.last)),
             Some(span) => Placed::At(Place::Sequence(sequence.max(span.first - 1))),
             None => Placed::UnknownRun,
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Shared;
 use super::sync::{Condvar, Mutex};
 use crate::error::{Error, ErrorKind};
-use crate::record::Record;
+use crate::store::Record;
 
 /// How much longer than its timeout a stop waits for the store's own error, which says more.
 const GRACE: Duration = Duration::from_millis(100);

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use tiny_http::Method;
 
 use super::Inner;
-use super::body;
-use super::connections::Spoilt;
 use super::info::TimeoutAnswer;
 use super::reply::{Persistence, Reply, send};
+use super::tiny_http::body;
+use super::tiny_http::connections::BadConnection;
 use crate::broker::{Batch, Parked};
 use crate::position::EventId;
 use crate::wire::Answer;
@@ -34,7 +34,7 @@ impl From<Reply> for Outcome {
 }
 
 /// What a poll that found nothing will need to know.
-pub(super) struct Asked {
+pub(super) struct PollParams {
     pub(super) since_time: Option<u64>,
     pub(super) last_id: Option<EventId>,
     pub(super) deadline: Instant,
@@ -53,7 +53,7 @@ impl Inner {
     pub(super) fn wait(
         &self,
         parked: Parked,
-        asked: &Asked,
+        asked: &PollParams,
         remote: Option<SocketAddr>,
         may_wait: bool,
     ) -> Outcome {
@@ -73,7 +73,7 @@ impl Inner {
         self.polled(batch, asked)
     }
 
-    pub(super) fn polled(&self, batch: Arc<Batch>, asked: &Asked) -> Outcome {
+    pub(super) fn polled(&self, batch: Arc<Batch>, asked: &PollParams) -> Outcome {
         if !batch.events().is_empty() {
             return Outcome::Shared(batch);
         }
@@ -87,7 +87,12 @@ impl Inner {
     }
 
     /// `before` is when the broker was looked at; nobody is sent back behind the time that was asked for.
-    pub(super) fn timed_out(&self, asked: &Asked, before: u64, position: Option<EventId>) -> Reply {
+    pub(super) fn timed_out(
+        &self,
+        asked: &PollParams,
+        before: u64,
+        position: Option<EventId>,
+    ) -> Reply {
         let reply = match self.info.timeout_answer {
             TimeoutAnswer::NoContent => Reply::new(204),
             TimeoutAnswer::Golongpoll => Reply::json(
@@ -130,7 +135,7 @@ impl Inner {
                 error.kind(),
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
             ) {
-                self.spoiled.add(remote, Spoilt::Deaf);
+                self.bad_connections.add(remote, BadConnection::NotReading);
             }
         }
     }

@@ -9,15 +9,15 @@ use percent_encoding::percent_decode_str;
 use tiny_http::Method;
 
 use super::Inner;
-use super::answers::{Asked, Connection, Outcome, busy, header, out_of_threads};
-use super::body::{self, Framing};
-use super::connections::Spoilt;
-use super::crew::Turn;
-use super::drain::{self, UnreadBody};
-use super::head;
+use super::answers::{Connection, Outcome, PollParams, busy, header, out_of_threads};
 use super::hooks::{Handler, Request, client_address};
 use super::reply::{Reply, send_before_body};
-use crate::broker::{Look, Parked, Polled};
+use super::tiny_http::body::{self, Framing};
+use super::tiny_http::connections::BadConnection;
+use super::tiny_http::drain::{self, UnreadBody};
+use super::tiny_http::head;
+use super::tiny_http::workers::ReceiveToken;
+use crate::broker::{Parked, PollMode, Polled};
 use crate::error::{Error, ErrorKind};
 use crate::headers::Headers;
 use crate::position::Cursor;
@@ -32,10 +32,10 @@ const EARLY: Duration = Duration::from_millis(200);
 const UNBLOCKED: usize = 8 * 1024;
 
 /// One request on its way to its answer.
-struct Visit<'a> {
+struct Exchange<'a> {
     server: &'a Arc<Inner>,
     request: tiny_http::Request,
-    turn: &'a mut Turn,
+    token: &'a mut ReceiveToken,
     arrived: Instant,
     path: String,
     query: String,
@@ -46,7 +46,7 @@ struct Visit<'a> {
 enum Step {
     Done(Outcome),
     /// A poll that found nothing.
-    Park(Parked, Asked),
+    Park(Parked, PollParams),
 }
 
 impl<T: Into<Outcome>> From<T> for Step {
@@ -56,14 +56,14 @@ impl<T: Into<Outcome>> From<T> for Step {
 }
 
 /// Answers a request.
-pub(super) fn answer(server: &Arc<Inner>, request: tiny_http::Request, turn: &mut Turn) {
+pub(super) fn answer(server: &Arc<Inner>, request: tiny_http::Request, token: &mut ReceiveToken) {
     let arrived = Instant::now();
     let (path, query) = target(request.url());
     let framing = body::framing(&request);
-    let mut visit = Visit {
+    let mut visit = Exchange {
         server,
         request,
-        turn,
+        token,
         arrived,
         path,
         query,
@@ -71,12 +71,16 @@ pub(super) fn answer(server: &Arc<Inner>, request: tiny_http::Request, turn: &mu
     };
     // Reading a body that is on its way, or letting it pass unread, may wait for the client.
     if matches!(visit.framing, Framing::Streamed(_) | Framing::Broken(_))
-        && visit.turn.pass().is_err()
+        && visit.token.pass().is_err()
     {
         visit.framing = Framing::Broken("the body was not read");
         return visit.send_unread(out_of_threads());
     }
-    if server.spoiled.get(visit.request.remote_addr().copied()) == Some(Spoilt::Deaf) {
+    if server
+        .bad_connections
+        .get(visit.request.remote_addr().copied())
+        == Some(BadConnection::NotReading)
+    {
         return visit.abandon();
     }
     let outcome = catch_unwind(AssertUnwindSafe(|| visit.outcome())).unwrap_or_else(|_| {
@@ -125,14 +129,14 @@ impl From<Error> for Reply {
     }
 }
 
-impl Visit<'_> {
+impl Exchange<'_> {
     /// # Errors
     ///
     /// The answer that refuses.
     fn outcome(&mut self) -> Result<Step, Reply> {
         let info = &self.server.info;
         let remote = self.request.remote_addr().copied();
-        if self.server.spoiled.get(remote).is_some() {
+        if self.server.bad_connections.get(remote).is_some() {
             self.framing =
                 Framing::Broken("an earlier request of this connection had no clear end");
         }
@@ -161,7 +165,7 @@ impl Visit<'_> {
     /// Those of [`body::read`], and 503 where the server stopped before the body was there.
     fn receive_body(&mut self, max: usize) -> Result<Vec<u8>, Reply> {
         let streamed = matches!(self.framing, Framing::Streamed(_));
-        let receiving = streamed.then(|| self.turn.receiving());
+        let receiving = streamed.then(|| self.token.receiving());
         let body = body::read(&mut self.request, &mut self.framing, max)?;
         drop(receiving);
         if streamed && self.server.stopping.load(Relaxed) {
@@ -193,12 +197,12 @@ impl Visit<'_> {
             (None, None) => info.poll_without_cursor.into(),
         };
         let look = match (head_only, timeout.is_zero()) {
-            (true, _) => Look::AndLeave,
-            (false, true) => Look::Once,
-            (false, false) => Look::AndPark,
+            (true, _) => PollMode::Peek,
+            (false, true) => PollMode::NoWait,
+            (false, false) => PollMode::Park,
         };
         let deadline = self.arrived + timeout - (timeout / 20).min(EARLY);
-        let kept = Asked {
+        let kept = PollParams {
             since_time: asked.since_time,
             last_id: asked.last_id,
             deadline,
@@ -241,7 +245,7 @@ impl Visit<'_> {
                 request.data = Some(published.data.get().to_owned());
             })?;
         }
-        if server.broker.acknowledges() && self.turn.pass().is_err() {
+        if server.broker.acknowledges() && self.token.pass().is_err() {
             log::debug!("no thread can be had to receive requests while the disk is waited for");
         }
         // Refusals of the broker are counted by whoever refuses: here.
@@ -258,7 +262,7 @@ impl Visit<'_> {
         let Some(fallback) = &self.server.info.fallback else {
             return Err(Reply::error(404, "not found"));
         };
-        self.turn.pass().map_err(|_| out_of_threads())?;
+        self.token.pass().map_err(|_| out_of_threads())?;
         let mut request = self.seen();
         request.body = body;
         if *self.request.method() == Method::Head && !fallback.takes_head {
@@ -285,7 +289,7 @@ impl Visit<'_> {
     /// Runs a handler of the embedding program's.
     fn run(&mut self, handler: &Handler, fill: impl FnOnce(&mut Request)) -> Result<(), Reply> {
         if !handler.quick {
-            self.turn.pass().map_err(|_| out_of_threads())?;
+            self.token.pass().map_err(|_| out_of_threads())?;
         }
         let mut request = self.seen();
         fill(&mut request);
@@ -313,7 +317,7 @@ impl Visit<'_> {
     }
 
     fn send(self, outcome: Outcome) {
-        self.spoil_if_broken();
+        self.mark_if_broken();
         match outcome {
             // Whatever is done before the whole body has been read is a refusal, and so a reply.
             Outcome::Reply(reply) if self.has_unread_body() => self.send_unread(reply),
@@ -328,7 +332,7 @@ impl Visit<'_> {
                     return server.send(writer, remote, &answer);
                 }
                 // It may wait for the client.
-                self.turn
+                self.token
                     .finish_elsewhere(move |_| server.send(writer, remote, &answer));
             }
         }
@@ -340,30 +344,31 @@ impl Visit<'_> {
     }
 
     /// Has the request answered when there is something for it.
-    fn park(self, parked: Parked, asked: Asked) {
+    fn park(self, parked: Parked, asked: PollParams) {
         let connection = self.connection();
-        let Visit {
+        let Exchange {
             server,
             request,
-            turn,
+            token,
             ..
         } = self;
         let (server, remote) = (server.clone(), request.remote_addr().copied());
         // All else of the request is let go of, and that here: what a thread frees before it waits, its allocator may
         // keep for it.
         let writer = request.into_writer();
-        turn.finish_elsewhere(move |may_wait| {
+        token.finish_elsewhere(move |may_wait| {
             let outcome = server.wait(parked, &asked, remote, may_wait);
             server.send(writer, remote, &server.render(outcome, &connection));
         });
     }
 
     /// To be called before the answer leaves: then the next request of the connection finds it so.
-    fn spoil_if_broken(&self) {
+    fn mark_if_broken(&self) {
         if matches!(self.framing, Framing::Broken(_)) {
-            self.server
-                .spoiled
-                .add(self.request.remote_addr().copied(), Spoilt::Unclear);
+            self.server.bad_connections.add(
+                self.request.remote_addr().copied(),
+                BadConnection::UnknownFraming,
+            );
         }
     }
 
@@ -398,8 +403,8 @@ impl Visit<'_> {
 
     /// Answers a request whose body has not been read.
     fn send_unread(self, reply: Reply) {
-        let _receiving = self.turn.receiving();
-        self.spoil_if_broken();
+        let _receiving = self.token.receiving();
+        self.mark_if_broken();
         let reply = self.server.with_cors(reply);
         let rest = self.rest();
         // tiny_http's own way to answer panics over some values of `TE`.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::hooks::{Fallback, Handler};
-use crate::broker::{Broker, BrokerOptions, Clock, Store};
+use crate::broker::{Broker, BrokerOptions, Clock};
 use crate::error::Error;
-use crate::persist::FilePersistorInfo;
 use crate::position::Cursor;
+use crate::store::Store;
+use crate::store::file::FilePersistorInfo;
 
 /// The settings of a server: the Go package's `ServerInfo`, with golongpoll's options and limits.
 ///

@@ -1,28 +1,18 @@
 //! The HTTP server around a [`Broker`]: [`Server`], [`ServerInfo`], and what an embedding program hooks in.
 //!
-//! `door`, with its `gate`s, listens and tames tiny_http; `crew` has the threads; `endpoints` says what is asked, and
-//! `answers` what is answered; `head`, `body` and `reply` read the one and render the other; `tender` looks after all of them.
+//! `listener`, with its `acceptor`s, listens and tames tiny_http; `workers` has the threads; `endpoints` says what is asked, and
+//! `answers` what is answered; `head`, `body` and `reply` read the one and render the other; `maintenance` looks after all of them.
 
 pub mod conformance {
     #![doc = include_str!("conformance.md")]
 }
 
 mod answers;
-mod body;
-mod chunks;
-mod connections;
-mod crew;
-mod door;
-mod drain;
 mod endpoints;
-mod gate;
-mod head;
 mod hooks;
 mod info;
-mod peers;
-mod probe;
 mod reply;
-mod tender;
+mod tiny_http;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,16 +22,16 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use self::tiny_http::acceptor::Acceptor;
+use self::tiny_http::connections::{BadConnections, ParkedPeers};
+use self::tiny_http::drain::UnreadBodies;
+use self::tiny_http::listener::Listener;
+use self::tiny_http::maintenance::Maintenance;
+use self::tiny_http::workers::{ReceiveToken, Work, WorkerPool};
 use crate::broker::{Batch, Broker, Clock, Statistics};
 use crate::error::{Error, ErrorKind};
 use crate::position::{Cursor, EventId};
 use crate::wire::Categories;
-use connections::{ParkedPeers, Spoiled};
-use crew::{Crew, Turn, Work};
-use door::Door;
-use drain::UnreadBodies;
-use gate::Gate;
-use tender::Tender;
 
 pub use hooks::{Fallback, Handler, Request, Response};
 pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
@@ -78,7 +68,7 @@ pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
 /// connection where a client causes it, for example by a connection that is reset at once, and that would end the process.
 pub struct Server {
     inner: Arc<Inner>,
-    crew: Arc<Crew>,
+    workers: Arc<WorkerPool>,
     /// Held while stopping; true when that is done.
     stopped: Mutex<bool>,
 }
@@ -87,10 +77,10 @@ pub struct Server {
 struct Inner {
     info: ServerInfo,
     broker: Broker,
-    door: Door,
+    listener: Listener,
     stopping: AtomicBool,
     parked: ParkedPeers,
-    spoiled: Spoiled,
+    bad_connections: BadConnections,
     unread: Arc<UnreadBodies>,
 }
 
@@ -109,35 +99,35 @@ impl Server {
     pub(crate) fn start_with_clock(info: ServerInfo, clock: Clock) -> Result<Self, Error> {
         info.check()?;
         // Clients that connect while events are read wait for that.
-        let (door, gate) = Door::open(&info)?;
+        let (listener, acceptor) = Listener::open(&info)?;
         let broker = info.open_broker(clock);
         let inner = Arc::new(Inner {
-            broker: broker.inspect_err(|_| door.withdraw())?,
+            broker: broker.inspect_err(|_| listener.withdraw())?,
             info,
-            door,
+            listener,
             stopping: AtomicBool::new(false),
             parked: ParkedPeers::default(),
-            spoiled: Spoiled::default(),
+            bad_connections: BadConnections::default(),
             unread: Arc::default(),
         });
-        let crew = Crew::new(Arc::new(inner.clone()));
+        let workers = WorkerPool::new(Arc::new(inner.clone()));
         let no_thread = |error: std::io::Error| {
-            inner.door.withdraw();
+            inner.listener.withdraw();
             Error::new(ErrorKind::Listen, "no thread can be had").with_source(error)
         };
-        crew.receive_at(&gate).map_err(no_thread)?;
-        Tender::start(inner.clone(), crew.clone()).map_err(no_thread)?;
-        log::info!("the server listens on http://{}", inner.door.address());
+        workers.receive_at(&acceptor).map_err(no_thread)?;
+        Maintenance::start(inner.clone(), workers.clone()).map_err(no_thread)?;
+        log::info!("the server listens on http://{}", inner.listener.address());
         Ok(Server {
             inner,
-            crew,
+            workers,
             stopped: Mutex::new(false),
         })
     }
 
     /// Where the server listens: the port that was taken, where port 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
-        self.inner.door.address()
+        self.inner.listener.address()
     }
 
     /// The broker behind the endpoints, for other threads of the program.
@@ -201,26 +191,26 @@ impl Server {
             .unwrap_or(now + Duration::from_secs(1 << 32));
         let Inner {
             broker,
-            door,
+            listener,
             stopping,
             ..
         } = &*self.inner;
         log::info!(
             "the server on http://{} stops; requests in flight have {timeout:?} to finish",
-            door.address()
+            listener.address()
         );
         stopping.store(true, Relaxed);
-        let serves_on = door.shut();
+        let serves_on = listener.shut();
         broker.release();
-        let done = self.crew.wait_until_done(deadline);
+        let done = self.workers.wait_until_done(deadline);
         // The file is flushed even where requests took all the time that there was.
         let soon = Instant::now() + Duration::from_secs(1);
         let flushed = broker.stop(deadline.max(soon).saturating_duration_since(Instant::now()));
         if !serves_on {
-            door.close();
-            self.crew.close();
+            listener.close();
+            self.workers.close();
         }
-        door.wait_until_free(deadline.max(soon));
+        listener.wait_until_free(deadline.max(soon));
         flushed?;
         if !done {
             let message = format!(
@@ -230,7 +220,7 @@ impl Server {
         }
         log::info!(
             "the server on http://{} stopped after {:?}",
-            door.address(),
+            listener.address(),
             now.elapsed()
         );
         Ok(())
@@ -254,13 +244,14 @@ impl std::fmt::Debug for Server {
 }
 
 impl Work for Arc<Inner> {
-    fn handle(&self, request: tiny_http::Request, turn: &mut Turn) {
-        self.door.came(request.remote_addr().copied(), turn.gate());
-        endpoints::answer(self, request, turn);
+    fn handle(&self, request: ::tiny_http::Request, token: &mut ReceiveToken) {
+        self.listener
+            .came(request.remote_addr().copied(), token.acceptor());
+        endpoints::answer(self, request, token);
     }
 
-    fn accept_failed(&self, gate: &Arc<Gate>, error: std::io::Error) {
-        self.door.accept_failed(gate, &error);
+    fn accept_failed(&self, acceptor: &Arc<Acceptor>, error: std::io::Error) {
+        self.listener.accept_failed(acceptor, &error);
     }
 }
 
@@ -310,8 +301,8 @@ mod tests {
             .on_failure(move |error| tell.send(error).unwrap_or_default());
         let server = Server::start(info).unwrap();
         let broken = Instant::now();
-        server.inner.door.fail_gates(true);
-        server.inner.door.break_down();
+        server.inner.listener.fail_gates(true);
+        server.inner.listener.break_down();
         let early = told.recv_timeout(restore_timeout - Duration::from_millis(200));
         assert_eq!(early.map(drop), Err(RecvTimeoutError::Timeout));
         let error = told.recv_timeout(Duration::from_secs(20)).unwrap();
@@ -319,7 +310,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::ServingFailed);
         // What is in process goes on.
         server.publish("a", "x").unwrap();
-        server.inner.door.fail_gates(false);
+        server.inner.listener.fail_gates(false);
         until("served again", || publish(&server) == Some(200));
         server.stop(Duration::from_secs(5)).unwrap();
     }
@@ -327,7 +318,7 @@ mod tests {
     #[test]
     fn a_listening_socket_that_was_shut_down_listens_again() {
         let server = Server::start(info()).unwrap();
-        server.inner.door.break_down();
+        server.inner.listener.break_down();
         until("served again", || publish(&server) == Some(200));
         server.stop(Duration::from_secs(5)).unwrap();
     }
@@ -345,7 +336,7 @@ mod tests {
     /// The same, but it can't connect to itself.
     fn server_without_probes(errno: i32, idle_timeout: Duration) -> (Server, Receiver<Error>) {
         let (server, failed) = server_with_short_timeouts(idle_timeout);
-        server.inner.door.forbid_probes(errno);
+        server.inner.listener.forbid_probes(errno);
         (server, failed)
     }
 
@@ -367,7 +358,7 @@ mod tests {
         }
         for (server, failed) in all {
             assert_eq!(publish(&server), Some(200));
-            assert_eq!(server.inner.door.gates().len(), 1);
+            assert_eq!(server.inner.listener.acceptors().len(), 1);
             server.stop(Duration::from_secs(5)).unwrap();
             assert!(failed.try_recv().is_err());
         }
@@ -379,7 +370,7 @@ mod tests {
         let (without, without_failed) = server_without_probes(1, Duration::from_secs(60));
         for server in [&with, &without] {
             assert_eq!(publish(server), Some(200));
-            server.inner.door.end_accept_loops_silently();
+            server.inner.listener.end_accept_loops_silently();
             until("served again", || publish(server) == Some(200));
         }
         with.stop(Duration::from_secs(5)).unwrap();
@@ -392,8 +383,8 @@ mod tests {
     #[test]
     fn probes_leave_no_connection_in_time_wait() {
         let server = Server::start(info()).unwrap();
-        let gate = server.inner.door.gates().remove(0);
-        until("ten probes", || gate.proofs() >= 10);
+        let acceptor = server.inner.listener.acceptors().remove(0);
+        until("ten probes", || acceptor.heartbeats() >= 10);
         let port = format!(":{:04X}", server.local_addr().port());
         let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
         let waiting = table.lines().filter(|line| {
@@ -401,26 +392,30 @@ mod tests {
             fields[3] == "06" && fields[1..3].iter().any(|address| address.ends_with(&port))
         });
         assert_eq!(waiting.count(), 0);
-        drop(gate);
+        drop(acceptor);
         server.stop(Duration::from_secs(5)).unwrap();
     }
 
     #[test]
     fn an_accept_that_timed_out_is_followed_by_another_and_is_no_failure() {
         let (server, failed) = server_without_probes(1, Duration::from_millis(300));
-        let first = server.inner.door.gates().remove(0);
+        let first = server.inner.listener.acceptors().remove(0);
         for _ in 0..3 {
-            let gates = server.inner.door.gates();
-            let newest = gates.last().unwrap().clone();
-            until("another gate", || {
-                let gates = server.inner.door.gates();
-                gates.last().is_some_and(|last| !Arc::ptr_eq(last, &newest))
+            let acceptors = server.inner.listener.acceptors();
+            let newest = acceptors.last().unwrap().clone();
+            until("another acceptor", || {
+                let acceptors = server.inner.listener.acceptors();
+                acceptors
+                    .last()
+                    .is_some_and(|last| !Arc::ptr_eq(last, &newest))
             });
             assert_eq!(publish(&server), Some(200));
         }
-        until("the first gate is closed", || {
-            let gates = server.inner.door.gates();
-            !gates.iter().any(|gate| Arc::ptr_eq(gate, &first))
+        until("the first acceptor is closed", || {
+            let acceptors = server.inner.listener.acceptors();
+            !acceptors
+                .iter()
+                .any(|acceptor| Arc::ptr_eq(acceptor, &first))
         });
         drop(first);
         server.stop(Duration::from_secs(5)).unwrap();

@@ -32,8 +32,8 @@ use std::time::Duration;
 
 use crate::broker::{Broker, BrokerOptions, Clock};
 use crate::error::Error;
-use crate::persist::FilePersistorInfo;
 use crate::server::{Server, ServerInfo};
+use crate::store::file::FilePersistorInfo;
 
 /// A clock that stands still until it is set. Cloning gives another handle to the same clock.
 ///

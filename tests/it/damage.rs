@@ -5,9 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use fastrand::Rng;
-use long_polling::{
-    Broker, BrokerOptions, Cursor, Durability, Event, EventId, FilePersistorInfo, Record,
-};
+use long_polling::store::Record;
+use long_polling::{Broker, BrokerOptions, Cursor, Durability, Event, EventId, FilePersistorInfo};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const EVENTS: usize = 12;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use long_polling::store::{Record, Snapshot, Store};
 use long_polling::{
     Broker, BrokerOptions, Cursor, Durability, Error, ErrorKind, Event, EventId, FilePersistorInfo,
-    Live, NoStore, Record, Store,
 };
 use serde_json::json;
 use support::{LIMIT, until};
@@ -272,7 +272,7 @@ fn busy() -> Error {
 }
 
 impl Store for Own {
-    fn start(&mut self, _: Live, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
+    fn start(&mut self, _: Snapshot, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
         let state = self.0.lock().unwrap();
         state.records.iter().cloned().for_each(each);
         if state.start_fails {
@@ -345,8 +345,8 @@ fn a_store_of_ones_own_that_fails_refuses_what_it_could_not_keep() {
 }
 
 #[test]
-fn no_store_is_a_store() {
-    let broker = Broker::with_store(BrokerOptions::default(), NoStore).unwrap();
+fn a_broker_in_memory_has_an_idle_store() {
+    let broker = Broker::new(BrokerOptions::default()).unwrap();
     broker.publish("c", &1).unwrap();
     assert_eq!(numbers(&events(&broker, "c", Cursor::Oldest).0), [1]);
     assert_eq!(broker.statistics().store, Default::default());

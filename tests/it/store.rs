@@ -8,9 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use long_polling::{
-    Broker, BrokerOptions, Cursor, Error, ErrorKind, EventId, Live, Record, Server, Store,
-};
+use long_polling::store::{Record, Snapshot, Store};
+use long_polling::{Broker, BrokerOptions, Cursor, Error, ErrorKind, EventId, Server};
 use serde_json::json;
 use support::{Connection, LIMIT, buffered, info, poll, until, until_parked};
 
@@ -79,7 +78,7 @@ impl Panicking {
 }
 
 impl Store for Panicking {
-    fn start(&mut self, _: Live, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
+    fn start(&mut self, _: Snapshot, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
         self.state().records.iter().cloned().for_each(each);
         Ok(())
     }

@@ -7,9 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{Connection, LIMIT, info, until};
-use long_polling::{
-    Broker, BrokerOptions, Cursor, Error, ErrorKind, Live, Record, Server, Store, StoreStatistics,
-};
+use long_polling::store::{Record, Snapshot, Store, StoreStatistics};
+use long_polling::{Broker, BrokerOptions, Cursor, Error, ErrorKind, Server};
 
 const SOON: Duration = Duration::from_millis(200);
 
@@ -45,7 +44,7 @@ struct State {
     asks_in_a_thread: bool,
     fails: Option<&'static str>,
     panics: bool,
-    live: Live,
+    live: Snapshot,
     records: Vec<Record>,
     /// How many events the broker's records had each time, of those appended up to then.
     answers: Vec<usize>,
@@ -112,7 +111,7 @@ fn events(records: &[Record]) -> usize {
 }
 
 impl Store for Probe {
-    fn start(&mut self, live: Live, _: &mut dyn FnMut(Record)) -> Result<(), Error> {
+    fn start(&mut self, live: Snapshot, _: &mut dyn FnMut(Record)) -> Result<(), Error> {
         assert!(live.records(0).is_empty());
         self.state().live = live;
         Ok(())

@@ -46,13 +46,13 @@ fn a_file_whose_last_event_lies_in_the_future_is_continued_after_it() {
 fn positions_of_earlier_runs_are_known_as_far_as_the_file_goes() {
     let run = Run::new(1_700_000_000_000, 9);
     let sequencer = ended(run, 3).finish(Clock::System, false);
-    assert_eq!(sequencer.lost(), Lost::default());
+    assert_eq!(sequencer.lost(), Loss::default());
     let at = |sequence| Placed::At(Place::Sequence(sequence));
     assert_eq!(sequencer.locate(EventId::new(run, 2)), at(2));
     assert_eq!(sequencer.locate(EventId::new(run, 3)), at(3));
     assert_eq!(
         sequencer.locate(EventId::new(run, 4)),
-        Placed::Beyond(Place::Sequence(3))
+        Placed::PastEnd(Place::Sequence(3))
     );
     assert_eq!(sequencer.newest().sequence, 3);
     let next = stamped(&sequencer);
@@ -78,7 +78,7 @@ fn a_run_without_events_is_known_where_it_ended() {
     );
     assert_eq!(
         (sequencer.lost(), sequencer.newest().sequence),
-        (Lost::default(), 3)
+        (Loss::default(), 3)
     );
 }
 
@@ -96,13 +96,13 @@ fn a_run_that_did_not_end_may_have_lost_what_it_published_last() {
     assert_eq!(sequencer.lost().sequence, 5);
     // When that was published nobody knows: by now.
     assert!(sequencer.lost().timestamp > 1_700_000_000_000);
-    assert!(sequencer.lost().after(Place::Sequence(4)));
+    assert!(Place::Sequence(4).misses(sequencer.lost()));
     assert_eq!(
         sequencer.locate(EventId::new(second, 6)),
-        Placed::Beyond(Place::Sequence(4))
+        Placed::PastEnd(Place::Sequence(4))
     );
     assert_eq!(stamped(&sequencer).sequence, 6);
-    assert!(!sequencer.lost().after(Place::Sequence(6)));
+    assert!(!Place::Sequence(6).misses(sequencer.lost()));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_run_that_acknowledged_has_lost_nothing_of_which_anybody_knew() {
     restorer.start(EventId::new(second, 1), true);
     restorer.place(0, draft().stamp(9, EventId::new(second, 2)));
     let sequencer = restorer.finish(Clock::System, true);
-    assert_eq!(sequencer.lost(), Lost::default());
+    assert_eq!(sequencer.lost(), Loss::default());
     assert_eq!(stamped(&sequencer).sequence, 3);
     // But where something of it is damaged, it may have been known, unless that was being written.
     for (damage, lost) in [
@@ -148,7 +148,7 @@ fn what_a_kill_may_have_cost_was_published_before_the_next_start() {
     restorer.end(EventId::new(second, 3));
     assert_eq!(
         restorer.finish(Clock::System, false).lost(),
-        Lost {
+        Loss {
             sequence: 2,
             timestamp: 1_700_000_001_500
         }
@@ -180,7 +180,7 @@ fn a_number_that_is_missing_in_the_file_is_a_lost_event() {
     restorer.end(EventId::new(run, 4));
     assert_eq!(
         restorer.finish(Clock::System, false).lost(),
-        Lost {
+        Loss {
             sequence: 3,
             timestamp: 4
         }
@@ -231,7 +231,7 @@ fn an_event_that_comes_twice_or_too_late_has_no_place_and_counts_as_lost() {
     restorer.start(EventId::new(run(2), 3), false);
     restorer.end(EventId::new(run(2), 7));
     let sequencer = restorer.finish(Clock::System, false);
-    let lost = Lost {
+    let lost = Loss {
         sequence: 6,
         timestamp: 6,
     };
@@ -273,7 +273,7 @@ fn an_event_that_is_damaged_before_those_that_were_refused_is_a_lost_one() {
     let sequencer = restorer.finish(Clock::System, true);
     assert!(sequencer.lost().sequence >= 3);
     let position = sequencer.locate(EventId::new(run(1), 2));
-    assert_eq!(position, Placed::Beyond(Place::Sequence(0)));
+    assert_eq!(position, Placed::PastEnd(Place::Sequence(0)));
 }
 
 #[test]
@@ -286,7 +286,7 @@ fn an_end_is_not_that_of_the_run_before_where_the_start_is_missing() {
     assert_eq!(sequencer.lost().sequence, 3);
     for (number, place) in [
         (1, Placed::At(Place::Sequence(1))),
-        (3, Placed::Beyond(Place::Sequence(1))),
+        (3, Placed::PastEnd(Place::Sequence(1))),
     ] {
         assert_eq!(sequencer.locate(EventId::new(run(1), number)), place);
     }
@@ -303,7 +303,7 @@ fn damage_before_the_first_run_may_have_told_of_any_loss() {
     restorer.start(EventId::new(run(1), 0), true);
     assert!(has_place(&mut restorer, run(1), 1));
     let sequencer = restorer.finish(Clock::System, true);
-    assert!(sequencer.lost().after(Place::Sequence(1)));
+    assert!(Place::Sequence(1).misses(sequencer.lost()));
 }
 
 #[test]
@@ -316,7 +316,7 @@ fn the_end_of_a_run_that_is_damaged_in_a_compacted_log_is_not_known() {
     restorer.start(EventId::new(run(2), 5), false);
     let sequencer = restorer.finish(Clock::System, false);
     let position = sequencer.locate(EventId::new(run(1), 4));
-    assert_eq!(position, Placed::Beyond(Place::Sequence(2)));
+    assert_eq!(position, Placed::PastEnd(Place::Sequence(2)));
 }
 
 #[test]

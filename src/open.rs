@@ -1,0 +1,48 @@
+//! Starting a [`Broker`] with the store that its settings name.
+
+use crate::broker::{Broker, BrokerOptions, Clock};
+use crate::error::Error;
+use crate::store::file::{self, FilePersistorInfo};
+use crate::store::{NoStore, Store};
+
+impl Broker {
+    /// A broker whose events are kept in a file: those in it are there again, as far as the options allow, and new ones
+    /// are written to it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use long_polling::{Broker, BrokerOptions, Cursor, FilePersistorInfo};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let file_name = folder.path().join("events.db");
+    /// let broker = Broker::open(BrokerOptions::default(), FilePersistorInfo::new(&file_name))?;
+    /// broker.publish("jobs", "first")?;
+    /// broker.stop(Duration::from_secs(10))?;
+    ///
+    /// let broker = Broker::open(BrokerOptions::default(), FilePersistorInfo::new(&file_name))?;
+    /// let batch = broker.subscribe("jobs", Cursor::Oldest, Duration::ZERO)?;
+    /// assert_eq!(batch.events()[0].text(), "first");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) where an option can't be used, [`File`](crate::ErrorKind::File) where the
+    /// file can't be opened or read, another process has it, or it is no log.
+    pub fn open(options: BrokerOptions, info: FilePersistorInfo) -> Result<Self, Error> {
+        Broker::start(options, Some(info), Clock::System)
+    }
+
+    /// A broker with a file or without.
+    pub(crate) fn start(
+        options: BrokerOptions,
+        file: Option<FilePersistorInfo>,
+        clock: Clock,
+    ) -> Result<Self, Error> {
+        let store: Box<dyn Store> = match file {
+            None => Box::new(NoStore),
+            Some(info) => file::store(info)?,
+        };
+        Broker::restore(options, clock, store)
+    }
+}

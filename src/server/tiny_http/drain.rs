@@ -1,0 +1,315 @@
+//! [`UnreadBodies`]: the rests of refused bodies, read in pieces after the answer has left.
+//!
+//! tiny_http reads the rest of a body when its request is dropped, into a buffer as large as the rest that was announced,
+//! and allocates another one for each read. It does the same once where the client closes its connection early. So a
+//! request whose rest is larger than [`SMALL`] is dropped only when its body has been read; a few threads read, which
+//! bounds what tiny_http allocates at the same time; and a rest is touched only where the memory for it can be had.
+//!
+//! A client that does not send its body in time is left alone until it has closed its connection.
+
+use std::collections::{HashSet, VecDeque};
+use std::hint::black_box;
+use std::io::{self, Read, Write};
+use std::mem::ManuallyDrop;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use tiny_http::{Method, ReadWrite};
+
+use super::peers;
+use crate::server::answers::header;
+use crate::server::reply::{Persistence, Reply};
+
+/// A rest of at most this many bytes is left to tiny_http.
+pub(in crate::server) const SMALL: usize = 64 * 1024;
+const PIECE: usize = 16 * 1024;
+/// The protocol that an answer offers, for want of another way to answer first: the one that is spoken already.
+const PROTOCOL: &str = "HTTP/1.1";
+/// The most threads that read. Each may keep the memory of one rest: glibc gives a large block back where it was mapped on
+/// its own, and keeps one of up to 32 MiB for its thread.
+const READERS: usize = 4;
+/// How long a thread waits for another body before it ends: a new thread would take new memory.
+const IDLE: Duration = Duration::from_secs(5);
+/// After how long a rest is tried again for which there was no memory.
+const RETRY: Duration = Duration::from_secs(30);
+/// Memory that must be left for others when tiny_http has allocated all rests that are being read.
+const HEADROOM: usize = 16 << 20;
+
+/// Rests of bodies that are to be read, and those whose clients did not send them in time.
+#[derive(Default)]
+pub(in crate::server) struct UnreadBodies {
+    state: Mutex<State>,
+    /// A body has been added to the queue.
+    added: Condvar,
+    /// A reader has released its reservation.
+    released: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<UnreadBody>,
+    late: Vec<UnreadBody>,
+    readers: usize,
+    /// Readers that wait for a body.
+    idle: usize,
+    /// Bytes that tiny_http may allocate for the rests that are being read.
+    reserved: usize,
+}
+
+/// A request whose body has not been read to its end.
+pub(in crate::server) struct UnreadBody {
+    /// Dropped on purpose only: dropping allocates `rest`.
+    source: ManuallyDrop<Source>,
+    remote: Option<SocketAddr>,
+    /// Bytes that have not been read, at most.
+    rest: usize,
+    /// How long the client may take to send them.
+    time_limit: Duration,
+    /// There was no memory for the rest; it is tried again then.
+    retry_at: Option<Instant>,
+}
+
+enum Source {
+    Answered(Box<dyn ReadWrite + Send>),
+    Unanswered(tiny_http::Request),
+}
+
+/// What became of a rest.
+enum Ended {
+    /// Read, or its connection has ended.
+    Over,
+    /// The client has not sent it in time.
+    Late,
+    /// There is no memory for what tiny_http may allocate.
+    TooLarge,
+}
+
+impl UnreadBody {
+    /// A request that is not to be answered.
+    pub(in crate::server) fn unanswered(
+        request: tiny_http::Request,
+        rest: usize,
+        time_limit: Duration,
+    ) -> Self {
+        UnreadBody {
+            remote: request.remote_addr().copied(),
+            source: ManuallyDrop::new(Source::Unanswered(request)),
+            rest,
+            time_limit,
+            retry_at: None,
+        }
+    }
+
+    /// Answers a request, and keeps what is left of it.
+    pub(in crate::server) fn answer(
+        request: tiny_http::Request,
+        reply: &Reply,
+        rest: usize,
+        time_limit: Duration,
+    ) -> Self {
+        let remote = request.remote_addr().copied();
+        let mut stream = answer_first(request, reply);
+        if let Err(error) = stream.flush() {
+            log::debug!("an answer did not reach {remote:?}: {error}");
+        }
+        UnreadBody {
+            source: ManuallyDrop::new(Source::Answered(stream)),
+            remote,
+            rest,
+            time_limit,
+            retry_at: None,
+        }
+    }
+
+    fn read(&mut self) -> Ended {
+        let deadline = Instant::now() + self.time_limit;
+        let mut piece = [0; PIECE];
+        while self.rest > 0 {
+            let read = match &mut *self.source {
+                Source::Answered(stream) => stream.read(&mut piece),
+                Source::Unanswered(request) => request.as_reader().read(&mut piece),
+            };
+            match read {
+                Ok(0) => return Ended::Over,
+                Ok(length) => self.rest = self.rest.saturating_sub(length),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) =>
+                {
+                    return Ended::Late;
+                }
+                Err(_) => return Ended::Over,
+            }
+            if self.rest > 0 && Instant::now() >= deadline {
+                return Ended::Late;
+            }
+        }
+        Ended::Over
+    }
+
+    /// Drops the request, for which tiny_http allocates `rest`.
+    fn close(self) {
+        match ManuallyDrop::into_inner(self.source) {
+            Source::Answered(stream) => drop(stream),
+            // Not dropped, which would answer it.
+            Source::Unanswered(request) => drop(request.into_writer()),
+        }
+    }
+}
+
+/// Answers before the body is read. tiny_http offers that for a change of protocol alone, whose head has no length, so the
+/// fields that frame the answer are part of the value of its first field, `Date`.
+///
+/// tiny_http panics over some values of `TE`, unless the status is informational: there the answer comes after an
+/// informational one, which every client of HTTP/1.1 passes over (RFC 9110, section 15.2).
+fn answer_first(request: tiny_http::Request, reply: &Reply) -> Box<dyn ReadWrite + Send> {
+    let head_only = *request.method() == Method::Head;
+    let body: &[u8] = if head_only { &[] } else { reply.body() };
+    if header(&request, "TE").is_some() {
+        let answer = reply.render(Persistence::Close, head_only);
+        let mut stream = request.upgrade(PROTOCOL, tiny_http::Response::empty(103));
+        let _ = stream.write_all(&answer);
+        return stream;
+    }
+    let mut response = tiny_http::Response::empty(reply.status());
+    let framing = format!(
+        "{}\r\nContent-Length: {}\r\nConnection: close",
+        httpdate::fmt_http_date(std::time::SystemTime::now()),
+        reply.body().len()
+    );
+    let fields = [("Date", framing.as_str())];
+    for (name, value) in fields.into_iter().chain(reply.fields()) {
+        if let Ok(field) = tiny_http::Header::from_bytes(name, value) {
+            response.add_header(field);
+        }
+    }
+    let mut stream = request.upgrade(PROTOCOL, response);
+    let _ = stream.write_all(body);
+    stream
+}
+
+impl UnreadBodies {
+    /// Has a rest read, by a thread that waits for the client.
+    pub(in crate::server) fn add(self: &Arc<Self>, body: UnreadBody) {
+        self.state.lock().queue.push_back(body);
+        self.start_readers();
+    }
+
+    /// Closes the requests of clients that have closed their connections; `connected` are the others.
+    pub(in crate::server) fn look_after(self: &Arc<Self>, connected: &HashSet<SocketAddr>) {
+        let mut state = self.state.lock();
+        if state.late.is_empty() && state.queue.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let (stay, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.late)
+                .into_iter()
+                .partition(|body| {
+                    let remote = body.remote.map(peers::without_scope);
+                    body.retry_at.is_some_and(|retry_at| now < retry_at)
+                        || remote.is_some_and(|remote| connected.contains(&remote))
+                });
+        state.late = stay;
+        state.queue.extend(gone);
+        drop(state);
+        self.start_readers();
+    }
+
+    /// Has the queue read. Where no thread can be had, `look_after` tries again.
+    fn start_readers(self: &Arc<Self>) {
+        loop {
+            let mut state = self.state.lock();
+            self.added.notify_one();
+            if state.queue.len() <= state.idle || state.readers >= READERS {
+                return;
+            }
+            state.readers += 1;
+            drop(state);
+            let bodies = self.clone();
+            let thread = thread::Builder::new().name("long-polling-drain".into());
+            if let Err(error) = thread.spawn(move || bodies.run()) {
+                log::debug!("no thread can be had to read a refused body: {error}");
+                self.state.lock().readers -= 1;
+                return;
+            }
+        }
+    }
+
+    fn run(&self) {
+        while let Some(body) = self.next() {
+            self.read(body);
+        }
+    }
+
+    fn next(&self) -> Option<UnreadBody> {
+        let deadline = Instant::now() + IDLE;
+        let mut state = self.state.lock();
+        loop {
+            if let Some(next) = state.queue.pop_front() {
+                return Some(next);
+            }
+            state.idle += 1;
+            let timed_out = self.added.wait_until(&mut state, deadline).timed_out();
+            state.idle -= 1;
+            if timed_out && state.queue.is_empty() {
+                state.readers -= 1;
+                return None;
+            }
+        }
+    }
+
+    fn read(&self, mut body: UnreadBody) {
+        let reserved = body.rest;
+        let ended = if self.reserve(reserved) {
+            body.read()
+        } else {
+            Ended::TooLarge
+        };
+        match ended {
+            Ended::Over => body.close(),
+            // Where the system does not list connections, nobody tells when the client is gone.
+            Ended::Late if !peers::are_listed() => body.close(),
+            Ended::Late => self.state.lock().late.push(body),
+            Ended::TooLarge => {
+                body.retry_at = Some(Instant::now() + RETRY);
+                self.state.lock().late.push(body);
+            }
+        }
+        if !matches!(ended, Ended::TooLarge) {
+            self.state.lock().reserved -= reserved;
+            self.released.notify_all();
+        }
+    }
+
+    /// Waits until `rest` could be allocated, and all others that are reserved at the same time; false where it never can.
+    fn reserve(&self, rest: usize) -> bool {
+        let mut state = self.state.lock();
+        loop {
+            let all = rest
+                .checked_add(state.reserved)
+                .and_then(|all| all.checked_add(HEADROOM));
+            if all.is_some_and(is_allocatable) {
+                state.reserved += rest;
+                return true;
+            }
+            if state.reserved == 0 {
+                return false;
+            }
+            self.released.wait(&mut state);
+        }
+    }
+}
+
+fn is_allocatable(size: usize) -> bool {
+    // Without black_box the optimizer takes the allocation out, and all of them seem to succeed.
+    black_box(Vec::<u8>::new())
+        .try_reserve_exact(black_box(size))
+        .is_ok()
+}
