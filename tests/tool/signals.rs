@@ -172,7 +172,7 @@ fn a_server_that_can_accept_nobody_says_so_and_goes_on() {
     assert_eq!(before.receive().status, 200);
     let crowd: Vec<Connection> = (0..150).map(|_| tool.connect()).collect();
     until("the failure is reported", || {
-        tool.logged("; it is tried again")
+        tool.logged("; the server tries again")
     });
     before.publish(PUBLISH);
     assert_eq!(before.receive().status, 200);

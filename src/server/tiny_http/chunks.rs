@@ -12,7 +12,7 @@ const MAX_TRAILERS: usize = 8 * 1024;
 
 /// Reads the data of a chunked body, and ends after its last trailer field. Anything malformed, and the end of the
 /// source before the end of the body, is an error.
-pub(in crate::server) struct ChunkedReader<R> {
+pub(super) struct ChunkedReader<R> {
     source: R,
     state: State,
 }
@@ -26,7 +26,7 @@ enum State {
 }
 
 impl<R: Read> ChunkedReader<R> {
-    pub(in crate::server) fn new(source: R) -> Self {
+    pub(super) fn new(source: R) -> Self {
         ChunkedReader {
             source,
             state: State::Size,
