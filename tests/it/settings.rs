@@ -103,27 +103,27 @@ fn a_secret_that_no_request_can_carry_is_refused_at_start_and_stays_secret() {
     for (info, words) in [
         (
             of_publish(Handler::bearer_token("")),
-            "handler_to_run_before_publish: the bearer token is empty",
+            "before_publish: the bearer token is empty",
         ),
         (
             of_publish(Handler::bearer_token("secret\n")),
-            "handler_to_run_before_publish: the bearer token begins or ends",
+            "before_publish: the bearer token begins or ends",
         ),
         (
             of_poll(Handler::bearer_token(" secret")),
-            "handler_to_run_before_subscription: the bearer token begins or ends",
+            "before_subscription: the bearer token begins or ends",
         ),
         (
             of_poll(Handler::bearer_token("secretü")),
-            "handler_to_run_before_subscription: the bearer token has",
+            "before_subscription: the bearer token has",
         ),
         (
             of_publish(Handler::basic_auth("secret:x", "x")),
-            "handler_to_run_before_publish: the name",
+            "before_publish: the name",
         ),
         (
             of_publish(Handler::basic_auth("x", "secret\n")),
-            "handler_to_run_before_publish: the name or password",
+            "before_publish: the name or password",
         ),
     ] {
         let error = refused(info);

@@ -122,7 +122,7 @@ fn an_accept_loop_that_ended_silently_is_replaced_with_and_without_probes() {
     let (without, without_failed) = server_without_probes(1, Duration::from_secs(60));
     for server in [&with, &without] {
         assert_eq!(publish(server), Some(200));
-        listener(&server).end_accept_loops_silently();
+        listener(server).end_accept_loops_silently();
         until("served again", || publish(server) == Some(200));
     }
     with.stop(Duration::from_secs(5)).unwrap();
