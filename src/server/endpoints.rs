@@ -74,6 +74,7 @@ fn route(
     arrived: Instant,
 ) -> Result<Answer, Response> {
     let info = &service.info;
+    authorize_publish(service, request)?;
     let max = service.broker.options().max_event_size;
     let body = exchange.read_body(max.saturating_add(ENVELOPE))?;
     request.check()?;
@@ -84,6 +85,26 @@ fn route(
     } else {
         request.body = body;
         fallback(service, request, exchange)
+    }
+}
+
+/// Runs the handler of publishes before the body is read, where the handler does not depend on the body.
+///
+/// # Errors
+///
+/// The handler's answer.
+fn authorize_publish(service: &Service, request: &Request) -> Result<(), Response> {
+    let info = &service.info;
+    match &info.before_publish {
+        Some(handler)
+            if handler.is_authorization
+                && request.method() == "POST"
+                && request.path() == info.publish_uri
+                && request.check().is_ok() =>
+        {
+            handler.run_caught(request)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -170,7 +191,9 @@ fn publish(
     }
     let published = publish_body::parse(body)?;
     check_category(&published.category)?;
-    if let Some(handler) = &service.info.before_publish {
+    if let Some(handler) = &service.info.before_publish
+        && !handler.is_authorization
+    {
         request.categories = (&*published.category).into();
         request.data = Some(published.data.get().to_owned());
         run(handler, request, exchange)?;
@@ -210,7 +233,7 @@ fn options(service: &Service, request: &Request, methods: &str) -> Response {
 
 /// Runs a handler of the embedding program's.
 fn run(handler: &Handler, request: &Request, exchange: &mut dyn Exchange) -> Result<(), Response> {
-    if !handler.never_blocks {
+    if !handler.is_authorization {
         exchange.before_blocking()?;
     }
     handler.run_caught(request)

@@ -32,8 +32,8 @@ pub struct Handler {
     check: Arc<Check>,
     /// Why no request could ever pass; reported when a server starts.
     fault: Option<&'static str>,
-    /// True where the handler never blocks, so that it can run on a thread that also receives other requests.
-    pub(super) never_blocks: bool,
+    /// The handler looks at the field `Authorization` alone. So it never blocks, and can run before the body is read.
+    pub(super) is_authorization: bool,
 }
 
 impl Handler {
@@ -42,7 +42,7 @@ impl Handler {
         Handler {
             check: Arc::new(check),
             fault: None,
-            never_blocks: false,
+            is_authorization: false,
         }
     }
 
@@ -104,7 +104,7 @@ impl Handler {
         Handler {
             check: Arc::new(check),
             fault,
-            never_blocks: true,
+            is_authorization: true,
         }
     }
 

@@ -279,6 +279,34 @@ fn a_bearer_token_is_asked_for_and_granted() {
 }
 
 #[test]
+fn a_publish_without_the_right_is_refused_before_its_body_comes() {
+    let server = start(info().before_publish(Handler::bearer_token("secret")));
+    for framing in [
+        "Content-Length: 5000",
+        "Content-Length: 31000000",
+        "Transfer-Encoding: chunked",
+        "Content-Length: 5000\r\nExpect: 100-continue",
+    ] {
+        let head = format!("POST /publish HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n");
+        let mut connection = Connection::to(&server);
+        connection.send(head);
+        connection.receive().refuses(401, "unauthorized");
+    }
+    // The body that was not read is not taken for a request that is served.
+    let length = BODY.len();
+    let mut connection = Connection::to(&server);
+    connection.send(format!(
+        "POST /publish HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n\
+         POST /publish HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer secret\r\nContent-Length: {length}\r\n\r\n{BODY}"
+    ));
+    let refused = connection.receive();
+    refused.refuses(401, "unauthorized");
+    assert_eq!(refused.header("Connection"), Some("close"));
+    connection.receive().refuses(400, "no clear end");
+    assert_eq!(server.statistics().published, 0);
+}
+
+#[test]
 fn the_fallback_answers_every_other_path() {
     let server = start(info().fallback(Fallback::new(|request| {
         match (request.method(), request.path()) {
