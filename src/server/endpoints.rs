@@ -199,7 +199,7 @@ fn publish(
         run(handler, request, exchange)?;
     }
     if service.broker.acknowledges() && exchange.before_blocking().is_err() {
-        log::debug!("no thread can be had to receive requests during the wait for the disk");
+        log::debug!("no thread could be started to receive requests during the wait for the disk");
     }
     // `answer` counts refusals, the broker's included.
     let id = service

@@ -43,7 +43,7 @@ pub struct ServerInfo {
     pub(crate) timeout_answer: TimeoutAnswer,
     pub(crate) poll_without_cursor: PollWithoutCursor,
     pub(crate) broker: BrokerOptions,
-    pub(crate) persistence: Persistence,
+    pub(crate) store: StoreSetting,
     pub(crate) cors_origin: Option<String>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) write_timeout: Duration,
@@ -54,7 +54,7 @@ pub struct ServerInfo {
 
 /// Where the server keeps its events besides memory.
 #[derive(Clone, Debug, Default)]
-pub(crate) enum Persistence {
+pub(crate) enum StoreSetting {
     #[default]
     None,
     File(FilePersistorInfo),
@@ -145,7 +145,7 @@ impl Default for ServerInfo {
             timeout_answer: TimeoutAnswer::default(),
             poll_without_cursor: PollWithoutCursor::default(),
             broker: BrokerOptions::default(),
-            persistence: Persistence::None,
+            store: StoreSetting::None,
             cors_origin: None,
             idle_timeout: None,
             write_timeout: Duration::from_secs(10),
@@ -243,7 +243,7 @@ impl ServerInfo {
     /// Keeps the events in a file, too: the start reads them back, and the server writes new events to it. It replaces an
     /// earlier [`store`](ServerInfo::store). Defaults to none: the server keeps events in memory only.
     pub fn file(mut self, file: FilePersistorInfo) -> Self {
-        self.persistence = Persistence::File(file);
+        self.store = StoreSetting::File(file);
         self
     }
 
@@ -254,7 +254,7 @@ impl ServerInfo {
     /// fails.
     pub fn store(mut self, store: impl Store + 'static) -> Self {
         let store: Box<dyn Store> = Box::new(store);
-        self.persistence = Persistence::Store(GivenStore(Arc::new(Mutex::new(Some(store)))));
+        self.store = StoreSetting::Store(GivenStore(Arc::new(Mutex::new(Some(store)))));
         self
     }
 
@@ -310,10 +310,10 @@ impl ServerInfo {
     /// Opens the broker of a server with these settings.
     pub(super) fn open_broker(&self, clock: Clock) -> Result<Broker, Error> {
         let options = self.broker.clone();
-        match &self.persistence {
-            Persistence::None => Broker::start(options, None, clock),
-            Persistence::File(file) => Broker::start(options, Some(file.clone()), clock),
-            Persistence::Store(store) => Broker::restore(options, clock, store.take()?),
+        match &self.store {
+            StoreSetting::None => Broker::start(options, None, clock),
+            StoreSetting::File(file) => Broker::start(options, Some(file.clone()), clock),
+            StoreSetting::Store(store) => Broker::restore(options, clock, store.take()?),
         }
     }
 

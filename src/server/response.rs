@@ -89,7 +89,7 @@ impl Response {
         Response::error(503, message).with_header("Retry-After", "1")
     }
 
-    /// The 503 of a server without a thread that could serve the request.
+    /// The 503 of a server that could not start a thread for the request.
     pub(super) fn out_of_threads() -> Self {
         Response::busy("no thread can be had to serve this; try again")
     }

@@ -193,7 +193,7 @@ fn a_file_that_cannot_be_used_is_named() {
 }
 
 #[test]
-fn a_server_that_could_not_start_for_its_file_lets_go_of_the_port() {
+fn a_server_that_could_not_start_for_its_file_frees_the_port() {
     let folder = tempfile::tempdir().unwrap();
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let info = info().address(free.local_addr().unwrap().to_string());

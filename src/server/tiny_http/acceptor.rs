@@ -98,7 +98,7 @@ impl Acceptor {
         drop(descriptors);
         let socket = socket.try_clone()?;
         let server = catch_unwind(|| tiny_http::Server::from_listener(socket, None))
-            .map_err(|_| io::Error::other("no thread can be had to accept connections"))?
+            .map_err(|_| io::Error::other("no thread could be started to accept connections"))?
             .map_err(io::Error::other)?;
         Ok(Arc::new(Acceptor {
             server: Some(server),

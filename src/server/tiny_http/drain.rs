@@ -1,11 +1,13 @@
 //! [`UnreadBodies`]: what is left of refused bodies, read in pieces after the answer has left.
 //!
 //! tiny_http reads the rest of a body when its request is dropped, into a buffer as large as the rest that was announced,
-//! and allocates another one for each read. It does the same once where the client closes its connection early. So a
-//! request whose rest is larger than [`SMALL`] is dropped only when its body has been read; a few threads read, which
-//! bounds what tiny_http allocates at the same time; and a rest is touched only where the memory for it can be had.
+//! and allocates another one for each read. It does the same once where the client closes its connection early. So:
 //!
-//! A client that does not send its body in time is left alone until it has closed its connection.
+//! - A request whose rest is larger than [`SMALL`] is dropped only when its body has been read.
+//! - A few threads read, which bounds what tiny_http allocates at the same time.
+//! - A thread reads a rest only after it has found that memory for it can be allocated.
+//!
+//! A client that does not send its body in time keeps its request until it has closed its connection.
 
 use std::collections::{HashSet, VecDeque};
 use std::hint::black_box;
@@ -23,6 +25,7 @@ use super::peers;
 
 /// A rest of at most this many bytes is left to tiny_http.
 pub(super) const SMALL: usize = 64 * 1024;
+/// Bytes of one read.
 const PIECE: usize = 16 * 1024;
 /// The most threads that read. Each may keep the memory of one rest: glibc gives a large block back where it was mapped on
 /// its own, and keeps one of up to 32 MiB for its thread.
@@ -31,13 +34,13 @@ const READERS: usize = 4;
 const IDLE: Duration = Duration::from_secs(5);
 /// The pause before another attempt to read a rest for which there was no memory.
 const RETRY: Duration = Duration::from_secs(30);
-/// Memory that must be left for others when tiny_http has allocated all rests that are being read.
+/// Bytes of memory that must be left when tiny_http has allocated all rests that are being read.
 const HEADROOM: usize = 16 << 20;
 
 /// The bodies to read, and the late ones: their clients did not send the rest in time.
 #[derive(Default)]
 pub(super) struct UnreadBodies {
-    state: Mutex<State>,
+    state: Mutex<Queues>,
     /// A body has been added to the queue.
     added: Condvar,
     /// A reader has released its reservation.
@@ -45,8 +48,9 @@ pub(super) struct UnreadBodies {
 }
 
 #[derive(Default)]
-struct State {
+struct Queues {
     queue: VecDeque<UnreadBody>,
+    /// Kept until their clients are gone or, for want of memory, until their next attempt.
     late: Vec<UnreadBody>,
     readers: usize,
     /// Readers that wait for a body.
@@ -74,7 +78,7 @@ enum Source {
 }
 
 /// How the reading of a rest ended.
-enum Ended {
+enum ReadResult {
     /// It has been read, or its connection has ended.
     Over,
     /// The client has not sent it in time.
@@ -115,7 +119,7 @@ impl UnreadBody {
         }
     }
 
-    fn read(&mut self) -> Ended {
+    fn read(&mut self) -> ReadResult {
         let deadline = Instant::now() + self.time_limit;
         let mut piece = [0; PIECE];
         while self.rest > 0 {
@@ -124,7 +128,7 @@ impl UnreadBody {
                 Source::Unanswered(request) => request.as_reader().read(&mut piece),
             };
             match read {
-                Ok(0) => return Ended::Over,
+                Ok(0) => return ReadResult::Over,
                 Ok(length) => self.rest = self.rest.saturating_sub(length),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error)
@@ -133,15 +137,15 @@ impl UnreadBody {
                         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
                     ) =>
                 {
-                    return Ended::Late;
+                    return ReadResult::Late;
                 }
-                Err(_) => return Ended::Over,
+                Err(_) => return ReadResult::Over,
             }
             if self.rest > 0 && Instant::now() >= deadline {
-                return Ended::Late;
+                return ReadResult::Late;
             }
         }
-        Ended::Over
+        ReadResult::Over
     }
 
     /// Drops the request, for which tiny_http allocates `rest`.
@@ -182,7 +186,7 @@ impl UnreadBodies {
         self.start_readers();
     }
 
-    /// Has the queue read. Where no thread can be had, `close_abandoned` tries again.
+    /// Starts the threads that read the queue. Where none can be started, `close_abandoned` tries again.
     fn start_readers(self: &Arc<Self>) {
         loop {
             let mut state = self.state.lock();
@@ -195,7 +199,7 @@ impl UnreadBodies {
             let bodies = self.clone();
             let thread = thread::Builder::new().name("long-polling-drain".into());
             if let Err(error) = thread.spawn(move || bodies.run()) {
-                log::debug!("no thread can be had to read a refused body: {error}");
+                log::debug!("no thread could be started to read a refused body: {error}");
                 self.state.lock().readers -= 1;
                 return;
             }
@@ -227,22 +231,22 @@ impl UnreadBodies {
 
     fn read(&self, mut body: UnreadBody) {
         let reserved = body.rest;
-        let ended = if self.reserve(reserved) {
+        let result = if self.reserve(reserved) {
             body.read()
         } else {
-            Ended::TooLarge
+            ReadResult::TooLarge
         };
-        match ended {
-            Ended::Over => body.close(),
+        match result {
+            ReadResult::Over => body.close(),
             // Where the system does not list connections, a client that has gone can't be noticed.
-            Ended::Late if !peers::are_listed() => body.close(),
-            Ended::Late => self.state.lock().late.push(body),
-            Ended::TooLarge => {
+            ReadResult::Late if !peers::are_listed() => body.close(),
+            ReadResult::Late => self.state.lock().late.push(body),
+            ReadResult::TooLarge => {
                 body.retry_at = Some(Instant::now() + RETRY);
                 self.state.lock().late.push(body);
             }
         }
-        if !matches!(ended, Ended::TooLarge) {
+        if !matches!(result, ReadResult::TooLarge) {
             self.state.lock().reserved -= reserved;
             self.released.notify_all();
         }

@@ -74,7 +74,7 @@ impl Maintenance {
                 Tick::Failing(since, why) => self.failing(since, &why),
                 Tick::Opened(acceptor) => {
                     if let Err(error) = self.workers.receive_at(&acceptor) {
-                        log::warn!("no thread can be had to receive requests: {error}");
+                        log::warn!("no thread could be started to receive requests: {error}");
                     }
                 }
             }

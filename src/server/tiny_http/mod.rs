@@ -64,7 +64,7 @@ impl Listening {
     ///
     /// # Errors
     ///
-    /// `Listen` where no thread can be had.
+    /// `Listen` where no thread can be started.
     pub(super) fn serve(self, service: Arc<Service>) -> Result<Backend, Error> {
         let shared = Arc::new(Shared {
             service,
@@ -79,7 +79,11 @@ impl Listening {
             .and_then(|()| Maintenance::start(shared.clone(), workers.clone()));
         if let Err(error) = started {
             shared.listener.withdraw();
-            return Err(Error::new(ErrorKind::Listen, "no thread can be had").with_source(error));
+            return Err(Error::new(
+                ErrorKind::Listen,
+                "no thread could be started to serve requests",
+            )
+            .with_source(error));
         }
         Ok(Backend {
             shared,

@@ -2,7 +2,7 @@
 //!
 //! A probe helps tiny_http but is never required: it frees connections that tiny_http has stranded, and it keeps `accept`
 //! from its time-out. A firewall, SELinux, systemd's `IPAddressDeny` or an address that is gone may forbid it. A probe
-//! that fails therefore says nothing about the server.
+//! that fails therefore shows nothing about the server.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -19,11 +19,11 @@ const BLOCKED: Duration = Duration::from_secs(2);
 pub(super) struct Prober {
     /// The address at which this process reaches its own listening socket.
     address: SocketAddr,
-    state: Mutex<State>,
+    state: Mutex<ProbeState>,
 }
 
 #[derive(Default)]
-struct State {
+struct ProbeState {
     /// The last probe failed; the next one is due then.
     blocked_until: Option<Instant>,
     /// The failure has been logged.

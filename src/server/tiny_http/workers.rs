@@ -109,7 +109,7 @@ impl ReceiveToken {
     ///
     /// # Errors
     ///
-    /// Where no thread can be had: then this worker has to go on receiving, and may not block.
+    /// Where no thread can be started: then this worker has to go on receiving, and may not block.
     pub(super) fn pass(&mut self) -> io::Result<()> {
         let Some(acceptor) = &self.acceptor else {
             return Ok(());
@@ -144,7 +144,7 @@ impl ReceiveToken {
         self.pool.idle.lock().serving += 1;
         let assigned = self.pool.assign(Job::Finish(Box::new(finish), self.remote));
         if let Err((_, Job::Finish(finish, _))) = assigned {
-            // No thread can be had.
+            // No thread could be started.
             finish(false);
             self.pool.served();
         } else {
@@ -179,7 +179,7 @@ impl WorkerPool {
     ///
     /// # Errors
     ///
-    /// Where not even one thread can be had.
+    /// Where not even one thread can be started.
     pub(super) fn receive_at(self: &Arc<Self>, acceptor: &Arc<Acceptor>) -> io::Result<()> {
         for receiver in 0..self.receivers {
             let assigned = self.assign(Job::Receive(acceptor.clone()));
@@ -194,7 +194,7 @@ impl WorkerPool {
     ///
     /// # Errors
     ///
-    /// Gives the job back where no thread can be had.
+    /// Gives the job back where no thread can be started.
     fn assign(self: &Arc<Self>, job: Job) -> Result<(), (io::Error, Job)> {
         if let Some(worker) = self.idle.lock().workers.pop() {
             worker.assign(job);
@@ -355,7 +355,7 @@ impl WorkerPool {
             && given == before
             && let Err((error, _)) = self.assign(Job::Receive(acceptor.clone()))
         {
-            log::warn!("no thread can be had to receive requests: {error}");
+            log::warn!("no thread could be started to receive requests: {error}");
         }
         given
     }
