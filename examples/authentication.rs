@@ -57,6 +57,6 @@ fn tell<T>(who: &str, result: Result<T, Error>) {
         Err(error) if error.kind() == ErrorKind::Refused => {
             println!("{who}: status {}", error.status().unwrap_or_default());
         }
-        Err(error) => println!("{who}: {error}"),
+        Err(error) => println!("{who}: {}", error.report()),
     }
 }

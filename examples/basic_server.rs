@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .subscription_uri("/events")
         .publish_uri("/publish");
     // Told if serving should end later for another reason than `stop`.
-    let failed = |error| eprintln!("serving failed: {error}");
+    let failed = |error: long_polling::Error| eprintln!("serving failed: {}", error.report());
     let server = Server::start(info.on_failure(failed))?;
     println!("listening on http://{}", server.local_addr());
 

@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     println!("Message: {}", message.text());
                     let _ = sender.send(message.id());
                 }
-                Err(error) => eprintln!("{error}"),
+                Err(error) => eprintln!("{}", error.report()),
             }
         }
     });
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for line in stdin().lines() {
         match publisher.publish("chat", &line?) {
             Ok(response) => last = response.id,
-            Err(error) => eprintln!("not sent: {error}"),
+            Err(error) => eprintln!("not sent: {}", error.report()),
         }
     }
 

@@ -18,7 +18,7 @@ fn main() -> Result<(), Error> {
     // From the oldest event that the server still has; `Cursor::Now` is the default.
     let events = Subscriber::new(format!("{url}/events"), "notifications")
         .start_at(Cursor::Oldest)
-        .on_retry(|error| eprintln!("trying again: {error}"));
+        .on_retry(|error| eprintln!("trying again: {}", error.report()));
     // Without `take`, it follows for ever.
     for event in events.take(3) {
         match event {

@@ -212,8 +212,10 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Err(error) = self.stop(Duration::from_millis(500)) {
-            let message = response::with_causes(&error);
-            log::warn!("stopping a server that was dropped failed: {message}");
+            log::warn!(
+                "stopping a server that was dropped failed: {}",
+                error.report()
+            );
         }
     }
 }

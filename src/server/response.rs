@@ -1,7 +1,5 @@
 //! [`Response`]: the answer to a request, before it is rendered for a connection.
 
-use std::error::Error as _;
-
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind};
@@ -120,7 +118,7 @@ impl Response {
 /// else 500.
 impl From<Error> for Response {
     fn from(error: Error) -> Self {
-        let message = with_causes(&error);
+        let message = error.report().to_string();
         match error.kind() {
             ErrorKind::InvalidRequest => Response::error(400, &message),
             ErrorKind::TooLarge => Response::error(413, &message),
@@ -128,18 +126,4 @@ impl From<Error> for Response {
             _ => Response::error(500, &message),
         }
     }
-}
-
-/// The error's message, followed by those of its causes that the message does not repeat.
-pub(super) fn with_causes(error: &Error) -> String {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let words = source.to_string();
-        if !message.ends_with(&words) {
-            message = format!("{message}: {words}");
-        }
-        cause = source.source();
-    }
-    message
 }
