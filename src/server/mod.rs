@@ -64,14 +64,14 @@ pub use response::Response;
 /// # Ok::<(), long_polling::Error>(())
 /// ```
 ///
-/// Dropping a server stops it, but waits half a second for requests in flight at most; call [`stop`](Server::stop)
-/// for longer, and to get the error where something failed.
+/// Dropping a server stops it, and waits for requests in flight for half a second at most. Call [`stop`](Server::stop) to
+/// wait longer, and to get the error where something failed.
 ///
 /// # Connections to itself
 ///
 /// The server connects to its own address several times a second, since tiny_http may leave connections that arrive in a
-/// burst waiting for one another. Serving does not depend on it: where a firewall or another policy forbids it, the server
-/// logs one warning and goes on.
+/// burst waiting for one another. Serving does not depend on these connections: where a firewall or another policy forbids
+/// them, the server logs one warning and goes on.
 ///
 /// # `panic = "abort"`
 ///
@@ -85,13 +85,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server. It listens when this returns. With a [`file`](ServerInfo::file) or a
-    /// [`store`](ServerInfo::store), it holds the events kept there.
+    /// Starts a server. It listens when this returns, and has read the events of its [`file`](ServerInfo::file) or
+    /// [`store`](ServerInfo::store).
     ///
     /// # Errors
     ///
     /// [`InvalidSetting`](ErrorKind::InvalidSetting), [`Listen`](ErrorKind::Listen) or [`File`](ErrorKind::File), each
-    /// naming the setting and the reason, and those of [`Store::start`](crate::Store::start).
+    /// naming the setting and the reason, and those of [`Store::start`](crate::store::Store::start).
     pub fn start(info: ServerInfo) -> Result<Self, Error> {
         Server::start_with_clock(info, Clock::System)
     }
@@ -117,12 +117,12 @@ impl Server {
         })
     }
 
-    /// Where the server listens: the port that was taken, where port 0 was asked for.
+    /// The address that the server listens on, with the port that the system has chosen where the setting was port 0.
     pub fn local_addr(&self) -> SocketAddr {
         self.backend.local_addr()
     }
 
-    /// The broker behind the endpoints, for other threads of the program.
+    /// The broker that the endpoints use, for other threads of the program.
     pub fn broker(&self) -> &Broker {
         &self.service.broker
     }
@@ -154,22 +154,26 @@ impl Server {
         self.broker().subscribe(categories, cursor, timeout)
     }
 
-    /// What the server has done and holds.
+    /// Counts of what the server has done and of what it holds.
     pub fn statistics(&self) -> Statistics {
         self.broker().statistics()
     }
 
-    /// Stops the server: no more connections are taken, parked subscribers are answered at once as if they had timed
-    /// out, requests in flight may finish until the timeout, then the file is flushed. A request whose body has not been
-    /// received whole is not in flight: the stop does not wait for the rest, and what arrives of it later is refused. When
-    /// this returns, the port can be listened on again. Connections that clients keep open are told to close when they
-    /// are used again, and end after [`idle_timeout`](field@ServerInfo::idle_timeout), or with the process, where they
-    /// are not. Stopping twice is fine: the second time waits for a file, or another store, that was not done in time.
+    /// Stops the server. It accepts no more connections, answers parked subscribers at once as if they had timed out, lets
+    /// requests in flight finish until the timeout, and then flushes the file or the store. A request whose body has not
+    /// been received whole is not in flight: the stop does not wait for the rest, and the server refuses the request if the
+    /// rest arrives later.
+    ///
+    /// When this returns, the port can be listened on again. Where a client uses a connection again that it has kept open,
+    /// the answer asks it to close the connection. Other connections end after
+    /// [`idle_timeout`](ServerInfo::idle_timeout), or with the process.
+    ///
+    /// Stopping twice is fine: the second time waits for a file, or another store, that needed longer than the timeout.
     ///
     /// # Errors
     ///
-    /// [`StopTimeout`](ErrorKind::StopTimeout) where requests were still in flight at the timeout: everything else is
-    /// done then, and they can't publish any more; and where the file needs longer.
+    /// [`StopTimeout`](ErrorKind::StopTimeout) where requests were still in flight at the timeout, or where the file needs
+    /// longer. Everything else is done then, and those requests can't publish any more.
     /// [`File`](ErrorKind::File) where events could not be written.
     pub fn stop(&self, timeout: Duration) -> Result<(), Error> {
         let mut stopped = self.stopped.lock();

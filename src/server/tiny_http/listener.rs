@@ -7,7 +7,7 @@
 //! - tiny_http's accept loop ends at its first error, and silently where a thread or a descriptor is missing. The listener
 //!   then opens another [`Acceptor`]: at once after a time-out of `accept`, which is no failure; and with pauses after an
 //!   error, or where nothing shows that the newest acceptor accepts.
-//! - tiny_http can't be told to stop listening while it still serves: shutting the listening socket down does that.
+//! - tiny_http has no way to stop listening while it still serves: the listener shuts the listening socket down.
 //!
 //! Serving does not depend on probes. A new connection out of the newest acceptor shows that it accepts, and a probe that
 //! fails shows nothing. Only an error of `accept` counts as a failure.

@@ -40,7 +40,7 @@ use super::info::ServerInfo;
 use super::service::Service;
 use crate::error::{Error, ErrorKind};
 
-/// A listening socket that nobody serves yet: clients that connect wait.
+/// A listening socket without threads that serve it yet: clients that connect wait.
 pub(super) struct Listening {
     listener: Listener,
     acceptor: Arc<Acceptor>,

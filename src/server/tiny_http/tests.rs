@@ -47,17 +47,17 @@ fn until(what: &str, done: impl Fn() -> bool) {
 #[test]
 fn the_failure_callback_runs_once_when_serving_can_not_be_restored_and_serving_is_tried_again() {
     let restore_timeout = Duration::from_millis(1500);
-    let (tell, told) = bounded(1);
+    let (sender, failures) = bounded(1);
     let info = info()
         .restore_timeout(restore_timeout)
-        .on_failure(move |error| tell.send(error).unwrap_or_default());
+        .on_failure(move |error| sender.send(error).unwrap_or_default());
     let server = Server::start(info).unwrap();
     let broken = Instant::now();
     listener(&server).fail_acceptors(true);
     listener(&server).break_down();
-    let early = told.recv_timeout(restore_timeout - Duration::from_millis(200));
+    let early = failures.recv_timeout(restore_timeout - Duration::from_millis(200));
     assert_eq!(early.map(drop), Err(RecvTimeoutError::Timeout));
-    let error = told.recv_timeout(Duration::from_secs(20)).unwrap();
+    let error = failures.recv_timeout(Duration::from_secs(20)).unwrap();
     assert!(broken.elapsed() >= restore_timeout);
     assert_eq!(error.kind(), ErrorKind::ServingFailed);
     // What is in process goes on.
@@ -77,12 +77,12 @@ fn a_listening_socket_that_was_shut_down_listens_again() {
 
 /// A server that reports a failure after half a second, and the errors that its failure callback got.
 fn server_with_short_timeouts(idle_timeout: Duration) -> (Server, Receiver<Error>) {
-    let (tell, told) = bounded(1);
-    let failed = move |error: Error| tell.send(error).unwrap_or_default();
+    let (sender, failures) = bounded(1);
+    let failed = move |error: Error| sender.send(error).unwrap_or_default();
     let info = info()
         .restore_timeout(Duration::from_millis(500))
         .idle_timeout(idle_timeout);
-    (Server::start(info.on_failure(failed)).unwrap(), told)
+    (Server::start(info.on_failure(failed)).unwrap(), failures)
 }
 
 /// The same, but it can't connect to itself.
