@@ -136,7 +136,16 @@ impl Event {
         json: String,
         data: Range<usize>,
     ) -> Self {
-        let category = category.into();
+        Event::new(timestamp, id, category.into(), json, data)
+    }
+
+    fn new(
+        timestamp: u64,
+        id: EventId,
+        category: Arc<str>,
+        json: String,
+        data: Range<usize>,
+    ) -> Self {
         Event(Arc::new(Inner {
             timestamp,
             id,
@@ -282,13 +291,7 @@ impl Draft {
         data = moved(data.start)..moved(data.end);
         json.push_str(std::str::from_utf8(&id.to_text()).unwrap_or_default());
         json.push_str("\"}");
-        Event(Arc::new(Inner {
-            timestamp,
-            id,
-            category,
-            json,
-            data,
-        }))
+        Event::new(timestamp, id, category, json, data)
     }
 }
 

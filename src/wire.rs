@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use crate::event::Event;
 
 pub use categories::Categories;
+#[cfg(any(feature = "server", feature = "client"))]
 pub(crate) use categories::check_category;
 pub use query::SubscriptionRequest;
 

@@ -41,8 +41,8 @@ impl Backoff {
     /// Does the same as [`delay`](Self::delay), but waits no less than the server's `Retry-After`, plus a random part of up
     /// to a quarter.
     pub(crate) fn delay_at_least(&mut self, retry_after: Option<Duration>) -> Duration {
-        let asked = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
-        self.delay().max(asked.mul_f64(1.0 + random() / 4.0))
+        let requested = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
+        self.delay().max(requested.mul_f64(1.0 + random() / 4.0))
     }
 }
 

@@ -129,7 +129,7 @@ fn in_absolute_form(bytes: &[u8], origin: &str) -> Vec<u8> {
     }
 }
 
-/// A resolver that also accepts IPv6 addresses with a zone, and asks the system for the interface of the zone.
+/// A resolver that also accepts IPv6 addresses with a zone, and has the system resolve the name of the interface.
 #[derive(Debug, Default)]
 struct ZoneResolver {
     inner: DefaultResolver,
@@ -152,7 +152,7 @@ impl Resolver for ZoneResolver {
         let port = uri.port_u16().unwrap_or(80);
         let address = address.replace(ZONE_MARK, "%");
         let mut addresses = self.empty();
-        // The address is numeric, so the system asks no name server.
+        // The address is numeric, so the system queries no name server.
         if let Some(resolved) = (address.as_str(), port).to_socket_addrs()?.next() {
             addresses.push(resolved);
         }

@@ -1,9 +1,8 @@
 //! [`Categories`]: the names of the categories that one poll follows.
 
 use std::iter::Map;
-use std::slice;
 use std::sync::Arc;
-use std::{fmt, hash};
+use std::{fmt, slice};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -41,7 +40,7 @@ const MAX_CATEGORIES_PER_POLL: usize = 100;
 /// assert_eq!(serde_json::to_string(&categories)?, r#"["alerts","updates"]"#);
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Categories(Vec<Arc<str>>);
 
 impl Categories {
@@ -95,12 +94,6 @@ impl fmt::Display for Categories {
             write!(f, "{}{name:?}", if at == 0 { "" } else { ", " })?;
         }
         Ok(())
-    }
-}
-
-impl hash::Hash for Categories {
-    fn hash<H: hash::Hasher>(&self, state: &mut H) {
-        self.0.hash(state);
     }
 }
 

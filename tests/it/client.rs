@@ -229,6 +229,12 @@ fn an_invalid_response_is_an_error_with_its_first_characters() {
     );
 }
 
+fn assert_maybe_published(error: &Error, kind: ErrorKind) {
+    assert_eq!(error.kind(), kind, "{error}");
+    let message = error.to_string();
+    assert!(message.contains("may have been published"), "{message}");
+}
+
 #[test]
 fn an_incomplete_body_is_an_error() {
     let cut = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"success\": true, \"events\": []}";
@@ -238,12 +244,7 @@ fn an_incomplete_body_is_an_error() {
     ]);
     let error = poll(&server).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
-    let error = post(&server).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
-    assert!(
-        error.to_string().contains("may have been published"),
-        "{error}"
-    );
+    assert_maybe_published(&post(&server).unwrap_err(), ErrorKind::Unreachable);
 }
 
 #[test]
@@ -272,11 +273,7 @@ fn a_publish_without_a_response_times_out() {
     let began = Instant::now();
     let publisher = Publisher::new(server.url("/publish")).timeout(Duration::from_millis(200));
     let error = publisher.publish("c", "data").unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
-    assert!(
-        error.to_string().contains("may have been published"),
-        "{error}"
-    );
+    assert_maybe_published(&error, ErrorKind::TimedOut);
     let took = began.elapsed();
     assert!(
         (Duration::from_millis(200)..LIMIT).contains(&took),
@@ -288,12 +285,7 @@ fn a_publish_without_a_response_times_out() {
 #[test]
 fn after_a_broken_connection_the_event_may_have_been_published() {
     let server = ScriptedServer::start([Step::Close]);
-    let error = post(&server).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
-    assert!(
-        error.to_string().contains("may have been published"),
-        "{error}"
-    );
+    assert_maybe_published(&post(&server).unwrap_err(), ErrorKind::Unreachable);
 }
 
 #[test]
