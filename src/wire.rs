@@ -92,12 +92,6 @@ pub(crate) struct PollBody {
     pub(crate) error: Option<String>,
 }
 
-// The names that `src/server` still uses.
-#[cfg(feature = "server")]
-pub(crate) use PollBody as Answer;
-#[cfg(feature = "server")]
-pub(crate) use PublishBody as Published;
-
 /// Reads a list of events. Go writes `null` for an empty list.
 fn list_or_null<'de, D: Deserializer<'de>>(
     deserializer: D,

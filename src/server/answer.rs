@@ -60,7 +60,7 @@ impl Ready {
 }
 
 fn events(batch: &Batch) -> Response {
-    let json = wire::Answer::render(batch.events(), batch.gap());
+    let json = wire::PollBody::render(batch.events(), batch.gap());
     Response::from_json(200, json).with_position(batch.last_id())
 }
 
@@ -98,7 +98,7 @@ impl PollParams {
             TimeoutAnswer::NoContent => Response::new(204),
             TimeoutAnswer::Golongpoll => {
                 let timestamp = before.max(self.since_time.unwrap_or(0));
-                Response::from_json(200, wire::Answer::render_timeout(timestamp))
+                Response::from_json(200, wire::PollBody::render_timeout(timestamp))
             }
         };
         match position {

@@ -6,14 +6,14 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::error::Error;
-use crate::wire::Published;
+use crate::wire::PublishBody;
 
 /// Reads the category and the data out of the body of a publish.
 ///
 /// # Errors
 ///
 /// `InvalidRequest` that says what is wrong with the body.
-pub(super) fn parse(body: &[u8]) -> Result<Published<'_>, Error> {
+pub(super) fn parse(body: &[u8]) -> Result<PublishBody<'_>, Error> {
     let expected = r#"{"category":"…","data":…}"#;
     let other = || Error::request(format!("the body is not of the form {expected}"));
     // A reader of JSON may ignore a byte order mark (RFC 8259, section 8.1).
@@ -22,7 +22,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Published<'_>, Error> {
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(other());
     }
-    let published: Published<'_> =
+    let published: PublishBody<'_> =
         serde_json::from_slice(body).map_err(|error| other().with_source(error))?;
     serde_json::from_str::<Readable>(published.data.get())
         .map_err(|error| Error::request("data that readers could not decode").with_source(error))?;
