@@ -1,7 +1,7 @@
 //! The Go package's "Server with Authentication": who follows needs a token, and who publishes a name and a password,
 //! and then may publish to categories of that name only.
 //!
-//! Credentials are secret where TLS carries them: in a proxy before the server (README, "Deploying").
+//! Credentials are secret where TLS carries them: in a proxy before the server (page `deploying` of the guide).
 
 use std::time::Duration;
 

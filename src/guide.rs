@@ -13,7 +13,6 @@
 //! | [`migrating`] | users of the Go package `long-polling` or of golongpoll |
 //! | [`troubleshooting`] | everyone with a problem: symptom, cause, what to do |
 //! | [`conformance`] | reviewers and operators: answers to good, odd and bad requests |
-#![cfg(all(feature = "server", feature = "client"))]
 
 pub mod http_api {
     #![doc = include_str!("guide/http_api.md")]
@@ -57,5 +56,5 @@ pub mod troubleshooting {
 
 /// For reviewers and operators: how the server answers good, odd and bad requests.
 pub mod conformance {
-    #![doc = include_str!("server/conformance.md")]
+    #![doc = include_str!("guide/conformance.md")]
 }

@@ -61,6 +61,8 @@ mod broker;
 mod client;
 mod error;
 mod event;
+#[cfg(all(feature = "server", feature = "client"))]
+pub mod guide;
 mod headers;
 #[cfg(feature = "server")]
 mod open;

@@ -13,7 +13,7 @@ static ALLOCATED: PeakAlloc = PeakAlloc;
 
 /// Reading the holes of such a file takes a few seconds, and longer where the machine has other work.
 const LIMIT: Duration = Duration::from_secs(120);
-/// The README's for a file, and the pieces in which it is read.
+/// The memory that the guide's page `memory` allows for a file, and the pieces in which the file is read.
 const MOST_MEMORY: usize = 4 << 20;
 
 fn open(file: &Path) -> Broker {

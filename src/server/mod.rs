@@ -3,10 +3,6 @@
 //! `listener`, with its `acceptor`s, listens and tames tiny_http; `workers` has the threads; `endpoints` says what is asked, and
 //! `answers` what is answered; `head`, `body` and `reply` read the one and render the other; `maintenance` looks after all of them.
 
-pub mod conformance {
-    #![doc = include_str!("conformance.md")]
-}
-
 mod answers;
 mod endpoints;
 mod hooks;
