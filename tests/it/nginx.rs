@@ -75,7 +75,10 @@ impl Nginx {
         .iter()
         .chain(more)
         {
-            assert!(site.contains(written), "{written} is not in src/guide/deploying.md");
+            assert!(
+                site.contains(written),
+                "{written} is not in src/guide/deploying.md"
+            );
             site = site.replace(written, tested);
         }
         let folder = tempfile::tempdir().unwrap();
