@@ -65,6 +65,6 @@ fn report<T>(who: &str, result: Result<T, Error>) {
                 error.status().unwrap_or_default()
             );
         }
-        Err(error) => println!("{who}: {error}"),
+        Err(error) => println!("{who}: {}", error.report()),
     }
 }

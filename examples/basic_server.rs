@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .timeout(Duration::from_secs(120))
             .subscription_uri("/events")
             .publish_uri("/publish")
-            .on_failure(|error| eprintln!("the server can't accept connections: {error}")),
+            .on_failure(|error| eprintln!("serving failed: {}", error.report())),
     )?;
     println!("listening on http://{}", server.local_addr());
 

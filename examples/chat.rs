@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     println!("Message: {}", message.text());
                     let _ = sender.send(message.id());
                 }
-                Err(error) => eprintln!("{error}"),
+                Err(error) => eprintln!("{}", error.report()),
             }
         }
     });
@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for line in stdin().lines() {
         match publisher.publish("chat", &line?) {
             Ok(response) => last = response.id,
-            Err(error) => eprintln!("not sent: {error}"),
+            Err(error) => eprintln!("not sent: {}", error.report()),
         }
     }
 

@@ -40,7 +40,7 @@ fn main() -> Result<(), Error> {
             .start_at(Cursor::Oldest);
         match events.next() {
             Some(Ok(event)) => println!("{token}: {}", event.text()),
-            Some(Err(error)) => println!("{token}: {error}"),
+            Some(Err(error)) => println!("{token}: {}", error.report()),
             None => println!("{token}: the subscriber was stopped"),
         }
     }

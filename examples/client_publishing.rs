@@ -39,7 +39,9 @@ fn main() -> Result<(), Error> {
     println!("published: {}", response.success());
 
     match publisher.publish("", "Where to?") {
-        Err(error) if error.kind() == ErrorKind::InvalidRequest => println!("not sent: {error}"),
+        Err(error) if error.kind() == ErrorKind::InvalidRequest => {
+            println!("not sent: {}", error.report())
+        }
         other => println!("{other:?}"),
     }
     Ok(())

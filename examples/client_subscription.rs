@@ -18,7 +18,7 @@ fn main() -> Result<(), Error> {
     // Starts with the oldest event that the server still has. The default is `Cursor::Now`.
     let events = Subscriber::new(format!("{url}/events"), "notifications")
         .start_at(Cursor::Oldest)
-        .on_retry(|error| eprintln!("trying again: {error}"));
+        .on_retry(|error| eprintln!("trying again: {}", error.report()));
     // Without `take`, this loop follows the category forever.
     for event in events.take(3) {
         match event {

@@ -35,7 +35,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         for event in subscriber {
             match event {
                 Ok(event) => _ = sender.send(event.text().into_owned()),
-                Err(error) => eprintln!("{error}"),
+                Err(error) => eprintln!("{}", error.report()),
             }
         }
     });

@@ -246,7 +246,7 @@ fn invalid(flag: &str, value: impl Display, why: impl Display) -> Failure {
 
 /// The message of an error, with the names of flags instead of the names of settings.
 fn with_flags(error: &Error) -> String {
-    let message = error.to_string();
+    let message = error.report().to_string();
     if !matches!(
         error.kind(),
         ErrorKind::InvalidSetting | ErrorKind::Listen | ErrorKind::File
@@ -281,7 +281,7 @@ fn run(flags: Flags) -> Result<(), Failure> {
             _ => Response::error(404, "not found"),
         })
         // The server continues: it serves open connections and parked subscribers, and tries to accept again.
-        .on_failure(|error| log::error!("{error}; the server tries again"));
+        .on_failure(|error| log::error!("{}; the server tries again", error.report()));
     let server = Server::start(info).map_err(|error| match error.kind() {
         ErrorKind::InvalidSetting => Failure::Usage(with_flags(&error)),
         _ => Failure::Run(with_flags(&error)),
@@ -294,7 +294,7 @@ fn run(flags: Flags) -> Result<(), Failure> {
     log::info!("{}: stopping", signals.wait());
     server
         .stop(STOP_TIMEOUT)
-        .map_err(|error| Failure::Run(error.to_string()))
+        .map_err(|error| Failure::Run(error.report().to_string()))
 }
 
 fn main() -> ExitCode {

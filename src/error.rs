@@ -1,9 +1,12 @@
-//! What can go wrong: one [`Error`] with a [`kind`](Error::kind) to match on and a message that says what to do.
+//! [`Error`], with a [`kind`](Error::kind) to match on and a message that says what to do.
 
 use std::error::Error as StdError;
 use std::fmt;
 
-/// An error of this crate: what happened, as an [`ErrorKind`] to match on and in words for a person.
+/// An error of this crate: an [`ErrorKind`] to match on, a message for people, and the cause where there is one.
+///
+/// `Display` gives the message alone; the cause is [`source`](std::error::Error::source). Log or print
+/// [`report`](Error::report), which gives both.
 ///
 /// ```
 /// use long_polling::{Error, ErrorKind, EventId};
@@ -22,7 +25,7 @@ struct Inner {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// What kind of thing went wrong. More may come: match with a wildcard.
+/// The kinds of [`Error`]. Later versions may add kinds, so a `match` needs a wildcard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -32,8 +35,10 @@ pub enum ErrorKind {
     Listen,
     /// A file could not be opened, read or written.
     File,
-    /// What was asked for makes no sense: an empty category, data that is not JSON, an id that is not a UUID, a bad URL.
+    /// The request itself is wrong: an empty category, data that is not JSON, an id that is not a UUID, a bad URL.
     InvalidRequest,
+    /// The data of an event can't be decoded into the type that [`Event::decode`](crate::Event::decode) was given.
+    Decode,
     /// An event is larger than the limit.
     TooLarge,
     /// A limit was reached, on parked subscribers for example. Try again later.
@@ -42,13 +47,14 @@ pub enum ErrorKind {
     Stopped,
     /// [`stop`](crate::Server::stop) reached its timeout before every request was done.
     StopTimeout,
-    /// Serving ended and could not be restored; told to the failure callback.
+    /// The server has accepted no connection for [`restore_timeout`](crate::ServerInfo::restore_timeout); given to
+    /// [`on_failure`](crate::ServerInfo::on_failure).
     ServingFailed,
-    /// The server could not be reached, or the connection broke. Trying again may help.
+    /// The server could not be reached, or the connection broke. Another try may succeed.
     Unreachable,
-    /// The server did not answer in time. Trying again may help.
+    /// The server did not answer in time. Another try may succeed.
     TimedOut,
-    /// An answer came that is not of the long-polling API.
+    /// The answer is not one of the long-polling API.
     InvalidAnswer,
     /// The server refused; [`Error::status`] has the HTTP status.
     Refused,
@@ -57,16 +63,8 @@ pub enum ErrorKind {
 }
 
 impl Error {
-    /// An error for a program's own part of this crate, such as a [`Store`](crate::Store). The message says what is wrong
-    /// and what to do.
-    ///
-    /// ```
-    /// use long_polling::{Error, ErrorKind};
-    ///
-    /// let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-    /// let error = Error::new(ErrorKind::Busy, "the event could not be kept; try again").with_source(full);
-    /// assert_eq!(error.to_string(), "the event could not be kept; try again: no storage space");
-    /// ```
+    /// Returns an error without a cause, for a program's own implementation of a trait of this crate, such as a
+    /// [`Store`](crate::store::Store). The message says what failed and what to do about it.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Error(Box::new(Inner {
             kind,
@@ -85,11 +83,25 @@ impl Error {
         Error::new(ErrorKind::InvalidRequest, message)
     }
 
-    /// Adds the error that caused this one; the message goes on with its words.
+    /// Sets the cause of this error, which [`source`](std::error::Error::source) returns. The message stays as it is.
+    ///
+    /// ```
+    /// use long_polling::{Error, ErrorKind};
+    ///
+    /// let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+    /// let error = Error::new(ErrorKind::Busy, "the event could not be stored; try again").with_source(full);
+    /// assert_eq!(error.to_string(), "the event could not be stored; try again");
+    /// assert_eq!(error.report().to_string(), "the event could not be stored; try again: no storage space");
+    /// ```
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        let source = source.into();
-        self.0.message = format!("{}: {source}", self.0.message);
-        self.0.source = Some(source);
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// Puts what follows from the error before its message; the kind, the status and the cause stay.
+    #[cfg(feature = "client")]
+    pub(crate) fn context(mut self, consequence: impl fmt::Display) -> Self {
+        self.0.message = format!("{consequence}: {}", self.0.message);
         self
     }
 
@@ -99,19 +111,50 @@ impl Error {
         self
     }
 
-    /// What kind of error this is.
+    /// Returns the message and all causes on one line: `message: cause: cause's cause`. Meant for logs and terminals.
+    ///
+    /// ```
+    /// use long_polling::Event;
+    ///
+    /// let event: Event = serde_json::from_str(
+    ///     r#"{"timestamp":1,"category":"c","data":"text","id":"019a5b3c-1234-8abc-8000-000000000007"}"#,
+    /// )?;
+    /// let error = event.decode::<u32>().unwrap_err();
+    /// eprintln!("skipped: {}", error.report());
+    /// assert!(error.report().to_string().ends_with(r#": invalid type: string "text", expected u32 at line 1 column 6"#));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn report(&self) -> impl fmt::Display + '_ {
+        Report(self)
+    }
+
+    /// Returns the kind of this error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The HTTP status of an answer that refused, or made no sense; `None` for errors that no answer carried.
+    /// Returns the HTTP status of the answer that caused this error; `None` for an error that no answer caused.
     pub fn status(&self) -> Option<u16> {
         self.0.status
     }
 
-    /// True where a subscriber is told that events were lost; see [`ErrorKind::Gap`].
+    /// Returns `true` if events were lost between the subscriber's position and its next event: [`ErrorKind::Gap`].
     pub fn is_gap(&self) -> bool {
         self.kind() == ErrorKind::Gap
+    }
+}
+
+struct Report<'a>(&'a Error);
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 
@@ -152,14 +195,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_tells_its_cause_once_in_words_and_once_as_a_source() {
-        let error = Error::new(ErrorKind::File, "can't open events.log")
+    fn display_gives_the_message_alone_and_report_each_cause_once() {
+        let disk = Error::new(ErrorKind::File, "can't open events.log")
             .with_source(std::io::Error::other("disk on fire"));
-        assert_eq!(error.to_string(), "can't open events.log: disk on fire");
+        let error = Error::new(ErrorKind::Busy, "try again").with_source(disk);
+        assert_eq!(error.to_string(), "try again");
         assert_eq!(
             error.source().map(ToString::to_string).as_deref(),
-            Some("disk on fire")
+            Some("can't open events.log")
+        );
+        assert_eq!(
+            error.report().to_string(),
+            "try again: can't open events.log: disk on fire"
         );
         assert!(!error.is_gap());
+    }
+
+    #[test]
+    fn debug_gives_kind_message_and_cause_and_no_empty_field() {
+        let error = Error::request("bad URL");
+        assert_eq!(
+            format!("{error:?}"),
+            r#"Error { kind: InvalidRequest, message: "bad URL" }"#
+        );
+        let error = error.with_source("no host");
+        assert_eq!(
+            format!("{error:?}"),
+            r#"Error { kind: InvalidRequest, message: "bad URL", source: "no host" }"#
+        );
     }
 }

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::position::{EventId, ID_TEXT_LEN};
 
 /// One event of a category: `timestamp`, `category`, `id` and `data`.
@@ -18,7 +18,7 @@ use crate::position::{EventId, ID_TEXT_LEN};
 /// An event holds its own JSON, rendered once, and [`data`](Event::data) is a slice of it: kept raw rather than as a
 /// `serde_json::Value`, because most events are only passed on (to a file, to a thousand subscribers), which then costs
 /// no parsing, no tree and no loss of a number's digits. Whoever reads one parses it into what it needs, by
-/// [`text`](Event::text) or [`json`](Event::json). Cloning copies a pointer.
+/// [`text`](Event::text) or [`decode`](Event::decode). Cloning copies a pointer.
 ///
 /// ```
 /// use long_polling::Event;
@@ -91,18 +91,18 @@ impl Event {
         serde_json::from_str(data).map_or(Cow::Borrowed(data), |Text(text)| text)
     }
 
-    /// The data, parsed into a type of the caller's.
+    /// Decodes the data into a type of the caller's.
     ///
     /// # Errors
     ///
-    /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) where the data is not of that shape.
+    /// [`Decode`](ErrorKind::Decode) if the data is not of that type.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_str(self.data()).map_err(|error| {
             let (category, id) = (self.category(), self.id());
-            Error::request(format!(
-                "event {id} of category {category:?} holds other data than expected"
-            ))
-            .with_source(error)
+            let message = format!(
+                "the data of event {id} of category {category:?} is not of the type expected"
+            );
+            Error::new(ErrorKind::Decode, message).with_source(error)
         })
     }
 
@@ -342,7 +342,8 @@ mod tests {
         assert_eq!(event(1, &"say \"é\"\n".into()).text(), "say \"é\"\n");
         assert_eq!(event(1, &serde_json::json!([1, null])).text(), "[1,null]");
         assert!(event(1, &true.into()).decode::<bool>().unwrap());
-        assert!(event(1, &true.into()).decode::<String>().is_err());
+        let error = event(1, &true.into()).decode::<String>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Decode);
     }
 
     #[test]

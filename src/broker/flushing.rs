@@ -101,7 +101,7 @@ impl Flushing {
         drop(state);
         let flushed = catch_unwind(AssertUnwindSafe(|| shared.store.flush(ticket)));
         let failure = match flushed {
-            Ok(flushed) => flushed.err().map(|error| error.to_string()),
+            Ok(flushed) => flushed.err().map(|error| error.report().to_string()),
             Err(_) => Some("the store panicked in flush".to_owned()),
         };
         let mut state = self.state.lock();

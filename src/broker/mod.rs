@@ -96,7 +96,10 @@ impl Deref for Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         if let Err(error) = self.stop_store(DROP_TIMEOUT) {
-            log::error!("a broker was dropped, and its store said: {error}");
+            log::error!(
+                "a broker was dropped, and its store said: {}",
+                error.report()
+            );
         }
     }
 }
@@ -200,7 +203,10 @@ impl Broker {
             .append_record(started)
             .and_then(|ticket| shared.store.flush(ticket))
         {
-            log::warn!("that this run has begun could not be kept yet: {error}");
+            log::warn!(
+                "that this run has begun could not be kept yet: {}",
+                error.report()
+            );
         }
         let broker = Broker(Arc::new(Handle(shared)));
         if let Some(flushing) = &broker.0.flushing {

@@ -161,7 +161,10 @@ impl Shared {
     pub(super) fn record(&self, record: Record) {
         match catch_unwind(AssertUnwindSafe(|| self.append_record(record))) {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => log::error!("the store did not take what it should keep: {error}"),
+            Ok(Err(error)) => log::error!(
+                "the store did not take what it should keep: {}",
+                error.report()
+            ),
             Err(_) => log::error!("the store panicked over what it should keep"),
         }
     }

@@ -178,12 +178,7 @@ impl Endpoint {
                 true => "the event was not published",
                 false => "the event may have been published all the same",
             };
-            let (kind, status) = (error.kind(), error.status());
-            let undone = Error::new(kind, published).with_source(error);
-            match status {
-                Some(status) => undone.with_status(status),
-                None => undone,
-            }
+            error.context(published)
         };
         let post = Outgoing {
             method: Method::POST,

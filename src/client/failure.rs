@@ -273,7 +273,7 @@ mod tests {
         assert!(message.contains("the server is running"), "{message}");
         let tunnel = ureq::Error::ConnectProxyFailed("proxy server responded 403/403".into());
         let failure = failed(&source(Some("http://p:1")), tunnel);
-        let message = failure.error.to_string();
+        let message = failure.error.report().to_string();
         assert!(
             message.contains("http://p:1") && message.contains("403"),
             "{message}"

@@ -216,7 +216,7 @@ impl Subscriber {
     /// use long_polling::Subscriber;
     ///
     /// let subscriber = Subscriber::new("http://localhost:8080/events", "alerts")
-    ///     .on_retry(|error| eprintln!("trying again: {error}"));
+    ///     .on_retry(|error| eprintln!("trying again: {}", error.report()));
     /// # assert_eq!(subscriber.position(), None);
     /// ```
     pub fn on_retry(mut self, callback: impl Fn(&Error) + Send + 'static) -> Self {
@@ -390,7 +390,7 @@ impl Subscriber {
             return ControlFlow::Break(Some(error));
         }
         let wait = self.backoff.delay_of(retry_after);
-        log::warn!("{error}; trying again in {wait:?}");
+        log::warn!("{}; trying again in {wait:?}", error.report());
         if let Some(on_retry) = &self.on_retry {
             on_retry(&error);
         }

@@ -122,10 +122,10 @@ impl From<Error> for Reply {
         let status = match error.kind() {
             ErrorKind::InvalidRequest => 400,
             ErrorKind::TooLarge => 413,
-            ErrorKind::Stopped | ErrorKind::Busy => return busy(&error.to_string()),
+            ErrorKind::Stopped | ErrorKind::Busy => return busy(&error.report().to_string()),
             _ => 500,
         };
-        Reply::error(status, &error.to_string())
+        Reply::error(status, &error.report().to_string())
     }
 }
 

@@ -226,7 +226,10 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Err(error) = self.stop(Duration::from_millis(500)) {
-            log::warn!("a server was dropped, and stopping it said: {error}");
+            log::warn!(
+                "a server was dropped, and stopping it said: {}",
+                error.report()
+            );
         }
     }
 }

@@ -51,7 +51,7 @@ fn asks_and_prints() {
 fn told(result: Result<u16, Error>) -> String {
     match result {
         Ok(status) => status.to_string(),
-        Err(error) => format!("{:?} {error}", error.kind()),
+        Err(error) => format!("{:?} {}", error.kind(), error.report()),
     }
 }
 

@@ -157,7 +157,7 @@ fn an_address_in_use_or_not_of_this_machine_cannot_be_listened_on() {
     for address in [in_use, first.local_addr().to_string()] {
         let error = refused(info().address(address.clone()));
         assert_eq!(error.kind(), ErrorKind::Listen);
-        let words = error.to_string();
+        let words = error.report().to_string();
         assert!(
             words.contains("address") && words.contains(&address),
             "{words}"

@@ -331,7 +331,7 @@ impl<D: Disk> Drop for FilePersistor<D> {
         if !self.queue.is_stopped()
             && let Err(error) = self.stop(DROP_TIMEOUT)
         {
-            log::error!("{error}");
+            log::error!("{}", error.report());
         }
     }
 }
