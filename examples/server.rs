@@ -86,6 +86,16 @@ const FLAGS: [(&str, &str); 23] = [
     ("trusted_proxies", "--trusted-proxy"),
 ];
 
+/// The flags that have no effect without `--file`.
+const FILE_FLAGS: [&str; 6] = [
+    "--durability",
+    "--write-buffer-size",
+    "--flush-period",
+    "--max-queue-size",
+    "--max-wait",
+    "--keep-history",
+];
+
 /// Why the program ends.
 enum Failure {
     /// A flag or its value can't be used.
@@ -116,7 +126,7 @@ impl Flags {
         let mut flush_period = Duration::from_secs(1);
         let mut proxies = Vec::new();
         let mut durability = None;
-        let mut needs_file = None;
+        let mut needs_file: Option<String> = None;
         while let Some(argument) = arguments.next()? {
             let flag = match argument {
                 Long(flag) => format!("--{flag}"),
@@ -164,37 +174,33 @@ impl Flags {
                 "--help" => return Ok(None),
                 _ => return Err(Failure::Usage(format!("invalid option '{flag}'"))),
             }
-            if let "--durability"
-            | "--write-buffer-size"
-            | "--flush-period"
-            | "--max-queue-size"
-            | "--max-wait"
-            | "--keep-history" = &*flag
-            {
+            if FILE_FLAGS.contains(&&*flag) {
                 needs_file.get_or_insert(flag);
             }
         }
         if let (Some(flag), false) = (needs_file, has_file) {
             return Err(Failure::Usage(format!(
-                "{flag} has no effect without --file: give --file PATH, too"
+                "{flag} has no effect without --file: give --file PATH too"
             )));
         }
-        file = file.durability(match durability.as_deref() {
-            None | Some("buffered") => Durability::Buffered,
-            Some("synced") => Durability::Synced {
-                period: flush_period,
-            },
-            Some("acknowledged") => Durability::Acknowledged,
-            Some(other) => {
-                let hint = "give buffered, synced or acknowledged";
-                return Err(invalid("--durability", other, hint));
-            }
-        });
+        file = file.durability(parse_durability(durability.as_deref(), flush_period)?);
         info = info.broker(broker).trusted_proxies(proxies);
         if has_file {
             info = info.file(file);
         }
         Ok(Some(Flags { info, has_file }))
+    }
+}
+
+fn parse_durability(level: Option<&str>, period: Duration) -> Result<Durability, Failure> {
+    match level {
+        None | Some("buffered") => Ok(Durability::Buffered),
+        Some("synced") => Ok(Durability::Synced { period }),
+        Some("acknowledged") => Ok(Durability::Acknowledged),
+        Some(other) => {
+            let hint = "give buffered, synced or acknowledged";
+            Err(invalid("--durability", other, hint))
+        }
     }
 }
 
