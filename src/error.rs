@@ -15,7 +15,7 @@ use std::fmt;
 /// assert_eq!(error.kind(), ErrorKind::InvalidRequest);
 /// assert_eq!(error.to_string(), r#"not an event id (a UUID is expected): "not-a-uuid""#);
 /// ```
-// Boxed, so that a `Result` of this crate costs a pointer where nothing goes wrong.
+// Boxed, so that a `Result` of this crate is the size of a pointer.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -39,9 +39,9 @@ pub enum ErrorKind {
     InvalidRequest,
     /// The data of an event can't be decoded into the type that [`Event::decode`](crate::Event::decode) was given.
     Decode,
-    /// An event is larger than the limit.
+    /// An event is larger than `max_event_size`.
     TooLarge,
-    /// A limit was reached, on parked subscribers for example. Try again later.
+    /// A limit was reached, for example on parked subscribers. Try again later.
     Busy,
     /// The server, broker or subscriber has been stopped.
     Stopped,
@@ -52,13 +52,13 @@ pub enum ErrorKind {
     ServingFailed,
     /// The server could not be reached, or the connection broke. Another try may succeed.
     Unreachable,
-    /// The server did not answer in time. Another try may succeed.
+    /// The server did not respond in time. Another try may succeed.
     TimedOut,
-    /// The answer is not one of the long-polling API.
-    InvalidAnswer,
-    /// The server refused; [`Error::status`] has the HTTP status.
+    /// The response does not follow the long-polling API.
+    InvalidResponse,
+    /// The server refused the request; [`Error::status`] has the HTTP status.
     Refused,
-    /// Events between the subscriber's position and the next event were lost. What follows is complete again.
+    /// Events between the subscriber's position and the next event were lost. The events that follow are complete.
     Gap,
 }
 
@@ -93,6 +93,7 @@ impl Error {
     /// assert_eq!(error.to_string(), "the event could not be stored; try again");
     /// assert_eq!(error.report().to_string(), "the event could not be stored; try again: no storage space");
     /// ```
+    #[must_use = "`with_source` returns the error"]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
@@ -133,7 +134,7 @@ impl Error {
         self.0.kind
     }
 
-    /// Returns the HTTP status of the answer that caused this error; `None` for an error that no answer caused.
+    /// Returns the HTTP status of the response that caused this error, or `None` if no response did.
     pub fn status(&self) -> Option<u16> {
         self.0.status
     }

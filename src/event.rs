@@ -1,4 +1,4 @@
-//! [`Event`]: what is published and delivered, held as the JSON that goes over the wire and into the file.
+//! [`Event`]: a published event, stored as the JSON that the HTTP API and the file share.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,10 +15,10 @@ use crate::position::{EventId, ID_TEXT_LEN};
 
 /// One event of a category: `timestamp`, `category`, `id` and `data`.
 ///
-/// An event holds its own JSON, rendered once, and [`data`](Event::data) is a slice of it: kept raw rather than as a
-/// `serde_json::Value`, because most events are only passed on (to a file, to a thousand subscribers), which then costs
-/// no parsing, no tree and no loss of a number's digits. Whoever reads one parses it into what it needs, by
-/// [`text`](Event::text) or [`decode`](Event::decode). Cloning copies a pointer.
+/// An event stores its JSON, rendered once, and [`data`](Event::data) is a slice of it, not a `serde_json::Value`. Most
+/// events are only forwarded, to a file or to a thousand subscribers; raw JSON saves the parser and the tree, and keeps all
+/// digits of a number. Read the data with [`text`](Event::text) or [`decode`](Event::decode). Cloning an event copies a
+/// pointer.
 ///
 /// ```
 /// use long_polling::Event;
@@ -43,17 +43,19 @@ struct Inner {
     category: Arc<str>,
     /// `{"timestamp":…,"category":…,"data":…,"id":…}`, golongpoll's order, without a line break anywhere.
     json: String,
-    /// Where `data` stands in `json`.
+    /// The range of `data` in `json`.
     data: Range<usize>,
 }
 
 impl Event {
-    /// When the event was published: Unix time in milliseconds. Never less than that of an event published before.
+    /// Returns the Unix time in milliseconds at which the event was published. It never decreases in publish order.
     pub fn timestamp(&self) -> u64 {
         self.0.timestamp
     }
 
-    /// [`timestamp`](Event::timestamp) as a `SystemTime`; the end of the year 9999 where the system has no such time.
+    /// Returns the [`timestamp`](Event::timestamp) as a `SystemTime`.
+    ///
+    /// A time that the system can't represent becomes the end of the year 9999.
     pub fn time(&self) -> SystemTime {
         const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
         let since_epoch = Duration::from_millis(self.0.timestamp);
@@ -63,24 +65,25 @@ impl Event {
             .unwrap_or(UNIX_EPOCH)
     }
 
-    /// The category that the event was published to.
+    /// Returns the category that the event was published to.
     pub fn category(&self) -> &str {
         &self.0.category
     }
 
-    /// The event's id, and the position just after it: `Cursor::LastId(event.id())` follows from here.
+    /// Returns the id of the event, which is also the position just after it: a poll from
+    /// [`Cursor::LastId(event.id())`](crate::Cursor::LastId) starts with the next event.
     pub fn id(&self) -> EventId {
         self.0.id
     }
 
-    /// The data as JSON text.
+    /// Returns the data as JSON text.
     pub fn data(&self) -> &str {
         &self.0.json[self.0.data.clone()]
     }
 
-    /// The data as a text: what a JSON string says, and for any other JSON its text as it stands.
+    /// Returns the content of data that is a JSON string, and the JSON text of any other data.
     ///
-    /// The Go package decodes `data` as a string; this is the same, for events that hold something else too.
+    /// The Go package decodes `data` as a string.
     pub fn text(&self) -> Cow<'_, str> {
         #[derive(Deserialize)]
         struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -91,7 +94,7 @@ impl Event {
         serde_json::from_str(data).map_or(Cow::Borrowed(data), |Text(text)| text)
     }
 
-    /// Decodes the data into a type of the caller's.
+    /// Decodes the data into a type of the caller.
     ///
     /// # Errors
     ///
@@ -106,7 +109,7 @@ impl Event {
         })
     }
 
-    /// The whole event as one line of JSON: `{"timestamp":…,"category":…,"data":…,"id":…}`.
+    /// Returns the whole event as one line of JSON: `{"timestamp":…,"category":…,"data":…,"id":…}`.
     pub fn as_json(&self) -> &str {
         &self.0.json
     }
@@ -116,7 +119,7 @@ impl Event {
         &self.0.category
     }
 
-    /// Shares the name with the category's other events, where nobody else has this event yet.
+    /// Shares the category's name with its other events. Does nothing if this event has been cloned already.
     #[cfg(feature = "server")]
     pub(crate) fn share_category(&mut self, category: &Arc<str>) {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
@@ -124,7 +127,7 @@ impl Event {
         }
     }
 
-    /// An event of a line of JSON that is as this crate renders it, with the place of `data` in it.
+    /// Creates an event from a line of JSON in this crate's own form, and the range of `data` in it.
     #[cfg(feature = "server")]
     pub(crate) fn from_parts(
         timestamp: u64,
@@ -144,7 +147,7 @@ impl Event {
     }
 }
 
-/// Equal events are equal in every member, data to the letter.
+/// Two events are equal if their JSON is, data byte by byte.
 impl PartialEq for Event {
     fn eq(&self, other: &Self) -> bool {
         self.0.json == other.0.json
@@ -164,7 +167,7 @@ impl fmt::Debug for Event {
     }
 }
 
-/// The event as JSON, as [`Event::as_json`] gives it.
+/// Writes [`Event::as_json`].
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_json())
@@ -195,7 +198,7 @@ impl<'de> Deserialize<'de> for Event {
     }
 }
 
-/// An event that lacks only its timestamp and id: all the work of rendering that can be done before any lock is taken.
+/// An event without timestamp and id, rendered before the publisher takes a lock.
 pub(crate) struct Draft {
     category: Arc<str>,
     json: String,
@@ -206,32 +209,32 @@ const ID_HEAD: &[u8] = br#","id":""#;
 const HEAD: &str = r#"{"timestamp":"#;
 /// The digits of every timestamp from 2001 to 2286. Others make `stamp` move the rest of the text.
 const DIGITS: &str = "0000000000000";
-/// What `stamp` may need besides: the id, quote and brace, and more digits.
+/// The bytes that `stamp` may add: the id, a quote, a brace, and more digits.
 const SPARE: usize = ID_TEXT_LEN + 2 + 7;
-/// What may be left over of a text's memory, rather than being given back by a call of the allocator.
+/// The unused bytes of a text that are not worth a call of the allocator.
 const SLACK: usize = 64;
 
 impl Draft {
     /// # Errors
     ///
-    /// `InvalidRequest` where `data` can't be serialized.
+    /// `InvalidRequest` if `data` can't be serialized.
     pub(crate) fn new<T: Serialize + ?Sized>(category: Arc<str>, data: &T) -> Result<Self, Error> {
         let mut json = Vec::with_capacity(category.len() + 192);
         json.extend_from_slice(HEAD.as_bytes());
         json.extend_from_slice(DIGITS.as_bytes());
         json.extend_from_slice(br#","category":"#);
-        let unfit = |error| {
+        let not_json = |error| {
             Error::request(format!(
                 "the data for category {category:?} can't be written as JSON"
             ))
             .with_source(error)
         };
-        serde_json::to_writer(&mut json, &*category).map_err(unfit)?;
+        serde_json::to_writer(&mut json, &*category).map_err(not_json)?;
         json.extend_from_slice(br#","data":"#);
         let start = json.len();
-        serde_json::to_writer(&mut json, data).map_err(unfit)?;
+        serde_json::to_writer(&mut json, data).map_err(not_json)?;
         let data = start..json.len();
-        // One event, one line of the file: raw JSON may be broken into lines, and then only between its tokens.
+        // An event is one line of the file. Raw JSON may have line breaks, but only between its tokens.
         for byte in json[data.clone()]
             .iter_mut()
             .filter(|byte| matches!(byte, b'\n' | b'\r'))
@@ -240,7 +243,7 @@ impl Draft {
         }
         json.reserve_exact(ID_HEAD.len() + SPARE);
         json.extend_from_slice(ID_HEAD);
-        // Data written piece by piece may have doubled the memory for it, and an event is kept for long.
+        // The serializer may have doubled the capacity, and an event is kept for a long time.
         if json.capacity() - json.len() > SPARE + SLACK {
             json.shrink_to(json.len() + SPARE);
         }
@@ -259,13 +262,13 @@ impl Draft {
         &self.json[self.data.clone()]
     }
 
-    /// The bytes of JSON that the event will have, or a few less where its timestamp is unusual.
+    /// Returns the length of the event's JSON in bytes, or a few less for a timestamp with more than 13 digits.
     #[cfg(feature = "server")]
     pub(crate) fn json_len(&self) -> usize {
         self.json.len() + ID_TEXT_LEN + 2
     }
 
-    /// Called under the lock that gives timestamps and ids, so it only copies a few bytes.
+    /// Adds timestamp and id. The caller holds the lock that issues them, so this copies only a few bytes.
     pub(crate) fn stamp(self, timestamp: u64, id: EventId) -> Event {
         let Draft {
             category,
@@ -289,7 +292,7 @@ impl Draft {
     }
 }
 
-/// `number` in decimal, at the end of `buffer`: `fmt` takes ten times as long.
+/// Writes `number` in decimal at the end of `buffer`. `fmt` takes ten times as long.
 pub(crate) fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &str {
     let mut at = buffer.len();
     loop {
@@ -315,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn json_has_golongpolls_members_in_its_order_whatever_the_timestamp() {
+    fn json_has_golongpolls_members_in_its_order_for_any_timestamp() {
         let data = serde_json::json!({"a": [1, "x\ny"]});
         for timestamp in [
             0,
@@ -338,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_what_a_string_says_and_any_other_json_as_it_stands() {
+    fn text_is_the_content_of_a_string_and_the_json_of_anything_else() {
         assert_eq!(event(1, &"say \"é\"\n".into()).text(), "say \"é\"\n");
         assert_eq!(event(1, &serde_json::json!([1, null])).text(), "[1,null]");
         assert!(event(1, &true.into()).decode::<bool>().unwrap());

@@ -1,6 +1,11 @@
-//! [`Headers`]: the header fields of a request or an answer, in order, with names compared without case.
+//! [`Headers`]: the header fields of a request or a response.
 
-/// Header fields, in the order in which they came. Names are compared without case (RFC 9110, section 5.1).
+use std::iter::Map;
+use std::{slice, vec};
+
+/// The header fields of a request or a response, in the order in which they are sent.
+///
+/// Names are compared without regard to case (RFC 9110, section 5.1).
 ///
 /// ```
 /// use long_polling::Headers;
@@ -9,17 +14,22 @@
 /// headers.add("Set-Cookie", "a=1");
 /// assert_eq!(headers.get("retry-after"), Some("5"));
 /// assert_eq!(headers.get("Age"), None);
+/// for (name, value) in &headers {
+///     println!("{name}: {value}");
+/// }
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, String)>);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Headers(Vec<Field>);
+
+type Field = (String, String);
 
 impl Headers {
-    /// No fields.
+    /// Creates a list without fields.
     pub fn new() -> Self {
         Headers::default()
     }
 
-    /// Sets a field: replaces all fields of this name by one, at the place of the first of them, or at the end.
+    /// Sets a field: it replaces all fields of this name, at the place of the first one, or comes last.
     ///
     /// ```
     /// use long_polling::Headers;
@@ -30,7 +40,7 @@ impl Headers {
     /// ```
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
         let (name, value) = (name.into(), value.into());
-        let is_same = |other: &(String, String)| other.0.eq_ignore_ascii_case(&name);
+        let is_same = |other: &Field| other.0.eq_ignore_ascii_case(&name);
         match self.0.iter().position(is_same) {
             None => self.0.push((name, value)),
             Some(first) => {
@@ -45,35 +55,59 @@ impl Headers {
         }
     }
 
-    /// Adds a field after the others, such as `Set-Cookie`, which may occur more than once. Fields of the same name stay.
+    /// Adds a field after all others, and keeps fields of the same name. `Set-Cookie`, for example, may occur repeatedly.
     pub fn add(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.0.push((name.into(), value.into()));
     }
 
-    /// The value of the first field of this name.
+    /// Returns the value of the first field of this name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter()
             .find(|(other, _)| other.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
     }
 
-    /// The values of all fields of this name.
+    /// Returns the values of all fields of this name.
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.iter()
             .filter(move |(other, _)| other.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
     }
 
-    /// All fields: name and value.
+    /// Returns an iterator over the names and values of all fields.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        self.into_iter()
     }
 
-    /// True where there is no field.
+    /// Returns `true` if there is no field.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl<'a> IntoIterator for &'a Headers {
+    type Item = (&'a str, &'a str);
+    type IntoIter = Map<slice::Iter<'a, Field>, fn(&'a Field) -> (&'a str, &'a str)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter().map(|(name, value)| (name, value))
+    }
+}
+
+impl IntoIterator for Headers {
+    type Item = (String, String);
+    type IntoIter = vec::IntoIter<(String, String)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> Extend<(N, V)> for Headers {
+    fn extend<I: IntoIterator<Item = (N, V)>>(&mut self, fields: I) {
+        fields
+            .into_iter()
+            .for_each(|(name, value)| self.add(name, value));
     }
 }
 
@@ -85,12 +119,9 @@ impl<N: Into<String>, V: Into<String>, const COUNT: usize> From<[(N, V); COUNT]>
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(fields: I) -> Self {
-        Headers(
-            fields
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-        )
+        let mut headers = Headers::new();
+        headers.extend(fields);
+        headers
     }
 }
 
@@ -107,5 +138,14 @@ mod tests {
         headers.set("D", "7");
         let fields: Vec<_> = headers.iter().collect();
         assert_eq!(fields, [("a", "6"), ("B", "2"), ("C", "4"), ("D", "7")]);
+    }
+
+    #[test]
+    fn fields_go_in_and_come_out_in_order() {
+        let mut headers: Headers = [("A", "1")].into_iter().collect();
+        headers.extend([("B".to_owned(), "2".to_owned())]);
+        assert_eq!((&headers).into_iter().count(), 2);
+        let fields: Vec<(String, String)> = headers.clone().into_iter().collect();
+        assert_eq!(fields.into_iter().collect::<Headers>(), headers);
     }
 }

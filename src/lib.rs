@@ -1,48 +1,44 @@
-//! HTTP long polling for programs without an async runtime: a [`Server`] to embed, a blocking client, and the
-//! [`Broker`] of events between them, in memory or with a file.
+//! HTTP long polling for programs without an async runtime: a [`Server`] to embed, a blocking client, and the [`Broker`] of
+//! events inside the server, in memory or with a file.
 //!
-//! Events are published to *categories* and kept in a ring buffer of each. A subscriber polls with the position that it
-//! has reached; where nothing newer is there, the poll waits, *parked*, until something is published or its time is
-//! over. So events arrive at once, over plain HTTP, and none is missed between two polls.
+//! A program publishes events to *categories*. The broker keeps the newest events of each category in a ring buffer. A
+//! subscriber polls with its position; if there is no newer event, the server parks the poll until the next event or a
+//! timeout. Subscribers therefore receive events immediately, over plain HTTP, and miss none between two polls.
 //!
 #![cfg_attr(all(feature = "server", feature = "client"), doc = "```")]
 #![cfg_attr(not(all(feature = "server", feature = "client")), doc = "```ignore")]
-//! use std::time::Duration;
 //! use long_polling::{Cursor, Publisher, Server, ServerInfo, Subscriber};
 //!
-//! // A server, on a free port.
-//! let server = Server::start(ServerInfo { address: "127.0.0.1:0".into(), ..ServerInfo::default() }, None, None)?;
+//! let server = Server::start(ServerInfo::new("127.0.0.1:0"))?;
 //! let url = format!("http://{}", server.local_addr());
 //!
-//! // Whoever may publish over HTTP ...
-//! Publisher::new(format!("{url}/publish")).publish("notifications", "Hello")?;
-//! // ... or from within the program.
+//! // Publish from inside the program, and over HTTP.
 //! server.publish("notifications", &["any", "JSON"])?;
+//! Publisher::new(format!("{url}/publish")).publish("notifications", "Hello")?;
 //!
-//! // Whoever follows.
+//! // Follow the category from any program.
 //! let mut events = Subscriber::new(format!("{url}/events"), "notifications").start_at(Cursor::Oldest);
-//! assert_eq!(events.next().unwrap()?.text(), "Hello");
 //! assert_eq!(events.next().unwrap()?.decode::<Vec<String>>()?, ["any", "JSON"]);
-//!
-//! server.stop(Duration::from_secs(10))?;
+//! assert_eq!(events.next().unwrap()?.text(), "Hello");
 //! # Ok::<(), long_polling::Error>(())
 //! ```
 //!
 //! # Where to look
 //!
-//! - A server: [`Server::start`], its settings in [`ServerInfo`] and [`BrokerOptions`], a file with
-//!   [`FilePersistorInfo`] and its [`Durability`], and what a program hooks in, in the module [`server`].
-//! - A client: [`Subscriber`] and [`Publisher`]; or one request at a time, as the Go package does, with
-//!   [`subscription`] and [`publish`].
-//! - Within one process, without HTTP: [`Broker`].
-//! - Events kept elsewhere than in a file: [`Store`].
+//! - Server: [`Server::start`] with the settings [`ServerInfo`] and [`BrokerOptions`]; authentication and other hooks in the
+//!   module [`server`].
+//! - Events that survive a restart: [`FilePersistorInfo`] and its [`Durability`]; your own storage by the trait
+//!   [`Store`](store::Store) in the module [`store`].
+//! - Client: [`Subscriber`] and [`Publisher`]; or one request at a time, as in the Go package, with [`subscription`] and
+//!   [`publish`].
+//! - Events within one process, without HTTP: [`Broker`].
 //!
-//! The HTTP API is golongpoll's, with additions that its clients ignore, so its JavaScript and Go clients work with this
-//! server, and this client with its server.
+//! The HTTP API is that of golongpoll, with additions that its clients ignore. golongpoll's JavaScript and Go clients work
+//! with this server, and this client works with golongpoll's server.
 //!
 //! # Features
 //!
-//! | feature | default | what it brings |
+//! | feature | default | content |
 //! |---|---|---|
 //! | `server` | yes | [`Server`], [`Broker`], files |
 //! | `client` | yes | [`Subscriber`], [`Publisher`], [`subscription`], [`publish`] |
@@ -76,20 +72,29 @@ pub mod testing;
 mod wire;
 
 #[cfg(feature = "server")]
+#[doc(inline)]
 pub use broker::{Batch, Broker, BrokerOptions, Statistics};
 #[cfg(feature = "client")]
+#[doc(inline)]
 pub use client::{
     Credentials, PublishResponse, Publisher, Stopper, Subscriber, SubscriptionResponse, publish,
     subscription,
 };
+#[doc(inline)]
 pub use error::{Error, ErrorKind};
+#[doc(inline)]
 pub use event::Event;
+#[doc(inline)]
 pub use headers::Headers;
+#[doc(inline)]
 pub use position::{Cursor, EventId};
 #[cfg(feature = "server")]
+#[doc(inline)]
 pub use server::{Server, ServerInfo};
 #[cfg(feature = "server")]
+#[doc(inline)]
 pub use store::file::{Durability, FilePersistorInfo, FileState};
+#[doc(inline)]
 pub use wire::{Categories, PublishRequest, SubscriptionRequest};
 
 #[cfg(all(doctest, feature = "server", feature = "client"))]

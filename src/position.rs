@@ -1,6 +1,7 @@
-//! Where a follower stands: [`EventId`], the id of an event that is also a position, and [`Cursor`], where a poll starts.
+//! [`EventId`], the id of an event and a position in the stream of events, and [`Cursor`], where a poll starts.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
 use serde::de::{self, Visitor};
@@ -8,25 +9,27 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Error;
 
-/// The id of an event: a UUID whose order is the publish order, so that an id alone is a position.
+/// The id of an event: a UUID whose order is the publish order, so that an id is a position, too.
 ///
 /// # Layout
 ///
-/// Ids made by this crate are UUIDs of version 8 (RFC 9562, section 5.8: custom), most significant bits first:
+/// Ids that this crate makes are UUIDs of version 8 (RFC 9562, section 5.8: custom), most significant bits first:
 ///
 /// | bits | content |
 /// |---|---|
-/// | 48 | the run: Unix time in milliseconds when the broker was started, greater than that of every run in its file |
+/// | 48 | the run: Unix time in milliseconds of the broker's start, greater than that of every run in its file |
 /// | 4 | the version, `8` |
-/// | 12 | the run, too: random, so that two brokers started in one millisecond differ |
+/// | 12 | the run, too: random bits, so that two brokers that start in one millisecond differ |
 /// | 2 | the variant, `10` |
-/// | 62 | the sequence number: 1 for a broker's first event, then one more for each, across all categories; with a file it goes on where the last run ended |
+/// | 62 | the sequence number: 1 for a broker's first event, then one more for each, across all categories; with a file it continues from the last run |
 ///
-/// So ids grow in publish order, within a run and from run to run, and an id whose run is not known to a broker is
-/// recognised as such. Ids of any other kind (golongpoll's are random) are kept as they are; those are compared with
-/// events still buffered only.
+/// Ids therefore grow in publish order, within a run and from run to run, and a broker recognises an id of a run that it
+/// does not know. It keeps other ids, such as golongpoll's random ones, as they are, and finds them only among the events
+/// that it still buffers.
 ///
-/// Text is read in either case and written in lower case.
+/// # Text
+///
+/// `FromStr` and `Deserialize` accept digits in either case; `Display` and `Serialize` write lower case.
 ///
 /// ```
 /// use long_polling::EventId;
@@ -38,30 +41,30 @@ use crate::error::Error;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(u128);
 
-/// The run of a broker that an id tells: 48 bits of time and 12 random ones, in the order of starting.
+/// The run of a broker, as an id has it: 48 bits of time and 12 random bits. Later runs are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(not(feature = "server"), allow(dead_code))]
 pub(crate) struct Run(u64);
 
 #[cfg_attr(not(feature = "server"), allow(dead_code))]
 impl Run {
-    /// A run starting at `milliseconds` of Unix time, told apart from others by the low 12 bits of `random`.
+    /// Creates a run that starts at `milliseconds` of Unix time, with the low 12 bits of `random`.
     pub(crate) const fn new(milliseconds: u64, random: u64) -> Self {
         Run((milliseconds & 0xffff_ffff_ffff) << 12 | random & 0xfff)
     }
 
-    /// The 60 bits.
+    /// Returns the 60 bits.
     pub(crate) fn bits(self) -> u64 {
         self.0
     }
 
-    /// The Unix time in milliseconds at which the run started.
+    /// Returns the Unix time in milliseconds at which the run started.
     pub(crate) fn started(self) -> u64 {
         self.0 >> 12
     }
 }
 
-/// The greatest sequence number that an id can tell.
+/// The greatest sequence number that an id can have.
 #[cfg_attr(not(feature = "server"), allow(dead_code))]
 pub(crate) const MAX_SEQUENCE: u64 = SEQUENCE_MASK as u64;
 
@@ -79,7 +82,7 @@ impl EventId {
         EventId(time | VERSION_8 | random | VARIANT | u128::from(sequence) & SEQUENCE_MASK)
     }
 
-    /// The run and the sequence number, where the id is of this crate's layout.
+    /// Returns the run and the sequence number, or `None` if the id does not have this crate's layout.
     pub(crate) fn parts(self) -> Option<(Run, u64)> {
         if self.0 & VERSION_MASK != VERSION_8 || self.0 & VARIANT_MASK != VARIANT {
             return None;
@@ -88,7 +91,7 @@ impl EventId {
         Some((run, (self.0 & SEQUENCE_MASK) as u64))
     }
 
-    /// The 128 bits of the UUID.
+    /// Returns the 128 bits of the UUID.
     pub fn as_u128(self) -> u128 {
         self.0
     }
@@ -100,11 +103,11 @@ impl From<u128> for EventId {
     }
 }
 
-/// Length of a UUID's text.
+/// The length of a UUID's text, in bytes.
 pub(crate) const ID_TEXT_LEN: usize = 36;
 
 impl EventId {
-    /// The text, as ASCII bytes: formatted without `fmt`, since every publish pays for it.
+    /// Returns the text as ASCII bytes. Every publish does this, so it avoids the slower `fmt`.
     pub(crate) fn to_text(self) -> [u8; ID_TEXT_LEN] {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut text = [b'-'; ID_TEXT_LEN];
@@ -168,43 +171,156 @@ impl Serialize for EventId {
 
 impl<'de> Deserialize<'de> for EventId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = EventId;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a UUID")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<EventId, E> {
-                text.parse().map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_str(Text)
+        deserializer.deserialize_str(FromText {
+            expected: "a UUID",
+            value: PhantomData,
+        })
     }
 }
 
-/// Where a poll starts. The wire's parameters `since_time` and `last_id`, or neither.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a poll starts in the stream of events.
+///
+/// # Text
+///
+/// `Display` and `FromStr`, and likewise `Serialize` and `Deserialize`, use a text for configuration and state files:
+/// `now`, `oldest`, or the parameters of the HTTP API, `since_time=…`, `last_id=…` or both, joined by `&`.
+///
+/// ```
+/// use long_polling::{Cursor, EventId};
+///
+/// let id: EventId = "019a5b3c-1234-8abc-8000-000000000007".parse()?;
+/// for (cursor, text) in [
+///     (Cursor::default(), "now"),
+///     (Cursor::Oldest, "oldest"),
+///     (Cursor::SinceTime(1616040198889), "since_time=1616040198889"),
+///     (Cursor::from(id), "last_id=019a5b3c-1234-8abc-8000-000000000007"),
+///     (Cursor::LastIdOrSinceTime(id, 5), "last_id=019a5b3c-1234-8abc-8000-000000000007&since_time=5"),
+/// ] {
+///     assert_eq!(cursor.to_string(), text);
+///     assert_eq!(text.parse::<Cursor>()?, cursor);
+/// }
+/// # Ok::<(), long_polling::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Cursor {
-    /// Only what is published from now on. Over HTTP: neither parameter.
+    /// Only events published from now on: the default. Over HTTP: neither parameter.
+    #[default]
     Now,
-    /// Everything that is still buffered. Over HTTP: `since_time=1`, as the Go package's tests have it.
+    /// All events that are still buffered. Over HTTP: `since_time=1`, as in the Go package's tests.
     Oldest,
-    /// Events with a timestamp strictly greater than this one, in Unix milliseconds. 0 and 1: everything still
-    /// buffered. More than a minute ahead of the server's time, so that no event can have had it: everything still
-    /// buffered, with `gap` set.
-    SinceTime(u64),
-    /// Everything published after the event, or position, with this id. Where it can't be placed: everything still
+    /// Events with a timestamp greater than this one, in Unix milliseconds. 0 and 1: all events that are still buffered.
+    ///
+    /// With a time more than a minute ahead of the server's clock, which no event can have: all events that are still
     /// buffered, with [`gap`](crate::Batch::gap) set.
+    SinceTime(u64),
+    /// Events published after the event, or position, with this id. If the server does not know the id: all events that
+    /// are still buffered, with [`gap`](crate::Batch::gap) set.
     LastId(EventId),
-    /// After the id where it can be placed, else since the time (Unix milliseconds).
+    /// Events after the id if the server knows it, otherwise events since the time (Unix milliseconds).
     LastIdOrSinceTime(EventId, u64),
+}
+
+/// [`Cursor::LastId`].
+impl From<EventId> for Cursor {
+    fn from(id: EventId) -> Self {
+        Cursor::LastId(id)
+    }
+}
+
+/// [`Cursor::LastId`], or [`Cursor::Now`] for `None`.
+impl From<Option<EventId>> for Cursor {
+    fn from(id: Option<EventId>) -> Self {
+        id.map_or(Cursor::Now, Cursor::LastId)
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cursor::Now => f.write_str("now"),
+            Cursor::Oldest => f.write_str("oldest"),
+            Cursor::SinceTime(time) => write!(f, "since_time={time}"),
+            Cursor::LastId(id) => write!(f, "last_id={id}"),
+            Cursor::LastIdOrSinceTime(id, time) => write!(f, "last_id={id}&since_time={time}"),
+        }
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = Error;
+
+    /// # Errors
+    ///
+    /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest).
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let wrong = || {
+            let start: String = text.chars().take(64).collect();
+            Error::request(format!(
+                "not a cursor: {start:?}; give now, oldest, since_time=… (Unix time in milliseconds) or last_id=… (a UUID)"
+            ))
+        };
+        match text {
+            "now" => return Ok(Cursor::Now),
+            "oldest" => return Ok(Cursor::Oldest),
+            _ => {}
+        }
+        let (mut time, mut id) = (None, None);
+        for parameter in text.split('&') {
+            match parameter.split_once('=') {
+                Some(("since_time", value)) if time.is_none() => {
+                    time = Some(value.parse::<u64>().map_err(|_| wrong())?);
+                }
+                Some(("last_id", value)) if id.is_none() => {
+                    id = Some(value.parse::<EventId>()?);
+                }
+                _ => return Err(wrong()),
+            }
+        }
+        match (id, time) {
+            (Some(id), Some(time)) => Ok(Cursor::LastIdOrSinceTime(id, time)),
+            (Some(id), None) => Ok(Cursor::LastId(id)),
+            (None, Some(time)) => Ok(Cursor::SinceTime(time)),
+            (None, None) => Err(wrong()),
+        }
+    }
+}
+
+impl Serialize for Cursor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cursor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(FromText {
+            expected: "a cursor: now, oldest, since_time=… or last_id=…",
+            value: PhantomData,
+        })
+    }
+}
+
+/// Reads a value from its text.
+struct FromText<T> {
+    expected: &'static str,
+    value: PhantomData<T>,
+}
+
+impl<T: FromStr<Err = Error>> Visitor<'_> for FromText<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
 }
 
 #[cfg(feature = "client")]
 impl Cursor {
-    /// The wire's two parameters: `since_time` and `last_id`.
+    /// Returns the HTTP API's two parameters: `since_time` and `last_id`.
     pub(crate) fn parameters(self) -> (Option<u64>, Option<EventId>) {
         match self {
             Cursor::Now => (None, None),
@@ -249,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_uuid_is_refused() {
+    fn text_that_is_not_a_uuid_is_refused() {
         for text in [
             "",
             "1",
@@ -261,6 +377,41 @@ mod tests {
             "+1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60",
         ] {
             assert!(text.parse::<EventId>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_is_its_text_in_json_and_parameters_have_no_order() {
+        let id = EventId::from(7);
+        for cursor in [
+            Cursor::Now,
+            Cursor::Oldest,
+            Cursor::SinceTime(1),
+            Cursor::from(Some(id)),
+            Cursor::LastIdOrSinceTime(id, u64::MAX),
+        ] {
+            let json = serde_json::to_string(&cursor).unwrap();
+            assert_eq!(json, format!("\"{cursor}\""));
+            assert_eq!(serde_json::from_str::<Cursor>(&json).unwrap(), cursor);
+        }
+        let swapped = format!("since_time=5&last_id={id}").parse::<Cursor>();
+        assert_eq!(swapped.unwrap(), Cursor::LastIdOrSinceTime(id, 5));
+        assert_eq!(Cursor::from(None), Cursor::default());
+    }
+
+    #[test]
+    fn text_that_is_not_a_cursor_is_refused() {
+        for text in [
+            "",
+            "Now",
+            "since_time=",
+            "since_time=-1",
+            "since_time=1&since_time=2",
+            "last_id=7",
+            "category=c",
+            "now&since_time=1",
+        ] {
+            assert!(text.parse::<Cursor>().is_err(), "{text:?}");
         }
     }
 }

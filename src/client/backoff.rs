@@ -1,14 +1,15 @@
-//! [`Backoff`]: how long to wait before the next attempt: longer after each failure, and never the same for two clients.
+//! [`Backoff`]: the wait before the next attempt, which grows with each failure and has a random part.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime};
 
-/// A server that asks for more than this with `Retry-After` is asked again after this.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
-/// Less would be a busy loop.
-const LEAST: Duration = Duration::from_millis(10);
-const MOST: Duration = Duration::from_secs(86_400);
+/// The longest `Retry-After` that a client follows. A longer one is taken as this.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
+/// The shortest wait, because a shorter one would be a busy loop.
+const SHORTEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_secs(86_400);
 
+/// Exponential backoff between two limits, with jitter.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     min: Duration,
@@ -18,31 +19,34 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn new(min: Duration, max: Duration) -> Self {
-        let min = min.clamp(LEAST, MOST);
-        let max = max.clamp(min, MOST);
+        let min = min.clamp(SHORTEST, LONGEST);
+        let max = max.clamp(min, LONGEST);
         let failures = 0;
         Backoff { min, max, failures }
     }
 
+    /// Starts over with the shortest wait.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 
-    /// The wait before the next attempt: doubled with every failure, less up to a half by chance.
+    /// Counts a failure, and returns the wait before the next attempt: doubled with every failure, less a random part of up
+    /// to a half.
     pub(crate) fn delay(&mut self) -> Duration {
         let doubled = self.min.saturating_mul(1 << self.failures.min(30));
         self.failures = self.failures.saturating_add(1);
         doubled.min(self.max).mul_f64(1.0 - random() / 2.0)
     }
 
-    /// The same, but no less than the server asked for, and up to a quarter more by chance.
-    pub(crate) fn delay_of(&mut self, retry_after: Option<Duration>) -> Duration {
-        let asked = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
+    /// Does the same as [`delay`](Self::delay), but waits no less than the server's `Retry-After`, plus a random part of up
+    /// to a quarter.
+    pub(crate) fn delay_at_least(&mut self, retry_after: Option<Duration>) -> Duration {
+        let asked = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
         self.delay().max(asked.mul_f64(1.0 + random() / 4.0))
     }
 }
 
-/// A `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).
+/// Reads a `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).
 pub(crate) fn retry_after(value: &str) -> Option<Duration> {
     let value = value.trim();
     match value.parse() {
@@ -54,7 +58,7 @@ pub(crate) fn retry_after(value: &str) -> Option<Duration> {
     }
 }
 
-/// At least 0, less than 1. A hasher's keys are the randomness that std has.
+/// Returns a random number, at least 0 and less than 1. The keys of a hasher are std's only source of randomness.
 fn random() -> f64 {
     let bits = RandomState::new().build_hasher().finish() >> 11;
     bits as f64 / (1u64 << 53) as f64
@@ -67,11 +71,11 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn waits_double_up_to_the_longest_and_start_over_after_a_success() {
+    fn waits_double_up_to_the_longest_and_start_over_after_a_reset() {
         let mut backoff = Backoff::new(SECOND, 5 * SECOND);
         for most in [1, 2, 4, 5, 5] {
             let delay = backoff.delay();
-            assert!(delay > most * SECOND / 2 - LEAST && delay <= most * SECOND);
+            assert!(delay > most * SECOND / 2 - SHORTEST && delay <= most * SECOND);
         }
         backoff.reset();
         assert!(backoff.delay() <= SECOND);
@@ -85,13 +89,13 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_the_server_asks_for_is_kept_within_reason() {
+    fn a_retry_after_is_followed_up_to_a_maximum() {
         let mut backoff = Backoff::new(SECOND / 10, SECOND);
-        let delay = backoff.delay_of(Some(10 * SECOND));
+        let delay = backoff.delay_at_least(Some(10 * SECOND));
         assert!((10 * SECOND..13 * SECOND).contains(&delay), "{delay:?}");
-        let delay = backoff.delay_of(Some(Duration::MAX));
-        assert!(delay <= LONGEST_RETRY_AFTER * 5 / 4, "{delay:?}");
-        assert!(backoff.delay_of(None) <= SECOND);
+        let delay = backoff.delay_at_least(Some(Duration::MAX));
+        assert!(delay <= MAX_RETRY_AFTER * 5 / 4, "{delay:?}");
+        assert!(backoff.delay_at_least(None) <= SECOND);
     }
 
     #[test]
@@ -109,8 +113,8 @@ mod tests {
     #[test]
     fn extreme_settings_are_brought_within_reason() {
         let mut backoff = Backoff::new(Duration::ZERO, Duration::MAX);
-        assert!(backoff.delay() >= LEAST / 2);
+        assert!(backoff.delay() >= SHORTEST / 2);
         let mut backoff = Backoff::new(Duration::MAX, Duration::ZERO);
-        assert!(backoff.delay() <= MOST);
+        assert!(backoff.delay() <= LONGEST);
     }
 }

@@ -1,38 +1,37 @@
-//! [`Endpoint`]: one URL of a server, checked once, with the header fields that every request to it carries.
+//! [`Endpoint`]: one URL of a server, checked, with the header fields of every request to it.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use ureq::Agent;
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::credentials::Credentials;
-use super::exchange::{Connection, Limits, Outgoing, Sender, read_start};
-use super::failure::{Failure, failed, shown};
+use super::failure::{Failure, failed, unusable_url};
 use super::proxy::Proxies;
-use super::response::{PublishResponse, SubscriptionResponse, start};
+use super::response::{PublishResponse, SubscriptionResponse, excerpt};
+use super::sender::{ConnectionReuse, HttpRequest, RequestSender, Timeouts, read_short};
 use super::transport::new_agent;
 use super::url::Url;
 use crate::error::{Error, ErrorKind};
 use crate::headers::Headers;
 use crate::wire::{PublishRequest, SubscriptionRequest, check_category};
 
-/// How much longer than the server the client waits, so that the server's "no events" is still heard.
+/// The time that the client waits longer than the server, so that the server's response to a timeout arrives.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
-/// For resolving the name, connecting and sending, each.
-const STEP: Duration = Duration::from_secs(10);
-/// For the body of an answer, once its head has come.
-const BODY: Duration = Duration::from_secs(60);
-/// Longer limits are taken as this, so that no sum overflows.
-const YEAR: Duration = Duration::from_secs(365 * 86_400);
+/// The timeout for resolving the name, connecting and sending, each.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// The timeout for the body of a response to a poll, after its head.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest timeout. A longer one is taken as this, so that no sum overflows.
+const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 86_400);
+/// The largest body of a response to a poll.
+const MAX_POLL_BODY_BYTES: u64 = 512 << 20;
 
-const LARGEST_ANSWER: u64 = 512 << 20;
-
-/// The caller's agent, or the one of all calls that bring none.
-pub(crate) fn or_shared(agent: Option<&Agent>) -> &Agent {
+/// Returns the caller's agent, or the agent that all calls without one share.
+pub(crate) fn agent_or_shared(agent: Option<&Agent>) -> &Agent {
     static SHARED: OnceLock<Agent> = OnceLock::new();
     match agent {
         Some(agent) => agent,
@@ -40,12 +39,13 @@ pub(crate) fn or_shared(agent: Option<&Agent>) -> &Agent {
     }
 }
 
+/// One URL of a server, and the settings of every request to it.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     url: Url,
-    sender: Sender,
-    /// The time limit for the body of an answer to a poll.
-    body_limit: Duration,
+    sender: RequestSender,
+    /// [`BODY_TIMEOUT`], or less in a test.
+    body_timeout: Duration,
 }
 
 impl Endpoint {
@@ -58,10 +58,7 @@ impl Endpoint {
         credentials: Option<&Credentials>,
         agent: Option<&Agent>,
     ) -> Result<Self, Error> {
-        let unusable = |problem: &str| {
-            let url = shown(url);
-            Error::request(format!("can't use the URL {url:?}: {problem}"))
-        };
+        let unusable = |problem: &str| unusable_url(url, problem);
         let (url, userinfo) = Url::parse(url).map_err(|problem| unusable(&problem))?;
         if url.is_secure() && !cfg!(feature = "tls") && agent.is_none() {
             let remedy =
@@ -79,27 +76,25 @@ impl Endpoint {
             fields.append(name, value);
         }
         if !fields.contains_key(AUTHORIZATION) {
-            let credentials = credentials.cloned().or_else(|| {
-                let (username, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
-                let text = |part| percent_decode_str(part).decode_utf8_lossy();
-                (!userinfo.is_empty()).then(|| Credentials::basic(text(username), text(password)))
-            });
+            let credentials = credentials
+                .cloned()
+                .or_else(|| Credentials::from_userinfo(userinfo));
             if let Some(credentials) = credentials {
                 fields.insert(AUTHORIZATION, credentials.to_value()?);
             }
         }
         Ok(Endpoint {
             url,
-            sender: Sender {
+            sender: RequestSender {
                 headers: fields,
                 proxies: Proxies::from_environment(),
-                foreign_agent: agent.is_some(),
+                has_own_agent: agent.is_some(),
             },
-            body_limit: BODY,
+            body_timeout: BODY_TIMEOUT,
         })
     }
 
-    /// Polls once, and waits for the answer for the request's timeout and `grace`.
+    /// Polls once. Waits for the response during the request's timeout plus `grace`.
     pub(crate) fn poll(
         &self,
         agent: &Agent,
@@ -107,58 +102,58 @@ impl Endpoint {
         grace: Duration,
     ) -> Result<SubscriptionResponse, Error> {
         request.categories.check()?;
-        let get = Outgoing {
+        let get = HttpRequest {
             method: Method::GET,
             url: self.url.clone().with_query(&request.to_query()),
             json: None,
-            limits: Limits {
-                whole: None,
-                step: Some(STEP),
-                response: Some(request.timeout.min(YEAR) + grace),
-                body: Some(self.body_limit),
+            timeouts: Timeouts {
+                total: None,
+                step: Some(STEP_TIMEOUT),
+                response: Some(request.timeout.min(MAX_TIMEOUT) + grace),
+                body: Some(self.body_timeout),
             },
-            connection: Connection::Any,
+            reuse: ConnectionReuse::Allowed,
         };
-        let answer = self
+        let received = self
             .sender
             .run(agent, get)
             .map_err(|failure| failure.error)?;
-        let (status, source) = (answer.status, answer.source);
-        let response = SubscriptionResponse::new(status, answer.headers, source.clone());
+        let (status, route) = (received.status, received.route);
+        let response = SubscriptionResponse::new(status, received.headers, route.clone());
         if status == 204 {
             return Ok(response);
         }
         if status != 200 {
-            // The status says enough, should the body not arrive whole.
-            let (body, _) = read_start(answer.body);
-            return Ok(response.refused(&body));
+            // The status is enough, even if the body is incomplete.
+            let (body, _) = read_short(received.body);
+            return Ok(response.with_refusal(&body));
         }
-        let body = answer
+        let body = received
             .body
             .into_with_config()
-            .limit(LARGEST_ANSWER)
+            .limit(MAX_POLL_BODY_BYTES)
             .read_to_vec();
-        let body = body.map_err(|error| failed(&source, error).error)?;
-        response.granted(&body).map_err(|error| {
-            let start = start(&body, 100);
+        let body = body.map_err(|error| failed(&route, error).error)?;
+        response.with_poll_body(&body).map_err(|error| {
+            let excerpt = excerpt(&body, 100);
             let message = format!(
-                "the answer of {source} is not that of a long-polling server: {start:?}; \
-                 check the URL, and what stands between here and the server"
+                "the response of {route} is not one of a long-polling server: {excerpt:?}; check the \
+                 URL, and for proxies"
             );
-            Error::new(ErrorKind::InvalidAnswer, message)
+            Error::new(ErrorKind::InvalidResponse, message)
                 .with_status(status)
                 .with_source(error)
         })
     }
 
-    /// Publishes once. No retry: a POST that is repeated may publish twice.
+    /// Publishes once. Does not retry, because a second POST may publish the event twice.
     pub(crate) fn publish<T: Serialize + ?Sized>(
         &self,
         agent: &Agent,
         category: &str,
         data: &T,
         timeout: Duration,
-        connection: Connection,
+        reuse: ConnectionReuse,
     ) -> Result<PublishResponse, Error> {
         check_category(category)?;
         if timeout.is_zero() {
@@ -166,42 +161,45 @@ impl Endpoint {
                 "a timeout of zero leaves no time to publish; give 10 seconds, for example";
             return Err(Error::request(message));
         }
-        let unfit = |error| Error::request("the data can't be written as JSON").with_source(error);
-        let data = serde_json::value::to_raw_value(data).map_err(unfit)?;
+        let not_json =
+            |error| Error::request("the data can't be written as JSON").with_source(error);
+        let data = serde_json::value::to_raw_value(data).map_err(not_json)?;
         if data.get() == "null" {
             return Err(Error::request("the data is null: an event needs some data"));
         }
-        let body = serde_json::to_vec(&PublishRequest::new(category, data)).map_err(unfit)?;
+        let body = serde_json::to_vec(&PublishRequest::new(category, data)).map_err(not_json)?;
 
-        let undone = |Failure { error, never_sent }| {
-            let published = match never_sent {
+        let not_published = |Failure { error, never_sent }| {
+            let consequence = match never_sent {
                 true => "the event was not published",
                 false => "the event may have been published all the same",
             };
-            error.context(published)
+            error.context(consequence)
         };
-        let post = Outgoing {
+        let post = HttpRequest {
             method: Method::POST,
             url: self.url.clone(),
             json: Some(body),
-            limits: Limits {
-                whole: Some(timeout.min(YEAR)),
-                ..Limits::default()
+            timeouts: Timeouts {
+                total: Some(timeout.min(MAX_TIMEOUT)),
+                ..Timeouts::default()
             },
-            connection,
+            reuse,
         };
-        let answer = self.sender.run(agent, post).map_err(undone)?;
-        let (status, source) = (answer.status, answer.source);
-        match read_start(answer.body) {
-            (_, Err(error)) if status == 200 => Err(undone(failed(&source, error))),
-            (body, _) => Ok(PublishResponse::new(status, answer.headers, &body, source)),
+        let received = self.sender.run(agent, post).map_err(not_published)?;
+        let (status, route) = (received.status, received.route);
+        match read_short(received.body) {
+            (_, Err(error)) if status == 200 => Err(not_published(failed(&route, error))),
+            (body, _) => Ok(PublishResponse::new(status, received.headers, &body, route)),
         }
     }
 }
 
+/// Converts a header field.
+///
 /// # Errors
 ///
-/// `InvalidRequest` that names the field; the value may be a secret.
+/// `InvalidRequest` that has the name, but not the value, which may be a secret.
 fn field(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Error> {
     let wrong = |problem| Error::request(format!("can't send the header {name:?}: {problem}"));
     let header: HeaderName = name
@@ -226,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_in_the_url_serves_where_no_credentials_are_given() {
+    fn the_user_in_the_url_is_sent_unless_credentials_are_given() {
         let url = "http://Aladdin:open%20sesame@h/";
         let with = |headers, credentials| {
             let endpoint = Endpoint::new(url, headers, credentials, None).unwrap();
@@ -243,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_cannot_be_used_is_refused_with_a_reason_and_without_its_secrets() {
+    fn an_invalid_url_is_an_error_with_a_reason_and_without_secrets() {
         for (url, reason) in [
             ("", "no scheme"),
             ("localhost:8080/events", "no scheme"),
@@ -269,14 +267,14 @@ mod tests {
 
     #[cfg(not(feature = "tls"))]
     #[test]
-    fn https_needs_the_feature_or_an_agent_of_the_callers() {
+    fn https_needs_the_feature_or_the_callers_agent() {
         let error = endpoint("https://h/").unwrap_err();
         assert!(error.to_string().contains("feature \"tls\""), "{error}");
         assert!(Endpoint::new("https://h/", None, None, Some(&new_agent())).is_ok());
     }
 
     #[test]
-    fn a_header_that_cannot_be_sent_is_named_without_its_value() {
+    fn an_invalid_header_is_an_error_with_its_name_and_without_its_value() {
         for (name, value) in [
             ("X-Se cret", "v"),
             ("X-Token", "hidden\r\nX: y"),
@@ -293,17 +291,17 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_an_end_is_given_up() {
+    fn a_body_without_an_end_times_out() {
         for head in ["Content-Length: 100", "Transfer-Encoding: chunked", "X: y"] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let url = format!("http://{}/events", listener.local_addr().unwrap());
-            let answer = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n");
+            let response = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n");
             let mut endpoint = endpoint(&url).unwrap();
-            endpoint.body_limit = Duration::from_millis(200);
+            endpoint.body_timeout = Duration::from_millis(200);
             let server = std::thread::spawn(move || {
                 let (mut client, _) = listener.accept().unwrap();
-                client.write_all(answer.as_bytes()).unwrap();
-                // Without an end: as long as the client listens.
+                client.write_all(response.as_bytes()).unwrap();
+                // The chunked body and the one until the end of the connection go on for as long as the client reads.
                 let piece: &[u8] = if head.starts_with('T') {
                     b"1\r\n \r\n"
                 } else {
@@ -315,7 +313,7 @@ mod tests {
                         break;
                     }
                 }
-                // Until the client hangs up.
+                // Returns when the client closes the connection.
                 let _ = client.read_to_end(&mut Vec::new());
             });
             let request = SubscriptionRequest::new("c");
@@ -326,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_never_answers_is_given_up_after_the_timeout_and_the_grace() {
+    fn a_poll_without_a_response_times_out_after_its_timeout_and_the_grace() {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/events", silent.local_addr().unwrap());
         let request = SubscriptionRequest::new("c").timeout(Duration::from_millis(100));

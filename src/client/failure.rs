@@ -1,4 +1,4 @@
-//! What can go wrong between here and the server, in words that say what to check.
+//! The errors of a request: which kind each has, and a message that says what to check.
 
 use std::{fmt, io};
 
@@ -6,8 +6,8 @@ use ureq::Timeout;
 
 use crate::error::{Error, ErrorKind};
 
-/// The URL as messages and logs have it: without user, password, query and fragment, any of which may hold a secret.
-pub(crate) fn shown(url: &str) -> String {
+/// Returns a URL for messages and logs: without user, password, query and fragment, which may contain secrets.
+pub(crate) fn redacted(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
@@ -18,28 +18,35 @@ pub(crate) fn shown(url: &str) -> String {
     format!("{scheme}{host}{path}")
 }
 
-/// Where an answer comes from, for messages.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Source {
-    /// Without anything that may be a secret. After redirects, the last one.
-    pub(crate) url: String,
-    /// The proxy between here and there.
-    pub(crate) via: Option<String>,
+/// Returns the error for a URL of the caller that can't be used.
+pub(crate) fn unusable_url(url: &str, problem: &str) -> Error {
+    let url = redacted(url);
+    Error::request(format!("can't use the URL {url:?}: {problem}"))
 }
 
-impl fmt::Display for Source {
+/// The URL that a request goes to, and the proxy on the way. For messages only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Route {
+    /// The URL without secrets. After redirects, the last one.
+    pub(crate) url: String,
+    /// The proxy, if any, as [`NamedProxy`](super::proxy::NamedProxy) names it.
+    pub(crate) proxy: Option<String>,
+}
+
+impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.url)?;
-        match &self.via {
+        match &self.proxy {
             Some(proxy) => write!(f, " through the proxy {proxy}"),
             None => Ok(()),
         }
     }
 }
 
-/// A request that got no answer, and whether it is certain that no server has worked on it.
+/// The error of a request without a complete response.
 pub(crate) struct Failure {
     pub(crate) error: Error,
+    /// It is certain that no server has received the request.
     pub(crate) never_sent: bool,
 }
 
@@ -52,34 +59,37 @@ impl Failure {
     }
 }
 
-/// A refusal as an error; `of` is what was refused, and `location` where a redirect leads that is not followed.
+/// Returns the error for a response that refuses `request`, with the server's message. `location` is the target of a
+/// redirect that is not followed.
 pub(crate) fn refusal(
-    of: &str,
-    source: &Source,
+    request: &str,
+    route: &Route,
     status: u16,
-    words: Option<&str>,
+    message: Option<&str>,
     location: Option<&str>,
 ) -> Error {
     let hint = match (status, location) {
         (300..=399, Some(location)) => format!(
             "; it redirects to {}: give that URL itself, if it is right",
-            shown(location)
+            redacted(location)
         ),
-        (403, _) if source.via.is_some() => {
+        (403, _) if route.proxy.is_some() => {
             "; check the credentials, and whether the proxy allows the request".into()
         }
         (401 | 403, _) => "; check the credentials".into(),
         (404 | 405 | 410, _) => "; check the URL".into(),
         _ => String::new(),
     };
-    let words = words.map(|words| format!(": {words}")).unwrap_or_default();
-    let message = format!("{source} refused {of} with status {status}{words}{hint}");
+    let message = message
+        .map(|message| format!(": {message}"))
+        .unwrap_or_default();
+    let message = format!("{route} refused {request} with status {status}{message}{hint}");
     Error::new(ErrorKind::Refused, message).with_status(status)
 }
 
-/// The proxy's own refusal: no server has seen the request.
-pub(crate) fn refused_by_proxy(source: &Source, status: u16) -> Failure {
-    let (url, proxy) = (&source.url, source.via.as_deref().unwrap_or_default());
+/// Returns the failure for a response by which the proxy itself refuses the request, so that no server received it.
+pub(crate) fn refused_by_proxy(route: &Route, status: u16) -> Failure {
+    let (url, proxy) = (&route.url, route.proxy.as_deref().unwrap_or_default());
     let message = format!(
         "the proxy {proxy} refused the request to {url} with status {status}; give its user and \
          password in the proxy's URL, or name the server's host in NO_PROXY"
@@ -87,24 +97,24 @@ pub(crate) fn refused_by_proxy(source: &Source, status: u16) -> Failure {
     Failure::never_sent(Error::new(ErrorKind::Unreachable, message).with_status(status))
 }
 
-/// What went wrong, in words that say what to check.
-pub(crate) fn failed(source: &Source, error: ureq::Error) -> Failure {
+/// Returns the failure for an error of ureq.
+pub(crate) fn failed(route: &Route, error: ureq::Error) -> Failure {
     let never_sent = never_sent(&error);
-    let error = match (&source.via, proxy_at_fault(&error)) {
+    let error = match (&route.proxy, proxy_at_fault(&error)) {
         (Some(proxy), Some(kind)) => {
             let message = format!(
                 "can't reach {} through the proxy {proxy}; check the proxy, or name the server's \
                  host in NO_PROXY",
-                source.url
+                route.url
             );
             with_cause(Error::new(kind, message), error)
         }
-        _ => explained(source, error),
+        _ => not_by_proxy(route, error),
     };
     Failure { error, never_sent }
 }
 
-/// The kind of error, where it is the proxy that was not reached, or that refused to connect further.
+/// Returns the kind of an error that the proxy causes: it is unreachable, or refuses to connect to the server.
 fn proxy_at_fault(error: &ureq::Error) -> Option<ErrorKind> {
     use ureq::Error as E;
     match error {
@@ -112,12 +122,15 @@ fn proxy_at_fault(error: &ureq::Error) -> Option<ErrorKind> {
         E::HostNotFound | E::ConnectionFailed | E::ConnectProxyFailed(_) => {
             Some(ErrorKind::Unreachable)
         }
-        E::Io(cause) if !is_shut_down(cause) && !is_break(cause) => Some(ErrorKind::Unreachable),
+        E::Io(cause) if !is_shut_down(cause) && !is_disconnect(cause) => {
+            Some(ErrorKind::Unreachable)
+        }
         _ => None,
     }
 }
 
-fn explained(url: &Source, error: ureq::Error) -> Error {
+/// Returns the error for a request that failed for another reason than the proxy.
+fn not_by_proxy(url: &Route, error: ureq::Error) -> Error {
     use ureq::Error as E;
     let (kind, message) = match &error {
         E::Timeout(Timeout::Resolve) => (
@@ -130,13 +143,15 @@ fn explained(url: &Source, error: ureq::Error) -> Error {
         ),
         E::Timeout(_) => (
             ErrorKind::TimedOut,
-            format!("no whole answer from {url} in time; check whether the server is overloaded"),
+            format!(
+                "no complete response from {url} in time; check whether the server is overloaded"
+            ),
         ),
         E::Io(cause) if is_shut_down(cause) => (
             ErrorKind::Stopped,
             format!("no request to {url}: the agent was shut down"),
         ),
-        E::Io(cause) if is_break(cause) => (
+        E::Io(cause) if is_disconnect(cause) => (
             ErrorKind::Unreachable,
             format!(
                 "the connection to {url} broke; check whether the server, or a proxy, was stopped"
@@ -159,8 +174,8 @@ fn explained(url: &Source, error: ureq::Error) -> Error {
         | E::BodyExceedsLimit(_)
         | E::TooManyRedirects
         | E::RedirectFailed => (
-            ErrorKind::InvalidAnswer,
-            format!("the answer of {url} makes no sense; check the URL, and for proxies"),
+            ErrorKind::InvalidResponse,
+            format!("the response of {url} is not valid HTTP; check the URL, and for proxies"),
         ),
         _ => (
             ErrorKind::Unreachable,
@@ -170,22 +185,23 @@ fn explained(url: &Source, error: ureq::Error) -> Error {
     with_cause(Error::new(kind, message), error)
 }
 
+/// Sets the cause, unless its text may contain a secret.
 fn with_cause(failed: Error, error: ureq::Error) -> Error {
     use ureq::Error as E;
     match error {
         E::Io(cause) => failed.with_source(cause),
-        // These say the whole URL, with what may be secret in it.
+        // The text of these has the whole URL, with its secrets.
         E::RequireHttpsOnly(_) | E::BadUri(_) => failed,
         other => failed.with_source(other),
     }
 }
 
-/// As ureq puts it; the system's own error of this kind has a number.
+/// Returns `true` for ureq's own error of an agent that was shut down. The system's error of this kind has a number.
 fn is_shut_down(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotConnected && error.raw_os_error().is_none()
 }
 
-fn is_break(error: &io::Error) -> bool {
+fn is_disconnect(error: &io::Error) -> bool {
     use io::ErrorKind as K;
     let kind = error.kind();
     matches!(
@@ -194,7 +210,7 @@ fn is_break(error: &io::Error) -> bool {
     )
 }
 
-/// True where it is certain that no byte of the request has left.
+/// Returns `true` if it is certain that no byte of the request was sent.
 fn never_sent(error: &ureq::Error) -> bool {
     use ureq::Error as E;
     match error {
@@ -206,7 +222,8 @@ fn never_sent(error: &ureq::Error) -> bool {
     }
 }
 
-/// std has no public kind for a name that was not found. Should its private one change, nothing is claimed wrongly.
+/// Returns `true` if a name was not found, for which std has no public kind. If std changes its private kind, this returns
+/// `false`, which is safe.
 fn is_unknown_host(error: &io::Error) -> bool {
     error.raw_os_error().is_none() && format!("{:?}", error.kind()) == "Uncategorized"
 }
@@ -217,41 +234,41 @@ mod tests {
     use std::net::ToSocketAddrs;
 
     #[test]
-    fn a_url_is_shown_without_anything_that_may_be_a_secret() {
+    fn a_redacted_url_has_no_secret() {
         for (url, expected) in [
             ("http://u:secret@h:1/a/b?secret#secret", "http://h:1/a/b"),
             ("u:secret@h/a@b", "h/a@b"),
             ("", ""),
         ] {
-            assert_eq!(shown(url), expected);
+            assert_eq!(redacted(url), expected);
         }
     }
 
-    fn source(via: Option<&str>) -> Source {
-        Source {
+    fn route(proxy: Option<&str>) -> Route {
+        Route {
             url: "http://h/".into(),
-            via: via.map(Into::into),
+            proxy: proxy.map(Into::into),
         }
     }
 
     #[test]
-    fn a_refusal_tells_what_the_server_said_and_what_to_check() {
-        let error = refusal("the poll", &source(None), 401, Some("who?"), None);
+    fn a_refusal_has_the_servers_message_and_what_to_check() {
+        let error = refusal("the poll", &route(None), 401, Some("who?"), None);
         let expected = "http://h/ refused the poll with status 401: who?; check the credentials";
         assert_eq!(error.to_string(), expected);
         assert_eq!(
             (error.kind(), error.status()),
             (ErrorKind::Refused, Some(401))
         );
-        let error = refusal("the poll", &source(Some("http://p:1")), 503, None, None);
+        let error = refusal("the poll", &route(Some("http://p:1")), 503, None, None);
         let expected = "http://h/ through the proxy http://p:1 refused the poll with status 503";
         assert_eq!(error.to_string(), expected);
-        let error = refusal("it", &source(Some("http://p:1")), 403, None, None);
+        let error = refusal("it", &route(Some("http://p:1")), 403, None, None);
         let message = error.to_string();
         assert!(message.contains("whether the proxy allows"), "{message}");
         let error = refusal(
             "it",
-            &source(None),
+            &route(None),
             301,
             None,
             Some("https://u:p@h/x?secret"),
@@ -264,15 +281,15 @@ mod tests {
     #[test]
     fn a_proxy_at_fault_is_named_and_the_server_is_not_blamed() {
         let refused = || ureq::Error::Io(io::ErrorKind::ConnectionRefused.into());
-        let named = failed(&source(Some("http://p:1")), refused());
+        let named = failed(&route(Some("http://p:1")), refused());
         let message = named.error.to_string();
         assert!(message.contains("the proxy http://p:1"), "{message}");
         assert!(!message.contains("the server is running"), "{message}");
         assert!(named.never_sent);
-        let message = failed(&source(None), refused()).error.to_string();
+        let message = failed(&route(None), refused()).error.to_string();
         assert!(message.contains("the server is running"), "{message}");
         let tunnel = ureq::Error::ConnectProxyFailed("proxy server responded 403/403".into());
-        let failure = failed(&source(Some("http://p:1")), tunnel);
+        let failure = failed(&route(Some("http://p:1")), tunnel);
         let message = failure.error.report().to_string();
         assert!(
             message.contains("http://p:1") && message.contains("403"),
@@ -282,9 +299,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_sent_is_known_where_no_connection_was_made() {
+    fn a_request_without_a_connection_was_never_sent() {
         let unknown = "host.invalid:80".to_socket_addrs().unwrap_err();
-        // Where names are not looked up at all, std tells the system's error, which says less.
+        // A machine without name resolution gives an error with a number.
         if unknown.raw_os_error().is_none() {
             assert!(never_sent(&unknown.into()));
         }

@@ -1,4 +1,4 @@
-//! [`Publisher`]: publishes to one server, with its URL, credentials and time limit said once.
+//! [`Publisher`]: publishes to one server, with the same URL, credentials and timeout for every event.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::credentials::Credentials;
-use super::endpoint::{Endpoint, or_shared};
-use super::exchange::Connection;
-use super::failure::{refusal, shown};
+use super::endpoint::{Endpoint, agent_or_shared};
+use super::failure::{redacted, refusal};
 use super::response::PublishResponse;
+use super::sender::ConnectionReuse;
 use crate::error::Error;
 use crate::headers::Headers;
 
-/// Publishes to one server. Can be shared between threads; connections are kept open and used again.
+/// A client that publishes events to one server. Threads can share it; it keeps connections open and reuses them.
 ///
-/// A publish is not retried where the server may have taken the event, though its answer was lost: it would then be
-/// published twice. Whoever can bear that tries again. It is retried, once, where a server says that it is being stopped:
-/// another one may have taken its place.
+/// A publisher does not retry if the server may have published the event before its response was lost, because a retry
+/// could publish the event twice. A program that accepts duplicates can retry itself. If the server responds that it is
+/// being stopped, the publisher retries once on a new connection, because another server may have taken its place.
 ///
 /// ```no_run
 /// use std::time::{Duration, Instant};
@@ -40,8 +40,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher for this URL, such as `http://localhost:8080/publish`. It is checked by the first
-    /// [`publish`](Publisher::publish).
+    /// Creates a publisher for this URL, such as `http://localhost:8080/publish`. The first [`publish`](Publisher::publish)
+    /// checks it.
     pub fn new(url: impl Into<String>) -> Self {
         Publisher {
             url: url.into(),
@@ -52,38 +52,41 @@ impl Publisher {
         }
     }
 
-    /// Adds a header field to every request. An `Authorization` wins over [`credentials`](Publisher::credentials).
-    /// A redirect to another origin is followed without it.
+    /// Adds a header field to every request. Defaults to no fields.
+    ///
+    /// An `Authorization` takes precedence over [`credentials`](Publisher::credentials). After a redirect to another origin
+    /// the fields are not sent.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.add(name, value);
         self
     }
 
-    /// Credentials for HTTP authentication, for the URL's own origin only. Defaults to those in the URL, or none.
+    /// Sets the credentials for HTTP authentication at the URL's own origin. Defaults to those in the URL, if any.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
         self
     }
 
-    /// The time limit of one publish, from resolving the name to the end of the answer. Defaults to 10 seconds.
+    /// Sets the timeout of one publish, from resolving the name to the end of the response. Defaults to 10 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// An agent with settings of your own (proxy, TLS, connection pool); its time limits are not used. Defaults to one
-    /// that all calls share.
+    /// Sets an agent with settings of your own (proxy, TLS, connection pool). Defaults to one that all calls share. The
+    /// agent's timeouts are not used.
     pub fn agent(mut self, agent: ureq::Agent) -> Self {
         self.agent = Some(agent);
         self
     }
 
-    /// Publishes `data` to `category`, and returns once the server has taken it.
+    /// Publishes `data` to `category`, and returns after the server has published it.
     ///
     /// # Errors
     ///
-    /// [`Refused`](crate::ErrorKind::Refused) with the status and the server's words, where it did not answer 200 and
-    /// success; else as [`publish`](fn@crate::publish) says. The message says whether the event may have been published.
+    /// [`Refused`](crate::ErrorKind::Refused), with the status and the server's message, for any response but a 200 that
+    /// says success; otherwise the errors of [`publish`](fn@crate::publish). The message says whether the event may have
+    /// been published.
     pub fn publish<T: Serialize + ?Sized>(
         &self,
         category: &str,
@@ -92,41 +95,49 @@ impl Publisher {
         let agent = self.agent.as_ref();
         let credentials = self.credentials.as_ref();
         let endpoint = Endpoint::new(&self.url, Some(&self.headers), credentials, agent)?;
-        let publish = |timeout, connection| {
-            endpoint.publish(or_shared(agent), category, data, timeout, connection)
+        let publish = |timeout, reuse| {
+            endpoint.publish(agent_or_shared(agent), category, data, timeout, reuse)
         };
         let started = Instant::now();
-        let mut response = publish(self.timeout, Connection::Any)?;
+        let mut response = publish(self.timeout, ConnectionReuse::Allowed)?;
         let left = self.timeout.saturating_sub(started.elapsed());
         if is_stopping(&response) && !left.is_zero() {
-            response = publish(left, Connection::New)?;
+            response = publish(left, ConnectionReuse::Forbidden)?;
         }
         if response.success() {
             return Ok(response);
         }
-        // A 2xx without success is not of the API, and after most 5xx a proxy may speak for a server that took the
+        // A 2xx without success does not follow the API, and most 5xx may come from a proxy whose server has published the
         // event.
-        let of = match response.status {
+        let refused = match response.status {
             300..500 | 503 => "the event, which was not published,",
             _ => "the event, which may have been published all the same,",
         };
-        let (words, location) = (response.error(), response.headers.get("Location"));
-        let (source, status) = (&response.source, response.status);
-        Err(refusal(of, source, status, words.as_deref(), location))
+        let (message, location) = (response.error(), response.headers.get("Location"));
+        let (route, status) = (&response.route, response.status);
+        Err(refusal(
+            refused,
+            route,
+            status,
+            message.as_deref(),
+            location,
+        ))
     }
 }
 
-/// A server that is being stopped says so once to each connection that was kept open. One that has been started in its
-/// place, on the same port, is reached by a new connection, and not by another that was kept open.
+/// Returns `true` if the server responds that it is being stopped.
+///
+/// It does so once on each connection that was kept open. Only a new connection reaches a server that was started in its
+/// place on the same port.
 fn is_stopping(response: &PublishResponse) -> bool {
     response.status == 503 && response.headers.get("Connection") == Some("close")
 }
 
-/// Without the secrets that URL, headers and credentials may hold.
+/// Shows none of the secrets that URL, headers and credentials may contain.
 impl fmt::Debug for Publisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Publisher")
-            .field("url", &shown(&self.url))
+            .field("url", &redacted(&self.url))
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }

@@ -1,4 +1,4 @@
-//! Redirects: where they lead, and which are not followed.
+//! The target of a redirect, and which redirects the client follows.
 
 use ureq::http::Method;
 
@@ -6,15 +6,16 @@ use super::url::Url;
 use crate::error::{Error, ErrorKind};
 use crate::headers::Headers;
 
-/// How many redirects one call follows.
-pub(crate) const MOST_REDIRECTS: usize = 10;
+/// The most redirects that one call follows.
+pub(crate) const MAX_REDIRECTS: usize = 10;
 
-/// The URL to ask next, where the answer with this status redirects there. `None` for any other answer, and for one that
-/// would turn a POST into a GET: that is not what was asked for, so the caller gets its status.
+/// Returns the target of a response that redirects, or `None` for any other response.
+///
+/// A redirect that would turn a POST into a GET is not followed: the caller gets its status.
 ///
 /// # Errors
 ///
-/// `InvalidAnswer` where the location can't be used, or is `http` and the URL was `https`.
+/// `InvalidResponse` if the location can't be used, or is `http` and the URL is `https`.
 pub(crate) fn target(
     method: &Method,
     url: &Url,
@@ -33,11 +34,11 @@ pub(crate) fn target(
         let message = format!(
             "the redirect of {url} is not followed: {problem}; check the URL, and for proxies"
         );
-        Error::new(ErrorKind::InvalidAnswer, message).with_status(status)
+        Error::new(ErrorKind::InvalidResponse, message).with_status(status)
     };
     let target = url
         .join(location.trim())
-        .map_err(|problem| refuse(&format!("its location can't be used, since {problem}")))?;
+        .map_err(|problem| refuse(&format!("its location can't be used, because {problem}")))?;
     if url.is_secure() && !target.is_secure() {
         let problem = format!("it leads to {target}, which is not encrypted as {url} is");
         return Err(refuse(&problem));
@@ -45,13 +46,13 @@ pub(crate) fn target(
     Ok(Some(target))
 }
 
-/// The error where one redirect too many came.
+/// Returns the error for more than [`MAX_REDIRECTS`] redirects.
 pub(crate) fn too_many(url: &Url, last: &Url) -> Error {
     let message = format!(
-        "{url} was redirected more than {MOST_REDIRECTS} times, at last to {last}; check whether \
-         its redirects go round in a loop"
+        "{url} was redirected more than {MAX_REDIRECTS} times, at last to {last}; check whether \
+         its redirects form a loop"
     );
-    Error::new(ErrorKind::InvalidAnswer, message)
+    Error::new(ErrorKind::InvalidResponse, message)
 }
 
 #[cfg(test)]
@@ -94,7 +95,7 @@ mod tests {
     #[test]
     fn a_redirect_to_http_is_not_followed_from_https() {
         let error = target_of(Method::GET, "https://h/", 307, "http://h/?secret").unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::InvalidAnswer);
+        assert_eq!(error.kind(), ErrorKind::InvalidResponse);
         let message = error.to_string();
         assert!(
             message.contains("http://h/, which is not encrypted"),
@@ -109,7 +110,7 @@ mod tests {
     fn a_location_that_is_no_http_url_is_an_error() {
         for location in ["ftp://h/", "javascript:alert(1)", "http://"] {
             let error = target_of(Method::GET, "http://h/", 302, location).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidAnswer, "{location}");
+            assert_eq!(error.kind(), ErrorKind::InvalidResponse, "{location}");
             assert_eq!(error.status(), Some(302));
         }
     }

@@ -1,4 +1,4 @@
-//! [`Stopper`]: ends a subscriber from another thread.
+//! [`Stopper`]: a handle that stops a subscriber from another thread.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
 
-/// Ends a [`Subscriber`](crate::Subscriber) from another thread, or from a signal's handler thread. Clones end the same.
+/// A handle that stops a [`Subscriber`](crate::Subscriber) from another thread. Clones stop the same subscriber.
 ///
 /// ```
 /// use long_polling::Subscriber;
@@ -23,14 +23,15 @@ use crossbeam_channel::{Receiver, Sender};
 pub struct Stopper(Arc<Shared>);
 
 struct Shared {
-    /// Nothing is ever sent: that it is gone wakes whoever waits on the receiver.
+    /// `None` once stopped. Dropping the sender disconnects the receivers, which wakes the threads that wait on them. No
+    /// value is ever sent.
     running: Mutex<Option<Sender<Infallible>>>,
-    /// The agent whose poll is under way; set when the first poll starts.
+    /// The subscriber's agent, set when the first poll starts.
     agent: OnceLock<ureq::Agent>,
 }
 
 impl Stopper {
-    /// A stopper, and a receiver that is disconnected once it has been used.
+    /// Creates a stopper, and a receiver that [`stop`](Self::stop) disconnects.
     pub(crate) fn new() -> (Self, Receiver<Infallible>) {
         let (running, stopped) = crossbeam_channel::bounded(0);
         let running = Mutex::new(Some(running));
@@ -38,8 +39,9 @@ impl Stopper {
         (Stopper(Arc::new(Shared { running, agent })), stopped)
     }
 
-    /// Ends the subscriber: its `next`, wherever it waits, returns `None` within 100 milliseconds, and the connection of
-    /// a poll under way is closed. Doing so again does nothing.
+    /// Stops the subscriber: its `next` returns `None` within 100 milliseconds, and the connection of its poll is closed.
+    ///
+    /// Has no effect on a subscriber that is stopped already.
     pub fn stop(&self) {
         drop(self.running().take());
         if let Some(agent) = self.0.agent.get() {
@@ -47,12 +49,12 @@ impl Stopper {
         }
     }
 
-    /// True once [`stop`](Stopper::stop) was called, or the subscriber is gone.
+    /// Returns `true` if [`stop`](Stopper::stop) was called, or the subscriber has ended or was dropped.
     pub fn is_stopped(&self) -> bool {
         self.running().is_none()
     }
 
-    /// The agent that stopping shuts down: this one, unless there is one already.
+    /// Returns the agent that [`stop`](Self::stop) shuts down. The first call makes it.
     pub(crate) fn agent(&self, make: impl FnOnce() -> ureq::Agent) -> &ureq::Agent {
         self.0.agent.get_or_init(make)
     }

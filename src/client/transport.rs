@@ -1,4 +1,4 @@
-//! What the client's own agent adds to ureq's connections: HTTP proxies asked in absolute form, and IPv6 zones.
+//! The client's own agent. It adds to ureq: HTTP proxies that get requests in absolute form, and IPv6 zones.
 
 use std::net::ToSocketAddrs;
 
@@ -12,7 +12,7 @@ use ureq::{Agent, Error};
 
 use super::url::ZONE_MARK;
 
-/// An agent that asks the proxy of its request, and no other: each request names it, or none.
+/// Creates an agent without a proxy. Each request sets its own proxy, if any.
 pub(crate) fn new_agent() -> Agent {
     let config = Agent::config_builder()
         .user_agent(concat!("long-polling/", env!("CARGO_PKG_VERSION")))
@@ -26,12 +26,12 @@ pub(crate) fn new_agent() -> Agent {
     Agent::with_parts(config, connector, ZoneResolver::default())
 }
 
-/// Connects to an HTTP proxy for `http`, and leaves the rest to ureq, which asks proxies by `CONNECT`: many allow that
-/// for port 443 only.
+/// Connects to an HTTP proxy for `http` without `CONNECT`, which many proxies allow for port 443 only. ureq's own connector
+/// does everything else, and uses `CONNECT` for every proxy.
 #[derive(Debug)]
 struct ProxyConnector {
     inner: DefaultConnector,
-    /// For the connection to the proxy itself.
+    /// The configuration for the connection to the proxy itself.
     direct: Config,
 }
 
@@ -68,13 +68,14 @@ impl Connector for ProxyConnector {
     }
 }
 
-/// Writes the target of each request in absolute form (RFC 9112, section 3.2.2), which ureq can't.
+/// A connection to a proxy. It writes the target of each request in absolute form (RFC 9112, section 3.2.2), which ureq
+/// can't do.
 #[derive(Debug)]
 struct AbsoluteForm {
     inner: Box<dyn Transport>,
-    /// The origin that all requests on this connection are for: ureq's pool keeps connections by it.
+    /// The origin of all requests on this connection. ureq's pool reuses a connection for the same origin only.
     origin: String,
-    /// Whether a request's head is sent next: nothing was sent, or an answer was read since.
+    /// `true` if the next output is the head of a request: nothing was sent yet, or a response was read since.
     before_head: bool,
 }
 
@@ -114,12 +115,12 @@ impl Transport for AbsoluteForm {
     }
 }
 
-/// A body sent after an interim answer (100) is not a head: it is left as it is.
+/// Changes the target in the head of a request. Other bytes, such as a body after an interim response (100), stay the same.
 fn in_absolute_form(bytes: &[u8], origin: &str) -> Vec<u8> {
     let method = [&b"GET "[..], b"POST "].into_iter();
     let method = method.map(<[u8]>::len).zip([&b"GET /"[..], b"POST /"]);
-    let mut found = method.filter(|(_, start)| bytes.starts_with(start));
-    match found.next() {
+    let mut matching = method.filter(|(_, start)| bytes.starts_with(start));
+    match matching.next() {
         Some((length, _)) => {
             let (method, target) = bytes.split_at(length);
             [method, origin.as_bytes(), target].concat()
@@ -128,7 +129,7 @@ fn in_absolute_form(bytes: &[u8], origin: &str) -> Vec<u8> {
     }
 }
 
-/// Finds IPv6 addresses with their zone by the system's resolver, which knows the interfaces' names.
+/// A resolver that also accepts IPv6 addresses with a zone, and asks the system for the interface of the zone.
 #[derive(Debug, Default)]
 struct ZoneResolver {
     inner: DefaultResolver,
@@ -151,9 +152,9 @@ impl Resolver for ZoneResolver {
         let port = uri.port_u16().unwrap_or(80);
         let address = address.replace(ZONE_MARK, "%");
         let mut addresses = self.empty();
-        // One address, by number: nothing is looked up in the network.
-        if let Some(found) = (address.as_str(), port).to_socket_addrs()?.next() {
-            addresses.push(found);
+        // The address is numeric, so the system asks no name server.
+        if let Some(resolved) = (address.as_str(), port).to_socket_addrs()?.next() {
+            addresses.push(resolved);
         }
         match addresses.is_empty() {
             true => Err(Error::HostNotFound),
@@ -167,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_head_of_a_request_gets_an_absolute_target() {
+    fn only_the_head_of_a_request_changes() {
         for (sent, expected) in [
             ("GET /a?b HTTP/1.1\r\n", "GET http://h:1/a?b HTTP/1.1\r\n"),
             ("POST / HTTP/1.1\r\n", "POST http://h:1/ HTTP/1.1\r\n"),
@@ -181,7 +182,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_zone_is_found_by_its_interfaces_name_or_number() {
+    fn a_zone_is_the_name_or_number_of_an_interface() {
         let resolver = ZoneResolver::default();
         let (config, timeout) = (Config::default(), NextTimeout::default());
         for zone in ["lo", "1"] {

@@ -1,39 +1,42 @@
-//! [`Url`]: an absolute `http` or `https` URL, taken apart once, and the references that redirects resolve against it.
+//! [`Url`]: an absolute `http` or `https` URL, in parts, and the references of redirects.
+
+mod authority;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-use percent_encoding::percent_decode_str;
 use ureq::http::Uri;
 
-/// Stands for the `%` before an IPv6 zone in the URI of a request, where `%` is not allowed. The client's own resolver
-/// turns it back.
+use authority::Authority;
+
+/// The character that replaces the `%` before an IPv6 zone in a request's URI, which can't have a `%` there. The client's own
+/// resolver reverses this.
 pub(crate) const ZONE_MARK: char = '~';
 
 /// An absolute URL, without user, password and fragment, and with a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Url {
     secure: bool,
-    /// As given, but in lower case; an IPv6 address without its brackets and zone.
+    /// In lower case. An IPv6 address is without its brackets and zone.
     host: String,
     /// The zone of an IPv6 address: the name or number of a network interface (RFC 4007, section 11).
     zone: Option<String>,
     port: Option<u16>,
-    /// Begins with a slash.
+    /// Starts with a slash.
     path_and_query: String,
 }
 
 impl Url {
-    /// The URL, and the user and password in front of its host.
+    /// Reads a URL. Also returns its user and password, as they are in the text.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, in words.
+    /// The problem, as text.
     pub(crate) fn parse(text: &str) -> Result<(Self, &str), String> {
         let (whole, _) = text.split_once('#').unwrap_or((text, ""));
         let (scheme, rest) = whole
             .split_once("://")
-            .ok_or("it has no scheme; give it whole, such as http://localhost:8080/events")?;
+            .ok_or("it has no scheme; give a complete URL, such as http://localhost:8080/events")?;
         let secure = match scheme {
             _ if scheme.eq_ignore_ascii_case("http") => false,
             _ if scheme.eq_ignore_ascii_case("https") => true,
@@ -41,7 +44,7 @@ impl Url {
         };
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let (userinfo, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-        let (host, zone, port) = split_authority(host)?;
+        let Authority { host, zone, port } = Authority::parse(host)?;
         let slash = if path.starts_with('/') { "" } else { "/" };
         let url = Url {
             secure,
@@ -56,18 +59,18 @@ impl Url {
     fn checked(self) -> Result<Self, String> {
         let wrong = |error| format!("{error}; is it percent-encoded?");
         let uri: Uri = self.to_request_uri().parse().map_err(wrong)?;
-        // What the URI's own parser takes for the host is what would be connected to.
+        // ureq connects to the host that the URI's own parser finds.
         match uri.host() {
             Some(host) if host == self.host_in_uri() => Ok(self),
             _ => Err("its host contains characters that a host can't have".into()),
         }
     }
 
-    /// The URL that a `Location` of this URL's answer means (RFC 3986, section 5.2).
+    /// Resolves a `Location` in the response of this URL (RFC 3986, section 5.2).
     ///
     /// # Errors
     ///
-    /// What is wrong with it, in words.
+    /// The problem, as text.
     pub(crate) fn join(&self, reference: &str) -> Result<Self, String> {
         let (reference, _) = reference.split_once('#').unwrap_or((reference, ""));
         let scheme = reference.split(['/', '?']).next().unwrap_or_default();
@@ -95,14 +98,14 @@ impl Url {
         joined.checked()
     }
 
-    /// Appends `query` to the query that the URL has, if any.
+    /// Appends `query` to the URL's own query, if any.
     pub(crate) fn with_query(mut self, query: &str) -> Self {
-        let joint = match self.path_and_query.find('?') {
+        let separator = match self.path_and_query.find('?') {
             None => "?",
             Some(_) if self.path_and_query.ends_with(['?', '&']) => "",
             Some(_) => "&",
         };
-        self.path_and_query.push_str(joint);
+        self.path_and_query.push_str(separator);
         self.path_and_query.push_str(query);
         self
     }
@@ -115,7 +118,7 @@ impl Url {
         if self.secure { "https" } else { "http" }
     }
 
-    /// Without brackets and zone.
+    /// Returns the host. An IPv6 address is without its brackets and zone.
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
@@ -124,7 +127,7 @@ impl Url {
         self.zone.is_some()
     }
 
-    /// The port, given or the scheme's own.
+    /// Returns the port, or the default port of the scheme.
     pub(crate) fn port(&self) -> u16 {
         self.port.unwrap_or(if self.secure { 443 } else { 80 })
     }
@@ -134,31 +137,31 @@ impl Url {
         path.unwrap_or_default()
     }
 
-    /// Whether scheme, host and port are the same, so that credentials may go to both.
+    /// Returns `true` if scheme, host and port are the same, so that both may get the same credentials.
     pub(crate) fn same_origin(&self, other: &Url) -> bool {
         let host = |url: &Url| (url.host.clone(), url.zone.clone());
         self.secure == other.secure && self.port() == other.port() && host(self) == host(other)
     }
 
-    /// Whether the server is on this machine: no proxy is asked for it.
+    /// Returns `true` if the host is this machine, which needs no proxy.
     pub(crate) fn is_loopback(&self) -> bool {
         let address = self.host.parse::<IpAddr>();
         self.host == "localhost"
             || address.is_ok_and(|address| address.to_canonical().is_loopback())
     }
 
-    /// The value of `Host`: the zone means nothing to the server (RFC 6874, section 4).
+    /// Returns the value of `Host`, without the zone, which has no meaning for the server (RFC 6874, section 4).
     pub(crate) fn host_and_port(&self) -> String {
         let host = match self.is_ipv6() {
             true => format!("[{}]", self.host),
             false => self.host.clone(),
         };
-        format!("{host}{}", self.shown_port())
+        format!("{host}{}", self.port_suffix())
     }
 
-    /// The URI for a request.
+    /// Returns the URI for a request.
     pub(crate) fn to_request_uri(&self) -> String {
-        let (scheme, host, port) = (self.scheme(), self.host_in_uri(), self.shown_port());
+        let (scheme, host, port) = (self.scheme(), self.host_in_uri(), self.port_suffix());
         format!("{scheme}://{host}{port}{}", self.path_and_query)
     }
 
@@ -174,80 +177,27 @@ impl Url {
         self.host.contains(':')
     }
 
-    /// The port, where it is not the scheme's own.
-    fn shown_port(&self) -> String {
-        let own = if self.secure { 443 } else { 80 };
-        let port = self.port.filter(|port| *port != own);
+    /// Returns the port after a colon, or nothing for the default port of the scheme.
+    fn port_suffix(&self) -> String {
+        let default = if self.secure { 443 } else { 80 };
+        let port = self.port.filter(|port| *port != default);
         port.map(|port| format!(":{port}")).unwrap_or_default()
     }
 }
 
-/// For messages and logs: without the query, which may hold a secret.
+/// Writes the URL for messages and logs: without the query, which may contain a secret.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = match &self.zone {
             Some(zone) => format!("[{}%25{zone}]", self.host),
             None => self.host_in_uri(),
         };
-        let (scheme, port) = (self.scheme(), self.shown_port());
+        let (scheme, port) = (self.scheme(), self.port_suffix());
         write!(f, "{scheme}://{host}{port}{}", self.path())
     }
 }
 
-type HostZonePort<'a> = (&'a str, Option<String>, Option<u16>);
-
-fn split_authority(authority: &str) -> Result<HostZonePort<'_>, String> {
-    let (host, zone, after) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let (address, after) = rest.split_once(']').ok_or("its [ has no ]")?;
-            let (address, zone) = match address.split_once('%') {
-                Some((address, zone)) => (address, Some(read_zone(zone)?)),
-                None => (address, None),
-            };
-            if address.parse::<Ipv6Addr>().is_err() {
-                return Err("what stands in its brackets is not an IPv6 address".into());
-            }
-            (address, zone, after)
-        }
-        None => {
-            let (host, after) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
-            (host, None, after)
-        }
-    };
-    if host.is_empty() {
-        return Err("it names no host".into());
-    }
-    let port = match after.strip_prefix(':') {
-        Some("") => None,
-        None if after.is_empty() => None,
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok(),
-        _ => None,
-    };
-    match (port, after) {
-        (None, "" | ":") | (Some(_), _) => Ok((host, zone, port)),
-        _ => Err("its port is not a number from 0 to 65535".into()),
-    }
-}
-
-/// The zone after the `%`: `25eth0`, as RFC 6874 has it, or `eth0`, as most programs have it.
-fn read_zone(text: &str) -> Result<String, String> {
-    let text = match text.strip_prefix("25") {
-        Some(encoded) if !encoded.is_empty() => encoded,
-        _ => text,
-    };
-    let zone = percent_decode_str(text).decode_utf8_lossy();
-    let fine = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    match !zone.is_empty() && zone.chars().all(fine) {
-        true => Ok(zone.into_owned()),
-        false => Err(
-            "the zone of its IPv6 address is not a network interface; give its name or number, \
-             such as [fe80::1%25eth0]"
-                .into(),
-        ),
-    }
-}
-
-/// A path, with its query, without the segments `.` and `..` (RFC 3986, section 5.2.4).
+/// Removes the segments `.` and `..` from a path with a query (RFC 3986, section 5.2.4).
 fn without_dots(text: &str) -> String {
     let (path, query) = text.split_at(text.find('?').unwrap_or(text.len()));
     let mut kept: Vec<&str> = Vec::new();
@@ -292,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_is_read_in_both_forms_and_not_told_to_the_server() {
+    fn a_zone_has_two_forms_and_is_not_sent_to_the_server() {
         for text in [
             "http://[fe80::1%25eth0]:8080/events?key",
             "http://[FE80::1%eth0]:8080/events?key",
@@ -310,7 +260,7 @@ mod tests {
             url("http://[fe80::1%251]/").to_request_uri(),
             "http://[fe80::1~1]/"
         );
-        // A number of its own, and not the mark of RFC 6874.
+        // Here 25 is the zone, not the start of an encoded one.
         assert_eq!(
             url("http://[fe80::1%25]/").to_request_uri(),
             "http://[fe80::1~25]/"
@@ -325,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_is_resolved_against_the_url_that_answered() {
+    fn a_location_is_resolved_against_the_url_of_the_response() {
         let base = url("http://h:1/a/b?c=d");
         for (location, resolved) in [
             ("http://other/x?y", "http://other/x?y"),
@@ -363,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_is_known_by_its_loopback_addresses_and_name() {
+    fn loopback_is_an_address_or_localhost() {
         for (text, loopback) in [
             ("http://localhost:1/", true),
             ("http://LOCALHOST/", true),

@@ -1,4 +1,4 @@
-//! [`Relay`]: a connection that breaks when a test says so.
+//! [`Relay`]: a TCP relay that cuts responses off, for tests of lost responses.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -8,8 +8,10 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
 
-/// Stands between clients and a server, passes everything on, and cuts an answer off when it is told to: the server has
-/// done what it was asked, and its client sees the connection end.
+/// A TCP relay between clients and a server that can cut a response off.
+///
+/// After a cut the server has processed the request, and the client sees the connection end without a complete response.
+/// Dropping the relay closes its connections.
 ///
 #[cfg_attr(feature = "client", doc = "```")]
 #[cfg_attr(not(feature = "client"), doc = "```ignore")]
@@ -17,7 +19,7 @@ use parking_lot::Mutex;
 /// use long_polling::testing::Relay;
 /// use long_polling::{Cursor, Server, ServerInfo, Subscriber};
 ///
-/// let server = Server::start(ServerInfo { address: "127.0.0.1:0".into(), ..ServerInfo::default() }, None, None)?;
+/// let server = Server::start(ServerInfo::new("127.0.0.1:0"))?;
 /// let relay = Relay::to(server.local_addr())?;
 /// let url = format!("http://{}/events", relay.address());
 /// let mut events = Subscriber::new(url, "jobs")
@@ -25,13 +27,12 @@ use parking_lot::Mutex;
 ///     .backoff(Duration::from_millis(1), Duration::from_millis(1));
 ///
 /// server.publish("jobs", "first")?;
-/// relay.drop_next_answer();
+/// relay.drop_next_response();
 /// assert_eq!(events.next().unwrap()?.text(), "first");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-///
-/// Its connections end when it is dropped.
 #[derive(Debug)]
+#[must_use = "dropping a relay closes its connections"]
 pub struct Relay {
     address: SocketAddr,
     shared: Arc<Mutex<Shared>>,
@@ -40,31 +41,31 @@ pub struct Relay {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// How much of the next answer is passed on, where that is not all of it.
-    cut: Option<usize>,
-    /// Both ends of each connection, by the client's address.
+    /// The number of bytes to relay of the next response, if it is to be cut off.
+    cut_after: Option<usize>,
+    /// The sockets to the client and to the server, by the client's address.
     connections: HashMap<SocketAddr, [TcpStream; 2]>,
     closed: bool,
 }
 
 impl Relay {
-    /// A relay to the server that listens at this address.
+    /// Starts a relay, on a free port of 127.0.0.1, to the server that listens on this address.
     ///
     /// # Errors
     ///
-    /// Where the system gives no port or thread for it.
+    /// The system's error if it has no port or thread for the relay.
     pub fn to(server: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Mutex::new(Shared::default()));
-        let connections = shared.clone();
+        let accepting = shared.clone();
         let serve = move || {
             for client in listener.incoming() {
-                if connections.lock().closed {
+                if accepting.lock().closed {
                     return;
                 }
-                // Where the server is not reached, the client sees its connection end.
-                let _ = client.and_then(|client| connect(client, server, &connections));
+                // If the server is unreachable, the client sees its connection end.
+                let _ = client.and_then(|client| connect(client, server, &accepting));
             }
         };
         let thread = spawn(serve)?;
@@ -75,20 +76,21 @@ impl Relay {
         })
     }
 
-    /// Where clients connect to.
-    pub fn address(&self) -> SocketAddr {
+    /// Returns the address for clients to connect to.
+    pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// The next answer, to whichever request, is not passed on, and its connection ends.
-    pub fn drop_next_answer(&self) {
-        self.cut_next_answer(0);
+    /// Drops the next response, to any request, and closes its connection.
+    pub fn drop_next_response(&self) {
+        self.cut_next_response(0);
     }
 
-    /// Of the next answer, to whichever request, only so many bytes are passed on before its connection ends. One that
-    /// has no more than these is passed on whole, and what follows on its connection counts on.
-    pub fn cut_next_answer(&self, after_bytes: usize) {
-        self.shared.lock().cut = Some(after_bytes);
+    /// Cuts the next response, to any request, off after `after_bytes` bytes, and closes its connection.
+    ///
+    /// If the response is not longer, the relay counts the bytes of the next response on the same connection, too.
+    pub fn cut_next_response(&self, after_bytes: usize) {
+        self.shared.lock().cut_after = Some(after_bytes);
     }
 }
 
@@ -102,7 +104,7 @@ impl Drop for Relay {
             let _ = thread.join();
         }
         let shared = self.shared.lock();
-        shared.connections.values().flatten().for_each(end);
+        shared.connections.values().flatten().for_each(close);
     }
 }
 
@@ -112,8 +114,8 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
         .spawn(work)
 }
 
-fn end(stream: &TcpStream) {
-    // An error says that it has ended already.
+fn close(stream: &TcpStream) {
+    // An error means that it is closed already.
     let _ = stream.shutdown(Shutdown::Both);
 }
 
@@ -125,31 +127,32 @@ fn connect(client: TcpStream, server: SocketAddr, shared: &Arc<Mutex<Shared>>) -
     let both = [client.try_clone()?, server.try_clone()?];
     shared.lock().connections.insert(peer, both);
     let (requests, to_server) = (client.try_clone()?, server.try_clone()?);
-    spawn(move || pass(requests, to_server, |passed| (passed, false)))?;
+    spawn(move || relay(requests, to_server, |read| (read, false)))?;
     let shared = shared.clone();
     spawn(move || {
         let mut left = None;
-        let cut = |came: usize| {
-            left = left.or_else(|| shared.lock().cut.take());
-            let passed = left.map_or(came, |left| came.min(left));
-            left = left.map(|left| left - passed);
-            (passed, passed < came)
+        let cut = |read: usize| {
+            left = left.or_else(|| shared.lock().cut_after.take());
+            let kept = left.map_or(read, |left| read.min(left));
+            left = left.map(|left| left - kept);
+            (kept, kept < read)
         };
-        pass(server, client, cut);
+        relay(server, client, cut);
         shared.lock().connections.remove(&peer);
     })?;
     Ok(())
 }
 
-/// Passes on what comes, as far as `cut` allows, until it says that this was the end.
-fn pass(mut from: TcpStream, mut to: TcpStream, mut cut: impl FnMut(usize) -> (usize, bool)) {
+/// Copies bytes until either side ends. For each read, `cut` returns how many of the bytes to copy, and whether to close the
+/// connection after them.
+fn relay(mut from: TcpStream, mut to: TcpStream, mut cut: impl FnMut(usize) -> (usize, bool)) {
     let mut buffer = [0; 16 << 10];
-    while let Ok(came @ 1..) = from.read(&mut buffer) {
-        let (passed, over) = cut(came);
-        if to.write_all(&buffer[..passed]).is_err() || over {
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        let (kept, close_now) = cut(read);
+        if to.write_all(&buffer[..kept]).is_err() || close_now {
             break;
         }
     }
-    end(&from);
-    end(&to);
+    close(&from);
+    close(&to);
 }

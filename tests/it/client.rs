@@ -1,4 +1,4 @@
-//! One call of the client: what goes over the wire, and what is made of the answer.
+//! `subscription`, `publish` and `Publisher`: the request that they send, and how they read the response.
 
 use crate::scripted;
 
@@ -9,25 +9,21 @@ use long_polling::{
     Credentials, Error, ErrorKind, EventId, Headers, PublishRequest, PublishResponse, Publisher,
     SubscriptionRequest, SubscriptionResponse, publish, subscription,
 };
-use scripted::{LIMIT, Reply, Server, answer, event, events, id, nothing};
+use scripted::{LIMIT, ScriptedServer, Step, event, events, id, no_events, published, response};
 
-fn poll(server: &Server) -> Result<SubscriptionResponse, Error> {
+fn poll(server: &ScriptedServer) -> Result<SubscriptionResponse, Error> {
     let request = SubscriptionRequest::new("c");
     subscription(&server.url("/events"), None, &request, None, None)
 }
 
-fn post(server: &Server) -> Result<PublishResponse, Error> {
+fn post(server: &ScriptedServer) -> Result<PublishResponse, Error> {
     let request = PublishRequest::new("c", "hello");
     publish(&server.url("/publish"), LIMIT, None, &request, None, None)
 }
 
-fn taken() -> Reply {
-    answer(200, &[("Last-Event-ID", &id(7))], r#"{"success": true}"#)
-}
-
 #[test]
 fn a_poll_is_a_get_with_its_query() {
-    let server = Server::start([events(&[1, 2])]);
+    let server = ScriptedServer::start([events(&[1, 2])]);
     let request = SubscriptionRequest::new(["a b&c", "é"])
         .timeout(Duration::from_millis(1500))
         .since_time(5)
@@ -53,7 +49,7 @@ fn a_poll_is_a_get_with_its_query() {
 
 #[test]
 fn a_query_in_the_url_is_kept_and_a_fragment_dropped() {
-    let server = Server::start([nothing(1), nothing(1), nothing(1)]);
+    let server = ScriptedServer::start([no_events(1), no_events(1), no_events(1)]);
     for (path, sent) in [
         (
             "/events?key=a%20b#top",
@@ -63,14 +59,14 @@ fn a_query_in_the_url_is_kept_and_a_fragment_dropped() {
         ("", "/?timeout=60&category=c"),
     ] {
         let request = SubscriptionRequest::new("c");
-        subscription(&server.url(path), None, &request, None, None).unwrap();
+        let _ = subscription(&server.url(path), None, &request, None, None).unwrap();
         assert_eq!(server.request().target, sent);
     }
 }
 
 #[test]
 fn a_publish_is_a_post_with_its_json() {
-    let server = Server::start([taken(), taken()]);
+    let server = ScriptedServer::start([published(), published()]);
     let response = post(&server).unwrap();
     assert!(response.success());
     assert_eq!(response.id, Some(id(7).parse().unwrap()));
@@ -98,27 +94,15 @@ fn a_publish_is_a_post_with_its_json() {
     .unwrap();
     let sent = server.request();
     assert_eq!(sent.body, r#"{"category":"c","data":[1,2]}"#);
-    let types = sent
-        .headers
-        .iter()
-        .filter(|(name, _)| name.eq_ignore_ascii_case("content-type"));
-    assert_eq!(
-        types.map(|(_, value)| &**value).collect::<Vec<_>>(),
-        ["text/plain"]
-    );
-    let own = sent
-        .headers
-        .iter()
-        .filter(|(name, _)| name.eq_ignore_ascii_case("x-own"));
-    assert_eq!(
-        own.map(|(_, value)| &**value).collect::<Vec<_>>(),
-        ["1", "2"]
-    );
+    let types: Vec<_> = sent.all("content-type").collect();
+    assert_eq!(types, ["text/plain"]);
+    let own: Vec<_> = sent.all("x-own").collect();
+    assert_eq!(own, ["1", "2"]);
 }
 
 #[test]
-fn credentials_are_sent_unless_the_caller_has_an_authorization_of_its_own() {
-    let server = Server::start([nothing(1), nothing(1)]);
+fn credentials_are_sent_unless_the_headers_have_an_authorization() {
+    let server = ScriptedServer::start([no_events(1), no_events(1)]);
     let request = SubscriptionRequest::new("c");
     let credentials = Credentials::basic("Aladdin", "open sesame");
     let own = Headers::from([("authorization", "Bearer token")]);
@@ -127,29 +111,24 @@ fn credentials_are_sent_unless_the_caller_has_an_authorization_of_its_own() {
         (Some(&own), "Bearer token"),
     ] {
         let url = server.url("/events");
-        subscription(&url, headers, &request, Some(&credentials), None).unwrap();
+        let _ = subscription(&url, headers, &request, Some(&credentials), None).unwrap();
         let request = server.request();
-        let fields = request.headers.iter();
-        let fields = fields.filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
-        assert_eq!(
-            fields.map(|(_, value)| &**value).collect::<Vec<_>>(),
-            [sent]
-        );
+        assert_eq!(request.all("authorization").collect::<Vec<_>>(), [sent]);
     }
 }
 
 #[test]
-fn a_refusal_is_an_answer_with_its_status_and_words() {
+fn a_refusal_is_a_response_with_its_status_and_message() {
     let long = "x".repeat(100_000);
-    let server = Server::start([
-        answer(
+    let server = ScriptedServer::start([
+        response(
             401,
             &[("WWW-Authenticate", "Basic")],
             r#"{"error":"who are you?"}"#,
         ),
-        answer(502, &[], "<h1>Bad\r\nGateway</h1>"),
-        answer(404, &[], ""),
-        answer(500, &[], &long),
+        response(502, &[], "<h1>Bad\r\nGateway</h1>"),
+        response(404, &[], ""),
+        response(500, &[], &long),
     ]);
     let first = poll(&server).unwrap();
     assert_eq!(
@@ -171,9 +150,9 @@ fn a_refusal_is_an_answer_with_its_status_and_words() {
 }
 
 #[test]
-fn no_event_before_the_timeout_is_told_in_either_way() {
+fn a_timeout_without_events_has_two_forms() {
     let golongpoll = r#"{"timeout":"no events before timeout","timestamp":1616210844178}"#;
-    let server = Server::start([nothing(3), answer(200, &[], golongpoll)]);
+    let server = ScriptedServer::start([no_events(3), response(200, &[], golongpoll)]);
     let ours = poll(&server).unwrap();
     assert!(ours.success() && ours.events.is_empty());
     assert_eq!(
@@ -189,11 +168,11 @@ fn no_event_before_the_timeout_is_told_in_either_way() {
 }
 
 #[test]
-fn a_gap_and_golongpolls_refusal_are_told() {
+fn a_gap_and_golongpolls_refusal_are_in_the_response() {
     let gap = format!(r#"{{"events":[{}],"gap":true}}"#, event(4));
-    let server = Server::start([
-        answer(200, &[], &gap),
-        answer(200, &[], r#"{"error":"Invalid timeout arg"}"#),
+    let server = ScriptedServer::start([
+        response(200, &[], &gap),
+        response(200, &[], r#"{"error":"Invalid timeout arg"}"#),
     ]);
     assert!(poll(&server).unwrap().gap);
     let refused = poll(&server).unwrap();
@@ -202,25 +181,25 @@ fn a_gap_and_golongpolls_refusal_are_told() {
 }
 
 #[test]
-fn a_byte_order_mark_before_an_answer_is_passed_over() {
+fn a_byte_order_mark_before_a_response_is_ignored() {
     let list = format!("\u{feff}{{\"events\":[{}]}}", event(4));
-    let server = Server::start([
-        answer(200, &[], &list),
-        answer(200, &[], "\u{feff}{\"success\": true}"),
+    let server = ScriptedServer::start([
+        response(200, &[], &list),
+        response(200, &[], "\u{feff}{\"success\": true}"),
     ]);
     assert_eq!(poll(&server).unwrap().events[0].text(), "event 4");
     assert!(post(&server).unwrap().success());
 }
 
 #[test]
-fn an_ipv6_address_may_have_a_zone_which_the_server_does_not_see() {
+fn an_ipv6_address_may_have_a_zone_that_is_not_sent() {
     let Ok(listener) = TcpListener::bind("[::1]:0") else {
         eprintln!("skipped: no IPv6 on this machine");
         return;
     };
-    let server = Server::on(listener, [nothing(1), nothing(1)]);
+    let server = ScriptedServer::on(listener, [no_events(1), no_events(1)]);
     let port = server.address.port();
-    // The loopback interface's number; its name serves link-local addresses only.
+    // The number of the loopback interface. Its name is valid for link-local addresses only.
     for zone in ["%251", "%1"] {
         let url = format!("http://[::1{zone}]:{port}/events");
         let request = SubscriptionRequest::new("c");
@@ -232,25 +211,31 @@ fn an_ipv6_address_may_have_a_zone_which_the_server_does_not_see() {
 }
 
 #[test]
-fn an_answer_that_is_not_of_the_api_is_an_error_that_shows_its_start() {
+fn an_invalid_response_is_an_error_with_its_first_characters() {
     let cut = format!(r#"{{"events":[{},"#, event(1));
     for body in ["<html>Log in here</html>", "{}", &*cut] {
-        let server = Server::start([answer(200, &[], body)]);
+        let server = ScriptedServer::start([response(200, &[], body)]);
         let error = poll(&server).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::InvalidAnswer, "{error}");
+        assert_eq!(error.kind(), ErrorKind::InvalidResponse, "{error}");
         assert_eq!(error.status(), Some(200));
         let message = error.to_string();
         assert!(message.contains(&body[..1]), "{message}");
         assert!(message.contains(&server.url("/events")), "{message}");
     }
-    let server = Server::start([Reply::Bytes("SSH-2.0-OpenSSH\r\n\r\n".into())]);
-    assert_eq!(poll(&server).unwrap_err().kind(), ErrorKind::InvalidAnswer);
+    let server = ScriptedServer::start([Step::Send("SSH-2.0-OpenSSH\r\n\r\n".into())]);
+    assert_eq!(
+        poll(&server).unwrap_err().kind(),
+        ErrorKind::InvalidResponse
+    );
 }
 
 #[test]
-fn a_body_that_breaks_off_is_no_answer() {
+fn an_incomplete_body_is_an_error() {
     let cut = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"success\": true, \"events\": []}";
-    let server = Server::start([Reply::Last(cut.into()), Reply::Last(cut.into())]);
+    let server = ScriptedServer::start([
+        Step::SendAndClose(cut.into()),
+        Step::SendAndClose(cut.into()),
+    ]);
     let error = poll(&server).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
     let error = post(&server).unwrap_err();
@@ -262,7 +247,7 @@ fn a_body_that_breaks_off_is_no_answer() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_unreachable() {
+fn a_server_that_does_not_listen_is_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -282,8 +267,8 @@ fn a_server_that_is_not_there_is_unreachable() {
 }
 
 #[test]
-fn a_publish_that_is_not_answered_ends_with_its_timeout() {
-    let server = Server::start([]);
+fn a_publish_without_a_response_times_out() {
+    let server = ScriptedServer::start([]);
     let began = Instant::now();
     let publisher = Publisher::new(server.url("/publish")).timeout(Duration::from_millis(200));
     let error = publisher.publish("c", "data").unwrap_err();
@@ -297,12 +282,12 @@ fn a_publish_that_is_not_answered_ends_with_its_timeout() {
         (Duration::from_millis(200)..LIMIT).contains(&took),
         "{took:?}"
     );
-    assert_eq!(server.hang_up(), 0);
+    assert_eq!(server.closed_connection(), 0);
 }
 
 #[test]
-fn a_connection_that_breaks_leaves_open_whether_the_event_was_published() {
-    let server = Server::start([Reply::HangUp]);
+fn after_a_broken_connection_the_event_may_have_been_published() {
+    let server = ScriptedServer::start([Step::Close]);
     let error = post(&server).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
     assert!(
@@ -312,8 +297,13 @@ fn a_connection_that_breaks_leaves_open_whether_the_event_was_published() {
 }
 
 #[test]
-fn a_connection_is_used_again() {
-    let server = Server::start([taken(), nothing(7), answer(503, &[], "busy"), taken()]);
+fn a_connection_is_reused() {
+    let server = ScriptedServer::start([
+        published(),
+        no_events(7),
+        response(503, &[], "busy"),
+        published(),
+    ]);
     let agent = ureq::Agent::new_with_defaults();
     let publisher = Publisher::new(server.url("/publish")).agent(agent.clone());
     publisher.publish("c", "data").unwrap();
@@ -330,8 +320,8 @@ fn a_connection_is_used_again() {
 }
 
 #[test]
-fn the_limits_and_errors_of_the_callers_agent_are_not_used() {
-    let server = Server::start([answer(403, &[], "no"), Reply::Silence]);
+fn the_timeouts_and_status_errors_of_the_callers_agent_are_not_used() {
+    let server = ScriptedServer::start([response(403, &[], "no"), Step::Wait]);
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(Duration::ZERO))
         .timeout_per_read(Some(Duration::from_nanos(1)))
@@ -344,36 +334,36 @@ fn the_limits_and_errors_of_the_callers_agent_are_not_used() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_before_anything_is_sent() {
-    let server = Server::start([]);
+fn an_invalid_request_is_not_sent() {
+    let server = ScriptedServer::start([]);
     let url = server.url("/");
     let bad = Headers::from([("X-Bad", "a\nb")]);
     let request = SubscriptionRequest::new("c");
     let none: [&str; 0] = [];
     let null = PublishRequest::new("c", None::<u8>);
     let empty = PublishRequest::new("", 1);
-    let fine = PublishRequest::new("c", 1);
+    let valid = PublishRequest::new("c", 1);
     let errors = [
         subscription("nonsense", None, &request, None, None).unwrap_err(),
         subscription(&url, Some(&bad), &request, None, None).unwrap_err(),
         subscription(&url, None, &SubscriptionRequest::new(none), None, None).unwrap_err(),
         publish(&url, LIMIT, None, &null, None, None).unwrap_err(),
         publish(&url, LIMIT, None, &empty, None, None).unwrap_err(),
-        publish(&url, Duration::ZERO, None, &fine, None, None).unwrap_err(),
+        publish(&url, Duration::ZERO, None, &valid, None, None).unwrap_err(),
     ];
     for error in errors {
         assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
     }
-    assert_eq!(server.pending(), 0);
+    assert_eq!(server.count_requests(), 0);
 }
 
 #[test]
 fn a_publisher_turns_a_refusal_into_an_error() {
-    let server = Server::start([
-        answer(403, &[], r#"{"error":"not you"}"#),
-        answer(504, &[], "too slow"),
-        answer(200, &[], "<html>"),
-        taken(),
+    let server = ScriptedServer::start([
+        response(403, &[], r#"{"error":"not you"}"#),
+        response(504, &[], "too slow"),
+        response(200, &[], "<html>"),
+        published(),
     ]);
     let publisher = Publisher::new(server.url("/publish"))
         .header("X-Own", "1")
@@ -406,14 +396,14 @@ fn a_publisher_turns_a_refusal_into_an_error() {
 }
 
 #[test]
-fn a_publisher_tries_once_more_where_a_server_is_being_stopped() {
-    let stopping = || answer(503, &[("Connection", "close")], r#"{"error":"stopping"}"#);
-    let server = Server::start([stopping(), taken(), stopping(), stopping()]);
+fn a_publisher_retries_once_if_the_server_is_being_stopped() {
+    let stopping = || response(503, &[("Connection", "close")], r#"{"error":"stopping"}"#);
+    let server = ScriptedServer::start([stopping(), published(), stopping(), stopping()]);
     let publisher = Publisher::new(server.url("/publish"));
     assert!(publisher.publish("c", "data").unwrap().success());
     assert_ne!(server.request().connection, server.request().connection);
     let error = publisher.publish("c", "data").unwrap_err();
     assert_eq!(error.status(), Some(503));
     assert!(error.to_string().contains("was not published"), "{error}");
-    assert_eq!(server.pending(), 2);
+    assert_eq!(server.count_requests(), 2);
 }

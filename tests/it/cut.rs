@@ -1,4 +1,4 @@
-//! Answers that do not arrive whole, and polls again: nothing is lost and nothing comes twice.
+//! Incomplete responses and retried polls: no event is lost, and none comes twice.
 
 use crate::support;
 
@@ -15,18 +15,18 @@ use support::{LIMIT, info, server};
 
 const SOON: Duration = Duration::from_millis(1);
 
-/// A subscriber behind the relay, and how often it has tried again.
+/// A subscriber through the relay, and the number of its retries.
 fn subscriber(relay: &Relay, from: Cursor) -> (Subscriber, Arc<AtomicUsize>) {
     let retries = Arc::new(AtomicUsize::new(0));
     let count = retries.clone();
-    let subscriber = Subscriber::new(format!("http://{}/events", relay.address()), ["a", "b"])
+    let subscriber = Subscriber::new(format!("http://{}/events", relay.local_addr()), ["a", "b"])
         .start_at(from)
         .backoff(SOON, SOON)
         .on_retry(move |_| _ = count.fetch_add(1, SeqCst));
     (subscriber, retries)
 }
 
-fn three(server: &Server) -> Vec<EventId> {
+fn publish_three(server: &Server) -> Vec<EventId> {
     let events = [("a", "1"), ("b", "2"), ("a", "3")];
     events
         .map(|(category, data)| server.publish(category, data).unwrap())
@@ -38,25 +38,25 @@ fn next(subscriber: &mut Subscriber) -> EventId {
 }
 
 #[test]
-fn an_answer_cut_off_at_any_byte_is_asked_for_again_and_every_event_comes_once() {
+fn after_a_cut_at_any_byte_of_a_response_every_event_comes_once() {
     const THREADS: usize = 8;
     let server = server();
-    let ids = three(&server);
-    let cut_every_so_many_bytes = |first: usize| {
+    let ids = publish_three(&server);
+    let cut_at_every_nth_byte = |first: usize| {
         let relay = Relay::to(server.local_addr()).unwrap();
         for bytes in (first..).step_by(THREADS) {
-            relay.cut_next_answer(bytes);
+            relay.cut_next_response(bytes);
             let (mut subscriber, retries) = subscriber(&relay, Cursor::Oldest);
             let got: Vec<EventId> = ids.iter().map(|_| next(&mut subscriber)).collect();
             assert_eq!(got, ids, "cut after {bytes} bytes");
             if retries.load(SeqCst) == 0 {
-                assert!(bytes > 300, "an answer of {bytes} bytes");
+                assert!(bytes > 300, "a response of {bytes} bytes");
                 return;
             }
         }
     };
-    // Each waits before it tries again, most of the time.
-    let cut = &cut_every_so_many_bytes;
+    // Several threads, because each spends most of its time waiting before a retry.
+    let cut = &cut_at_every_nth_byte;
     thread::scope(|scope| {
         for first in 0..THREADS {
             scope.spawn(move || cut(first));
@@ -65,7 +65,7 @@ fn an_answer_cut_off_at_any_byte_is_asked_for_again_and_every_event_comes_once()
 }
 
 #[test]
-fn an_answer_to_a_parked_poll_that_gets_lost_is_fetched_again() {
+fn a_lost_response_to_a_parked_poll_is_retrieved_again() {
     let server = server();
     let relay = Relay::to(server.local_addr()).unwrap();
     let (mut subscriber, retries) = subscriber(&relay, Cursor::Oldest);
@@ -74,8 +74,8 @@ fn an_answer_to_a_parked_poll_that_gets_lost_is_fetched_again() {
             let broker = server.broker();
             let publisher = scope.spawn(|| {
                 assert!(wait_until_parked(broker, 1, LIMIT));
-                relay.drop_next_answer();
-                three(&server)
+                relay.drop_next_response();
+                publish_three(&server)
             });
             let first = next(&mut subscriber);
             let published = publisher.join().unwrap();
@@ -88,61 +88,66 @@ fn an_answer_to_a_parked_poll_that_gets_lost_is_fetched_again() {
     assert_eq!(retries.load(SeqCst), 20);
 }
 
-/// A proxy that gives up each poll that waits, while it is told to: with a 504 or by hanging up. It reports each.
-struct Impatient {
+/// A proxy that ends each poll with a timeout, by a 504 or by closing the connection, as long as `enabled` is true.
+struct CuttingProxy {
     address: SocketAddr,
-    cuts: Arc<AtomicBool>,
-    cut: mpsc::Receiver<()>,
+    enabled: Arc<AtomicBool>,
+    /// One message for each poll that was cut.
+    cuts: mpsc::Receiver<()>,
 }
 
-impl Impatient {
-    fn before(server: SocketAddr, says: &'static str) -> Self {
+impl CuttingProxy {
+    fn before(server: SocketAddr, response: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let cuts = Arc::new(AtomicBool::new(true));
-        let (report, cut) = mpsc::channel();
-        let cutting = cuts.clone();
+        let enabled = Arc::new(AtomicBool::new(true));
+        let (cut, cuts) = mpsc::channel();
+        let cutting = enabled.clone();
         thread::spawn(move || {
             for client in listener.incoming() {
-                let (cuts, report) = (cutting.clone(), report.clone());
-                thread::spawn(move || pass_or_cut(client?, server, says, &cuts, &report));
+                let (enabled, cut) = (cutting.clone(), cut.clone());
+                thread::spawn(move || forward_or_cut(client?, server, response, &enabled, &cut));
             }
         });
-        Impatient { address, cuts, cut }
+        CuttingProxy {
+            address,
+            enabled,
+            cuts,
+        }
     }
 }
 
-fn pass_or_cut(
+fn forward_or_cut(
     mut client: TcpStream,
     server: SocketAddr,
-    says: &str,
-    cuts: &AtomicBool,
-    report: &mpsc::Sender<()>,
+    response: &str,
+    enabled: &AtomicBool,
+    cut: &mpsc::Sender<()>,
 ) -> io::Result<()> {
     let mut head = String::new();
     let mut lines = BufReader::new(client.try_clone()?);
     while !head.ends_with("\r\n\r\n") && lines.read_line(&mut head)? > 0 {}
     let mut to_server = TcpStream::connect(server)?;
-    // One request a connection, so that the answer ends with it.
+    // One request for each connection, so that the response ends with the connection.
     let head = head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
     to_server.write_all(head.as_bytes())?;
-    if cuts.load(SeqCst) && !head.contains("timeout=0&") {
+    if enabled.load(SeqCst) && !head.contains("timeout=0&") {
         to_server.shutdown(Shutdown::Both)?;
-        client.write_all(says.as_bytes())?;
+        client.write_all(response.as_bytes())?;
         client.shutdown(Shutdown::Both)?;
-        let _ = report.send(());
+        let _ = cut.send(());
         return Ok(());
     }
     io::copy(&mut to_server, &mut client)?;
     client.shutdown(Shutdown::Both)
 }
 
-/// What a subscriber is given, on a thread of its own.
+/// Reads the texts of a subscriber's events on a thread of its own.
 fn texts(subscriber: Subscriber) -> mpsc::Receiver<String> {
-    let (given, texts) = mpsc::channel();
+    let (text, texts) = mpsc::channel();
     thread::spawn(move || {
         for event in subscriber {
-            if given.send(event.unwrap().text().into_owned()).is_err() {
+            if text.send(event.unwrap().text().into_owned()).is_err() {
                 break;
             }
         }
@@ -150,56 +155,56 @@ fn texts(subscriber: Subscriber) -> mpsc::Receiver<String> {
     texts
 }
 
-fn six() -> Vec<String> {
+fn six_texts() -> Vec<String> {
     (0..6).map(|number| number.to_string()).collect()
 }
 
-/// Expects these texts, each in time.
-fn arrive(texts: &mpsc::Receiver<String>, expected: &[String]) {
+/// Expects these texts.
+fn expect_texts(texts: &mpsc::Receiver<String>, expected: &[String]) {
     for text in expected {
         assert_eq!(texts.recv_timeout(LIMIT).as_ref(), Ok(text));
     }
 }
 
 #[test]
-fn a_subscriber_from_now_whose_polls_a_proxy_cuts_off_loses_nothing() {
+fn a_subscriber_from_now_loses_no_event_when_a_proxy_cuts_its_polls() {
     let gateway_timeout = "HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\n\r\n";
-    for says in [gateway_timeout, ""] {
+    for response in [gateway_timeout, ""] {
         let server = server();
-        let proxy = Impatient::before(server.local_addr(), says);
+        let proxy = CuttingProxy::before(server.local_addr(), response);
         let subscriber = Subscriber::new(format!("http://{}/events", proxy.address), "c")
             .backoff(Duration::from_millis(10), Duration::from_millis(20));
-        let (expected, seen) = (six(), texts(subscriber));
-        // Not one poll that waits is answered before all of them are published.
+        let (expected, seen) = (six_texts(), texts(subscriber));
+        // No poll with a timeout gets its response before all events are published.
         for number in &expected {
-            proxy.cut.recv_timeout(LIMIT).expect("a poll that is cut");
+            proxy.cuts.recv_timeout(LIMIT).expect("a poll that is cut");
             server.publish("c", number).unwrap();
         }
-        proxy.cuts.store(false, SeqCst);
-        arrive(&seen, &expected);
+        proxy.enabled.store(false, SeqCst);
+        expect_texts(&seen, &expected);
     }
 }
 
 #[test]
-fn a_subscriber_from_now_whose_server_is_killed_while_its_first_poll_waits_loses_nothing() {
+fn a_subscriber_from_now_loses_no_event_when_its_server_restarts_during_the_first_poll() {
     let folder = tempfile::tempdir().unwrap();
     let file = FilePersistorInfo::new(folder.path().join("events.log"));
     let server = Server::start(info().file(file.clone())).unwrap();
     let same_port = info().address(server.local_addr().to_string());
     let relay = Relay::to(server.local_addr()).unwrap();
-    let (restarted, restart) = mpsc::channel::<()>();
-    let subscriber = Subscriber::new(format!("http://{}/events", relay.address()), "c")
+    let (not_published, published) = mpsc::channel::<()>();
+    let subscriber = Subscriber::new(format!("http://{}/events", relay.local_addr()), "c")
         .backoff(SOON, SOON)
-        // It comes back when all is published; from then on the channel is closed.
-        .on_retry(move |_| _ = restart.recv_timeout(LIMIT));
-    let (expected, seen) = (six(), texts(subscriber));
+        // The first retry comes after all events are published. Then the channel is closed.
+        .on_retry(move |_| _ = published.recv_timeout(LIMIT));
+    let (expected, seen) = (six_texts(), texts(subscriber));
     assert!(wait_until_parked(server.broker(), 1, LIMIT));
-    relay.drop_next_answer();
+    relay.drop_next_response();
     server.stop(LIMIT).unwrap();
     let server = Server::start(same_port.file(file)).unwrap();
     for number in &expected {
         server.publish("c", number).unwrap();
     }
-    drop(restarted);
-    arrive(&seen, &expected);
+    drop(not_published);
+    expect_texts(&seen, &expected);
 }

@@ -1,4 +1,4 @@
-//! The crate's `Subscriber` and `Publisher` against its server.
+//! `Subscriber` and `Publisher` against this crate's server.
 
 use crate::support;
 
@@ -17,7 +17,7 @@ fn url(server: &Server, path: &str) -> String {
     format!("http://{}{path}", server.local_addr())
 }
 
-/// A subscriber that tries again soon.
+/// A subscriber with a short backoff.
 fn subscriber(server: &Server, categories: &[&str]) -> Subscriber {
     Subscriber::new(url(server, "/events"), categories)
         .backoff(Duration::from_millis(10), Duration::from_millis(50))
@@ -59,7 +59,7 @@ fn a_subscriber_starts_now_with_the_oldest_or_after_an_id() {
         publisher.publish("c", "third").unwrap();
         assert_eq!(third.join().unwrap(), "third");
     });
-    // Once it has a position, nothing is missed between two polls.
+    // With a position it misses no event between two polls.
     publisher.publish("c", "fourth").unwrap();
     assert_eq!(text(&mut now), "fourth");
 }
@@ -69,7 +69,7 @@ fn several_categories_come_in_publish_order() {
     let server = server();
     let publisher = publisher(&server);
     for number in 0..30 {
-        let category = ["a b", "ü", "not asked for"][number % 3];
+        let category = ["a b", "ü", "other"][number % 3];
         publisher.publish(category, &number).unwrap();
     }
     let subscriber = subscriber(&server, &["ü", "a b"]).start_at(Cursor::Oldest);
@@ -81,9 +81,9 @@ fn several_categories_come_in_publish_order() {
     assert_eq!(numbers, expected);
 }
 
-/// Publishes numbers in process and over HTTP while followers read: each sees all of them, once, in order.
+/// Publishes numbers in process and over HTTP while followers read. Each follower reads all of them once and in order.
 #[test]
-fn a_stream_arrives_completely_once_and_in_order() {
+fn followers_read_every_event_once_and_in_order() {
     for timeout_answer in [TimeoutAnswer::NoContent, TimeoutAnswer::Golongpoll] {
         let server = start(info().timeout_answer(timeout_answer));
         thread::scope(|scope| {
@@ -115,7 +115,7 @@ fn a_stream_arrives_completely_once_and_in_order() {
 }
 
 #[test]
-fn restarts_with_a_file_lose_nothing_and_repeat_nothing() {
+fn restarts_with_a_file_neither_lose_nor_repeat_events() {
     let folder = tempfile::tempdir().unwrap();
     let file = FilePersistorInfo::new(folder.path().join("events.db"));
     let mut server = Server::start(info().file(file.clone())).unwrap();
@@ -132,13 +132,13 @@ fn restarts_with_a_file_lose_nothing_and_repeat_nothing() {
     });
     for run in 0..4 {
         for number in 0..10 {
-            // Some while the follower waits, some while it fetches, the last just before the stop.
+            // The follower waits during some publishes and receives during others. The last come just before the stop.
             server.publish("c", &(run * 10 + number)).unwrap();
         }
         server.stop(LIMIT).unwrap();
         server = Server::start(same_port.clone().file(file.clone())).unwrap();
-        let missed = server.publish("other", &run);
-        assert!(missed.is_ok());
+        let published = server.publish("other", &run);
+        assert!(published.is_ok());
     }
     for expected in 0..40 {
         let number = seen.recv_timeout(LIMIT).expect("an event");
@@ -150,7 +150,7 @@ fn restarts_with_a_file_lose_nothing_and_repeat_nothing() {
 }
 
 #[test]
-fn a_publisher_with_several_connections_to_a_server_that_was_stopped_reaches_the_next_one() {
+fn a_publisher_with_connections_to_a_stopped_server_reaches_the_next_one() {
     const CONNECTIONS: usize = 5;
     let all_at_once = Arc::new(Barrier::new(CONNECTIONS));
     let server = start(info().before_publish(Handler::new(move |_| {
@@ -166,7 +166,7 @@ fn a_publisher_with_several_connections_to_a_server_that_was_stopped_reaches_the
     });
     server.stop(LIMIT).unwrap();
     let next = start(info().address(server.local_addr().to_string()));
-    // All of them are still open, and lead to the server that was stopped.
+    // The connections to the stopped server are still open.
     for number in 0..CONNECTIONS {
         publisher.publish("c", &number).unwrap();
     }
@@ -174,7 +174,7 @@ fn a_publisher_with_several_connections_to_a_server_that_was_stopped_reaches_the
 }
 
 #[test]
-fn a_restart_without_a_file_is_told_as_a_gap() {
+fn a_restart_without_a_file_is_a_gap() {
     let server = server();
     server.publish("c", "before").unwrap();
     let mut follower = subscriber(&server, &["c"]).start_at(Cursor::Oldest);
@@ -186,13 +186,13 @@ fn a_restart_without_a_file_is_told_as_a_gap() {
     let gap = follower.next().unwrap().unwrap_err();
     assert!(gap.is_gap(), "{gap}");
     assert_eq!(text(&mut follower), "after");
-    // And then all is well again.
-    server.publish("c", "on and on").unwrap();
-    assert_eq!(text(&mut follower), "on and on");
+    // There is no second gap.
+    server.publish("c", "later").unwrap();
+    assert_eq!(text(&mut follower), "later");
 }
 
 #[test]
-fn events_pushed_out_are_told_as_a_gap_once() {
+fn evicted_events_are_one_gap() {
     let server = start(info().broker(BrokerOptions::new().events_per_category(5)));
     let first = server.publish("c", &0).unwrap();
     for number in 1..=10 {
@@ -207,13 +207,13 @@ fn events_pushed_out_are_told_as_a_gap_once() {
     }
     server.publish("c", &11).unwrap();
     assert_eq!(next(&mut follower).decode::<u32>().unwrap(), 11);
-    // Whoever starts with the oldest was promised nothing before it.
+    // A subscriber that starts at the oldest event gets no gap before it.
     let mut oldest = subscriber(&server, &["c"]).start_at(Cursor::Oldest);
     assert_eq!(next(&mut oldest).decode::<u32>().unwrap(), 7);
 }
 
 #[test]
-fn a_position_saved_goes_on_in_another_subscriber() {
+fn another_subscriber_continues_from_a_saved_position() {
     let server = server();
     let mut positions: Vec<EventId> = Vec::new();
     for round in 0..3 {
@@ -229,7 +229,7 @@ fn a_position_saved_goes_on_in_another_subscriber() {
 }
 
 #[test]
-fn credentials_are_needed_where_the_server_asks_for_them() {
+fn a_server_with_authentication_requires_credentials() {
     let server = start(
         info()
             .before_subscription(Handler::basic_auth("alice", "secret"))
@@ -262,7 +262,7 @@ fn credentials_are_needed_where_the_server_asks_for_them() {
 }
 
 #[test]
-fn a_subscriber_is_stopped_promptly_while_its_poll_is_parked() {
+fn a_subscriber_stops_promptly_while_its_poll_is_parked() {
     let server = server();
     let mut follower = subscriber(&server, &["c"]);
     let stopper = follower.stopper();
@@ -276,14 +276,14 @@ fn a_subscriber_is_stopped_promptly_while_its_poll_is_parked() {
         stopper.stop();
         let (ended, at) = waiting.join().unwrap();
         assert!(ended);
-        // 100 ms are promised; the rest is for a machine that is busy with other tests.
+        // The documentation promises 100 ms; other tests may keep the machine busy for the rest.
         let took = at.saturating_duration_since(began);
         assert!(took < Duration::from_millis(500), "{took:?}");
     });
 }
 
 #[test]
-fn a_subscriber_takes_what_is_deleted_after_retrieval_and_is_told_of_no_gap() {
+fn deletion_after_retrieval_is_not_a_gap() {
     let server = start(info().broker(BrokerOptions::new().delete_after_first_retrieval(true)));
     let publisher = publisher(&server);
     let mut follower = subscriber(&server, &["c"]).start_at(Cursor::Oldest);
@@ -300,13 +300,13 @@ fn a_subscriber_takes_what_is_deleted_after_retrieval_and_is_told_of_no_gap() {
 }
 
 #[test]
-fn polls_that_time_out_lose_no_position() {
+fn polls_that_time_out_keep_the_position() {
     let server = server();
     let mut follower = subscriber(&server, &["c"]).timeout(Duration::from_secs(1));
     thread::scope(|scope| {
         let waiting = scope.spawn(|| text(&mut follower));
         until("one poll timed out", || server.statistics().timed_out >= 1);
-        // Between two polls or not.
+        // The subscriber may be between two polls.
         server.publish("c", "x").unwrap();
         assert_eq!(waiting.join().unwrap(), "x");
     });

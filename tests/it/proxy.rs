@@ -1,21 +1,21 @@
-//! Proxies that the environment names. Variables are a process's own, so each case is this program, run again.
+//! Proxies that environment variables name. Each case runs in a child process with its own environment.
 
 use std::net::TcpListener;
 use std::process::Command;
 
-use crate::scripted::{LIMIT, Reply, Server, answer, events};
+use crate::scripted::{LIMIT, ScriptedServer, Step, events, published, response};
 use long_polling::{Error, PublishRequest, SubscriptionRequest, publish, subscription};
 
-/// What the child asks for, and with whose agent.
+/// The variables by which the child gets the URL, and whether to use an agent of its own.
 const URL: &str = "LONG_POLLING_TEST_URL";
 const AGENT: &str = "LONG_POLLING_TEST_AGENT";
 const VARIABLES: [&str; 4] = ["http_proxy", "https_proxy", "all_proxy", "no_proxy"];
 
-/// Polls and publishes once in a process with these variables, and returns what it has printed.
-fn ask(url: &str, variables: &[(&str, &str)]) -> String {
+/// Polls and publishes once in a child process with these variables, and returns its output.
+fn run_child(url: &str, variables: &[(&str, &str)]) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([
-        "proxy::asks_and_prints",
+        "proxy::polls_and_publishes",
         "--exact",
         "--ignored",
         "--nocapture",
@@ -30,8 +30,8 @@ fn ask(url: &str, variables: &[(&str, &str)]) -> String {
 }
 
 #[test]
-#[ignore = "the other tests run it, in a process of its own"]
-fn asks_and_prints() {
+#[ignore = "the other tests run it in a child process"]
+fn polls_and_publishes() {
     let Ok(url) = std::env::var(URL) else {
         return;
     };
@@ -39,34 +39,34 @@ fn asks_and_prints() {
     let agent = agent.as_ref().ok();
     let request = SubscriptionRequest::new("c");
     let polled = subscription(&url, None, &request, None, agent);
-    println!("poll: {}", told(polled.map(|response| response.status)));
+    println!("poll: {}", outcome(polled.map(|response| response.status)));
     let request = PublishRequest::new("c", "data");
     let published = publish(&url, LIMIT, None, &request, None, agent);
     println!(
         "publish: {}",
-        told(published.map(|response| response.status))
+        outcome(published.map(|response| response.status))
     );
 }
 
-fn told(result: Result<u16, Error>) -> String {
+fn outcome(result: Result<u16, Error>) -> String {
     match result {
         Ok(status) => status.to_string(),
         Err(error) => format!("{:?} {}", error.kind(), error.report()),
     }
 }
 
-fn proxy(server: &Server) -> String {
+fn proxy(server: &ScriptedServer) -> String {
     format!("http://user:p%40ss@{}", server.address)
 }
 
-fn both() -> [Reply; 2] {
-    [events(&[1]), answer(200, &[], r#"{"success": true}"#)]
+fn both() -> [Step; 2] {
+    [events(&[1]), published()]
 }
 
 #[test]
-fn http_goes_through_its_proxy_in_absolute_form_with_the_proxys_credentials() {
-    let server = Server::start(both());
-    let printed = ask(
+fn http_uses_its_proxy_in_absolute_form_with_the_proxys_credentials() {
+    let server = ScriptedServer::start(both());
+    let printed = run_child(
         "http://events.test:8080/events?a=b",
         &[("HTTP_PROXY", &proxy(&server))],
     );
@@ -98,18 +98,17 @@ fn http_goes_through_its_proxy_in_absolute_form_with_the_proxys_credentials() {
 }
 
 #[test]
-fn all_proxy_serves_http_and_the_list_of_exceptions_is_heeded() {
-    let proxy_server = Server::start([]);
-    let server = Server::start(both());
+fn all_proxy_is_for_http_too_and_loopback_has_no_proxy() {
+    let proxy_server = ScriptedServer::start([]);
+    let server = ScriptedServer::start(both());
     let url = server.url("/events");
-    // This machine is asked directly in any case.
     let variables = [("all_proxy", &*proxy(&proxy_server))];
-    let printed = ask(&url, &variables);
+    let printed = run_child(&url, &variables);
     assert!(printed.contains("poll: 200"), "{printed}");
-    assert_eq!(proxy_server.pending(), 0);
+    assert_eq!(proxy_server.count_requests(), 0);
 
-    let proxy_server = Server::start(both());
-    let printed = ask(
+    let proxy_server = ScriptedServer::start(both());
+    let printed = run_child(
         "http://192.0.2.1/events",
         &[("ALL_PROXY", &*proxy(&proxy_server))],
     );
@@ -118,9 +117,9 @@ fn all_proxy_serves_http_and_the_list_of_exceptions_is_heeded() {
 }
 
 #[test]
-fn a_host_that_needs_no_proxy_is_not_looked_for_there() {
-    let proxy_server = Server::start(both());
-    let printed = ask(
+fn a_host_in_no_proxy_is_not_requested_from_the_proxy() {
+    let proxy_server = ScriptedServer::start(both());
+    let printed = run_child(
         "http://events.invalid:8080/events",
         &[
             ("http_proxy", &*proxy(&proxy_server)),
@@ -128,16 +127,16 @@ fn a_host_that_needs_no_proxy_is_not_looked_for_there() {
         ],
     );
     assert!(printed.contains("poll: Unreachable"), "{printed}");
-    assert_eq!(proxy_server.pending(), 0);
+    assert_eq!(proxy_server.count_requests(), 0);
 }
 
 #[test]
-fn a_proxy_that_is_not_there_is_named_and_not_the_server_blamed() {
+fn an_error_names_an_unreachable_proxy_and_not_the_server() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
     let value = format!("http://user:hidden@{address}");
-    let printed = ask("http://events.test/events", &[("http_proxy", &value)]);
+    let printed = run_child("http://events.test/events", &[("http_proxy", &value)]);
     let named = format!("through the proxy http://{address} (named by http_proxy)");
     assert_eq!(printed.matches(&named).count(), 2, "{printed}");
     assert!(printed.contains("was not published"), "{printed}");
@@ -145,20 +144,20 @@ fn a_proxy_that_is_not_there_is_named_and_not_the_server_blamed() {
 }
 
 #[test]
-fn a_proxy_that_wants_credentials_is_named() {
-    let refusal = || answer(407, &[("Proxy-Authenticate", "Basic")], "who are you?");
-    let server = Server::start([refusal(), refusal()]);
+fn an_error_names_a_proxy_that_requires_credentials() {
+    let refusal = || response(407, &[("Proxy-Authenticate", "Basic")], "who are you?");
+    let server = ScriptedServer::start([refusal(), refusal()]);
     let value = format!("http://{}", server.address);
-    let printed = ask("http://events.test/events", &[("http_proxy", &value)]);
+    let printed = run_child("http://events.test/events", &[("http_proxy", &value)]);
     let named = format!("the proxy {value} (named by http_proxy) refused the request");
     assert_eq!(printed.matches(&named).count(), 2, "{printed}");
     assert!(printed.contains("the event was not published"), "{printed}");
 }
 
 #[test]
-fn a_variable_that_cannot_be_used_is_an_error_that_names_it() {
+fn an_error_names_an_invalid_variable() {
     let value = "socks5://user:hidden@127.0.0.1:1080";
-    let printed = ask("http://events.test/events", &[("ALL_PROXY", value)]);
+    let printed = run_child("http://events.test/events", &[("ALL_PROXY", value)]);
     assert!(printed.contains("poll: InvalidRequest"), "{printed}");
     assert!(
         printed.contains("ALL_PROXY") && !printed.contains("hidden"),
@@ -167,12 +166,12 @@ fn a_variable_that_cannot_be_used_is_an_error_that_names_it() {
 }
 
 #[test]
-fn an_agent_of_the_callers_heeds_the_exceptions_and_asks_by_connect() {
-    let refusal = || answer(403, &[], "");
-    let server = Server::start([refusal(), refusal()]);
+fn the_callers_agent_follows_no_proxy_and_uses_connect() {
+    let refusal = || response(403, &[], "");
+    let server = ScriptedServer::start([refusal(), refusal()]);
     let value = format!("http://{}", server.address);
     let variables = [("http_proxy", &*value), (AGENT, "own")];
-    let printed = ask("http://events.test/events", &variables);
+    let printed = run_child("http://events.test/events", &variables);
     assert!(printed.contains("(named by http_proxy)"), "{printed}");
     let sent = server.request();
     assert_eq!(
@@ -180,19 +179,19 @@ fn an_agent_of_the_callers_heeds_the_exceptions_and_asks_by_connect() {
         ("CONNECT", "events.test:80")
     );
 
-    let server = Server::start(both());
+    let server = ScriptedServer::start(both());
     let url = server.url("/events");
     let variables = [("http_proxy", "http://127.0.0.1:1"), (AGENT, "own")];
-    let printed = ask(&url, &variables);
+    let printed = run_child(&url, &variables);
     assert!(printed.contains("poll: 200"), "{printed}");
 }
 
 #[cfg(feature = "tls")]
 #[test]
-fn https_goes_through_its_proxy_by_connect() {
-    let refusal = || answer(403, &[], "");
-    let server = Server::start([refusal(), refusal()]);
-    let printed = ask(
+fn https_uses_its_proxy_by_connect() {
+    let refusal = || response(403, &[], "");
+    let server = ScriptedServer::start([refusal(), refusal()]);
+    let printed = run_child(
         "https://events.test/events",
         &[("HTTPS_PROXY", &proxy(&server))],
     );

@@ -1,19 +1,21 @@
-//! Redirects: which are followed, and what is sent along.
+//! Redirects: which ones the client follows, and which header fields it sends with them.
 
 use std::net::TcpListener;
 
-use crate::scripted::{LIMIT, Reply, Request, Server, answer, events, id, nothing};
+use crate::scripted::{
+    LIMIT, Request, ScriptedServer, Step, events, id, no_events, published, response,
+};
 use long_polling::{
     Credentials, Error, ErrorKind, Headers, Publisher, Subscriber, SubscriptionRequest,
     SubscriptionResponse, subscription,
 };
 
-fn redirect(status: u16, location: &str) -> Reply {
-    answer(status, &[("Location", location)], "over there")
+fn redirect(status: u16, location: &str) -> Step {
+    response(status, &[("Location", location)], "moved")
 }
 
-/// A poll with all that a caller can give for authentication.
-fn poll(server: &Server) -> Result<SubscriptionResponse, Error> {
+/// Polls with all kinds of authentication.
+fn poll(server: &ScriptedServer) -> Result<SubscriptionResponse, Error> {
     let headers = Headers::from([
         ("X-Api-Key", "secret"),
         ("Cookie", "secret"),
@@ -25,7 +27,7 @@ fn poll(server: &Server) -> Result<SubscriptionResponse, Error> {
     subscription(&url, Some(&headers), &request, Some(&credentials), None)
 }
 
-/// The fields for authentication of a request.
+/// The header fields for authentication in a request.
 fn secrets(request: &Request) -> Vec<&str> {
     let names = [
         "Authorization",
@@ -37,28 +39,24 @@ fn secrets(request: &Request) -> Vec<&str> {
     sent.filter(|name| request.header(name).is_some()).collect()
 }
 
-fn published() -> Reply {
-    answer(200, &[("Last-Event-ID", &id(7))], r#"{"success": true}"#)
-}
-
 #[test]
-fn a_redirect_within_the_origin_is_asked_with_the_credentials() {
+fn a_redirect_within_the_origin_gets_the_credentials() {
     for status in [301, 302, 303, 307, 308] {
-        let server = Server::start([redirect(status, "moved?x=1"), events(&[1])]);
+        let server = ScriptedServer::start([redirect(status, "moved?x=1"), events(&[1])]);
         let response = poll(&server).unwrap();
         assert_eq!(response.events.len(), 1, "{status}");
         server.request();
         let sent = server.request();
         assert_eq!((&*sent.method, &*sent.target), ("GET", "/moved?x=1"));
         assert_eq!(secrets(&sent).len(), 4, "{status}");
-        assert_eq!(sent.connection, 0, "the connection is used again");
+        assert_eq!(sent.connection, 0, "the connection is reused");
     }
 }
 
 #[test]
-fn a_redirect_to_another_origin_is_asked_without_anything_that_the_caller_gave() {
-    let other = Server::start([events(&[1])]);
-    let server = Server::start([redirect(307, &other.url("/there"))]);
+fn a_redirect_to_another_origin_gets_no_credentials_and_headers() {
+    let other = ScriptedServer::start([events(&[1])]);
+    let server = ScriptedServer::start([redirect(307, &other.url("/there"))]);
     assert_eq!(poll(&server).unwrap().events.len(), 1);
     assert_eq!(secrets(&server.request()).len(), 4);
     let sent = other.request();
@@ -67,12 +65,12 @@ fn a_redirect_to_another_origin_is_asked_without_anything_that_the_caller_gave()
 }
 
 #[test]
-fn what_the_caller_gave_is_not_sent_again_once_another_origin_has_redirected() {
-    // The other origin sends the client back to where it came from.
+fn a_redirect_back_from_another_origin_gets_no_credentials_and_headers() {
+    // The other origin redirects the client back.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let home = format!("http://{}/again", listener.local_addr().unwrap());
-    let other = Server::start([redirect(302, &home)]);
-    let server = Server::on(listener, [redirect(302, &other.url("/")), nothing(1)]);
+    let other = ScriptedServer::start([redirect(302, &home)]);
+    let server = ScriptedServer::on(listener, [redirect(302, &other.url("/")), no_events(1)]);
     assert_eq!(poll(&server).unwrap().status, 204);
     assert_eq!(secrets(&server.request()).len(), 4);
     assert_eq!(secrets(&other.request()), Vec::<&str>::new());
@@ -82,28 +80,28 @@ fn what_the_caller_gave_is_not_sent_again_once_another_origin_has_redirected() {
 }
 
 #[test]
-fn a_loop_of_redirects_is_an_error_that_says_so() {
-    let server = Server::start((0..20).map(|_| redirect(302, "/events")));
+fn a_loop_of_redirects_is_an_error() {
+    let server = ScriptedServer::start((0..20).map(|_| redirect(302, "/events")));
     let error = poll(&server).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidAnswer, "{error}");
+    assert_eq!(error.kind(), ErrorKind::InvalidResponse, "{error}");
     let message = error.to_string();
     assert!(
         message.contains("more than 10 times") && message.contains("loop"),
         "{message}"
     );
-    assert_eq!(server.pending(), 11);
+    assert_eq!(server.count_requests(), 11);
 }
 
 #[test]
-fn a_redirect_that_leads_nowhere_is_a_refusal_or_an_error() {
-    let server = Server::start([answer(302, &[], "x"), redirect(302, "ftp://h/")]);
+fn a_redirect_without_a_usable_location_is_a_refusal_or_an_error() {
+    let server = ScriptedServer::start([response(302, &[], "x"), redirect(302, "ftp://h/")]);
     let response = poll(&server).unwrap();
     assert!(!response.success());
     assert_eq!(response.status, 302);
     let error = poll(&server).unwrap_err();
     assert_eq!(
         (error.kind(), error.status()),
-        (ErrorKind::InvalidAnswer, Some(302))
+        (ErrorKind::InvalidResponse, Some(302))
     );
     assert!(
         error.to_string().contains("neither http nor https"),
@@ -112,9 +110,9 @@ fn a_redirect_that_leads_nowhere_is_a_refusal_or_an_error() {
 }
 
 #[test]
-fn a_publish_is_sent_again_whole_where_a_redirect_keeps_its_method() {
+fn a_publish_follows_redirects_that_keep_its_method() {
     for status in [307, 308] {
-        let server = Server::start([redirect(status, "/moved"), published()]);
+        let server = ScriptedServer::start([redirect(status, "/moved"), published()]);
         let publisher = Publisher::new(server.url("/publish"))
             .credentials(Credentials::bearer("secret"))
             .timeout(LIMIT);
@@ -129,9 +127,9 @@ fn a_publish_is_sent_again_whole_where_a_redirect_keeps_its_method() {
 }
 
 #[test]
-fn a_publish_is_not_turned_into_a_get_and_the_error_tells_the_new_location() {
+fn a_publish_does_not_become_a_get_and_the_error_names_the_location() {
     for status in [301, 302, 303] {
-        let server = Server::start([redirect(status, "http://127.0.0.1:1/new?secret")]);
+        let server = ScriptedServer::start([redirect(status, "http://127.0.0.1:1/new?secret")]);
         let publisher = Publisher::new(server.url("/publish"));
         let error = publisher.publish("c", "data").unwrap_err();
         assert_eq!(
@@ -146,14 +144,14 @@ fn a_publish_is_not_turned_into_a_get_and_the_error_tells_the_new_location() {
         assert!(message.contains("was not published"), "{message}");
         assert!(!message.contains("secret"), "{message}");
         server.request();
-        assert_eq!(server.pending(), 0);
+        assert_eq!(server.count_requests(), 0);
     }
 }
 
 #[test]
-fn redirects_are_followed_the_same_way_with_an_agent_of_the_callers() {
-    let other = Server::start([nothing(1)]);
-    let server = Server::start([redirect(302, &other.url("/"))]);
+fn redirects_work_the_same_with_the_callers_agent() {
+    let other = ScriptedServer::start([no_events(1)]);
+    let server = ScriptedServer::start([redirect(302, &other.url("/"))]);
     let agent = ureq::Agent::new_with_defaults();
     let headers = Headers::from([("X-Api-Key", "secret")]);
     let request = SubscriptionRequest::new("c");
@@ -165,14 +163,14 @@ fn redirects_are_followed_the_same_way_with_an_agent_of_the_callers() {
 }
 
 #[test]
-fn a_subscriber_asks_each_poll_at_its_own_url() {
+fn a_subscriber_sends_each_poll_to_its_own_url() {
     let script = [
         redirect(308, "/b?first"),
         events(&[1]),
         redirect(308, "/b?second"),
         events(&[2]),
     ];
-    let server = Server::start(script);
+    let server = ScriptedServer::start(script);
     let subscriber = Subscriber::new(server.url("/a"), "c");
     let texts = subscriber
         .take(2)

@@ -1,4 +1,4 @@
-//! A server that follows a script: it records what it is asked, and answers what the test told it to.
+//! [`ScriptedServer`]: a server that records requests and sends the responses of a script.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,18 +14,23 @@ pub(crate) struct Request {
     pub(crate) target: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
-    /// Which connection it came on, counted from 0.
+    /// The number of its connection, from 0.
     pub(crate) connection: usize,
 }
 
 impl Request {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let mut headers = self.headers.iter();
-        let found = headers.find(|(other, _)| other.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.as_str())
+        self.all(name).next()
     }
 
-    /// The value of a parameter of the query, as it was sent.
+    /// The values of all header fields of this name.
+    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let same = move |(other, _): &&(String, String)| other.eq_ignore_ascii_case(name);
+        let fields = self.headers.iter().filter(same);
+        fields.map(|(_, value)| value.as_str())
+    }
+
+    /// The value of a parameter of the query, without decoding.
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         let (_, query) = self.target.split_once('?')?;
         let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
@@ -35,19 +40,20 @@ impl Request {
     }
 }
 
-pub(crate) enum Reply {
-    /// These bytes.
-    Bytes(String),
-    /// These bytes, then the server hangs up.
-    Last(String),
-    /// No answer: the server waits for the client to hang up.
-    Silence,
-    /// No answer: the server hangs up.
-    HangUp,
+/// The server's reaction to one request.
+pub(crate) enum Step {
+    /// Sends these bytes.
+    Send(String),
+    /// Sends these bytes and closes the connection.
+    SendAndClose(String),
+    /// Sends nothing until the client closes the connection.
+    Wait,
+    /// Closes the connection.
+    Close,
 }
 
-/// An answer with a body, on a connection that stays open.
-pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Reply {
+/// Sends a response with a body, on a connection that stays open.
+pub(crate) fn response(status: u16, headers: &[(&str, &str)], body: &str) -> Step {
     let mut text = format!("HTTP/1.1 {status} Status\r\n");
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
@@ -55,65 +61,71 @@ pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Reply
     if status != 204 {
         text.push_str(&format!("Content-Length: {}\r\n", body.len()));
     }
-    Reply::Bytes(format!("{text}\r\n{body}"))
+    Step::Send(format!("{text}\r\n{body}"))
 }
 
-/// The id of the event, or position, with this number.
+/// The id with this sequence number.
 pub(crate) fn id(number: u32) -> String {
     format!("019a5b3c-1234-8abc-8000-{number:012x}")
 }
 
-/// The JSON of an event: its timestamp is its number.
+/// The JSON of the event with this number, which is also its timestamp.
 pub(crate) fn event(number: u32) -> String {
     let id = id(number);
     format!(r#"{{"timestamp":{number},"category":"c","data":"event {number}","id":"{id}"}}"#)
 }
 
 /// A 200 of this crate's server with these events.
-pub(crate) fn events(numbers: &[u32]) -> Reply {
+pub(crate) fn events(numbers: &[u32]) -> Step {
     let list: Vec<String> = numbers.iter().copied().map(event).collect();
     let last = numbers.last().copied().map(id).unwrap_or_default();
     let body = format!(r#"{{"events":[{}]}}"#, list.join(","));
-    answer(200, &[("Last-Event-ID", &last)], &body)
+    response(200, &[("Last-Event-ID", &last)], &body)
 }
 
-/// A 204 of this crate's server that tells this position.
-pub(crate) fn nothing(position: u32) -> Reply {
-    answer(204, &[("Last-Event-ID", &id(position))], "")
+/// A 204 of this crate's server with this position.
+pub(crate) fn no_events(position: u32) -> Step {
+    response(204, &[("Last-Event-ID", &id(position))], "")
 }
 
-pub(crate) struct Server {
+/// The response of this crate's server to a publish.
+pub(crate) fn published() -> Step {
+    response(200, &[("Last-Event-ID", &id(7))], r#"{"success": true}"#)
+}
+
+pub(crate) struct ScriptedServer {
     pub(crate) address: SocketAddr,
     requests: Receiver<Request>,
-    hang_ups: Receiver<usize>,
+    closed: Receiver<usize>,
 }
 
-impl Server {
-    /// Gives these answers one after the other, then none.
-    pub(crate) fn start(script: impl IntoIterator<Item = Reply>) -> Self {
-        Server::on(TcpListener::bind("127.0.0.1:0").unwrap(), script)
+impl ScriptedServer {
+    /// Starts a server that takes one step for each request, and waits after the last step.
+    pub(crate) fn start(script: impl IntoIterator<Item = Step>) -> Self {
+        ScriptedServer::on(TcpListener::bind("127.0.0.1:0").unwrap(), script)
     }
 
-    pub(crate) fn on(listener: TcpListener, script: impl IntoIterator<Item = Reply>) -> Self {
-        let script: VecDeque<Reply> = script.into_iter().collect();
+    pub(crate) fn on(listener: TcpListener, script: impl IntoIterator<Item = Step>) -> Self {
+        let script: VecDeque<Step> = script.into_iter().collect();
         let script = Arc::new(Mutex::new(script));
         let address = listener.local_addr().unwrap();
-        let (asked, requests) = mpsc::channel();
-        let (hung_up, hang_ups) = mpsc::channel();
+        let (request_sender, requests) = mpsc::channel();
+        let (closed_sender, closed) = mpsc::channel();
         thread::spawn(move || {
             for (number, stream) in listener.incoming().enumerate() {
-                let (script, asked, hung_up) = (script.clone(), asked.clone(), hung_up.clone());
+                let (script, requests) = (script.clone(), request_sender.clone());
+                let closed = closed_sender.clone();
                 let stream = stream.unwrap();
                 thread::spawn(move || {
-                    serve(stream, number, &script, &asked);
-                    let _ = hung_up.send(number);
+                    serve(stream, number, &script, &requests);
+                    let _ = closed.send(number);
                 });
             }
         });
-        Server {
+        ScriptedServer {
             address,
             requests,
-            hang_ups,
+            closed,
         }
     }
 
@@ -121,41 +133,43 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
-    /// The next request, once it has come.
+    /// Waits for the next request.
     pub(crate) fn request(&self) -> Request {
         self.requests.recv_timeout(LIMIT).expect("a request")
     }
 
-    /// The number of requests that have come and were not asked for yet.
-    pub(crate) fn pending(&self) -> usize {
+    /// Takes the requests that [`request`](Self::request) has not returned, and returns their number.
+    pub(crate) fn count_requests(&self) -> usize {
         self.requests.try_iter().count()
     }
 
-    /// The connection that was closed next, once it was.
-    pub(crate) fn hang_up(&self) -> usize {
-        self.hang_ups.recv_timeout(LIMIT).expect("a hang-up")
+    /// Waits until the next connection is closed, and returns its number.
+    pub(crate) fn closed_connection(&self) -> usize {
+        self.closed
+            .recv_timeout(LIMIT)
+            .expect("a closed connection")
     }
 }
 
 fn serve(
     mut stream: TcpStream,
     connection: usize,
-    script: &Mutex<VecDeque<Reply>>,
-    asked: &Sender<Request>,
+    script: &Mutex<VecDeque<Step>>,
+    requests: &Sender<Request>,
 ) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     while let Some(request) = read(&mut reader, connection) {
-        // The answer is taken first, so that a test that has seen the request knows which one it was.
-        let reply = script.lock().unwrap().pop_front().unwrap_or(Reply::Silence);
-        let _ = asked.send(request);
-        match reply {
-            Reply::Bytes(bytes) => stream.write_all(bytes.as_bytes()).unwrap(),
-            Reply::Last(bytes) => return stream.write_all(bytes.as_bytes()).unwrap(),
-            Reply::Silence => {
+        // Takes the step before the test sees the request, so that the order of steps is the order of requests.
+        let step = script.lock().unwrap().pop_front().unwrap_or(Step::Wait);
+        let _ = requests.send(request);
+        match step {
+            Step::Send(bytes) => stream.write_all(bytes.as_bytes()).unwrap(),
+            Step::SendAndClose(bytes) => return stream.write_all(bytes.as_bytes()).unwrap(),
+            Step::Wait => {
                 let _ = reader.read(&mut [0]);
                 return;
             }
-            Reply::HangUp => return,
+            Step::Close => return,
         }
     }
 }

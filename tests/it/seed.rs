@@ -1,4 +1,4 @@
-//! The seed's own tests and the one in its README, translated.
+//! The tests of the Go package and of its README, translated.
 
 use crate::support;
 
@@ -42,7 +42,7 @@ fn subscribe(server: &Server, request: &SubscriptionRequest) -> SubscriptionResp
     response
 }
 
-/// A poll that starts as the seed's tests do: after the first millisecond of 1970.
+/// A poll that starts as in the Go package's tests: after the first millisecond of 1970.
 fn from_the_beginning(category: &str) -> SubscriptionRequest {
     SubscriptionRequest::new(category)
         .timeout(TIMEOUT)
@@ -50,7 +50,7 @@ fn from_the_beginning(category: &str) -> SubscriptionRequest {
 }
 
 #[test]
-fn what_was_published_is_followed_with_since_time_1() {
+fn a_published_event_is_received_with_since_time_1() {
     let server = server();
     let (category, data) = ("category-1", "data-1");
     let first = publish_to(&server, category, data);
@@ -61,7 +61,7 @@ fn what_was_published_is_followed_with_since_time_1() {
     assert_eq!((event.category(), event.text()), (category, data.into()));
     assert_eq!(event.id(), first);
 
-    // And on from there, as the seed's test does: by the event's time and its id.
+    // The next poll continues by the event's time and id, as in the Go package's test.
     let second = publish_to(&server, category, "data-2");
     let response = subscribe(
         &server,
@@ -100,8 +100,8 @@ fn ten_events_are_back_after_a_restart_with_the_file() {
     second.stop(LIMIT).unwrap();
 }
 
-/// `TestLongPolling` of the seed's README: its subscriber comes after the publish and names no cursor, so the first poll
-/// has to start with the oldest event.
+/// `TestLongPolling` of the Go package's README. Its subscriber polls after the publish and without a cursor, so the first
+/// poll has to start at the oldest event.
 #[test]
 fn the_readmes_test_long_polling() {
     let server = start(
@@ -120,7 +120,7 @@ fn the_readmes_test_long_polling() {
 }
 
 #[test]
-fn a_subscription_that_times_out_says_204_as_the_seed_does() {
+fn a_subscription_that_times_out_is_a_204_as_in_the_go_package() {
     let server = server();
     let request = SubscriptionRequest::new("test").timeout(Duration::from_secs(1));
     let response = subscription(&url(&server, "/events"), None, &request, None, None).unwrap();
@@ -155,8 +155,7 @@ fn a_refusal_is_in_the_response() {
     assert_eq!(right.unwrap().events[0].text(), "hello");
 }
 
-/// The seed stops a server that was never started; here there is nothing to stop before the start, and a start that
-/// fails leaves nothing behind.
+/// The Go package has to stop a server that was never started. Here a failed start returns no server.
 #[test]
 fn a_server_that_never_started_needs_no_stop() {
     let failed = Server::start(info().address("nowhere"));

@@ -1,0 +1,265 @@
+//! [`SubscriptionRequest`]: what a poll asks for, and its form as the query of a URL.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use super::categories::Categories;
+use crate::error::Error;
+use crate::position::EventId;
+
+/// One poll: the query of `GET {subscription_uri}`.
+///
+/// ```
+/// use std::time::Duration;
+/// use long_polling::SubscriptionRequest;
+///
+/// let request = SubscriptionRequest::new("notifications").since_time(1).timeout(Duration::from_secs(30));
+/// # let _ = request;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[must_use = "a request does nothing until it is given to `subscription`"]
+pub struct SubscriptionRequest {
+    pub(crate) categories: Categories,
+    pub(crate) timeout: Duration,
+    pub(crate) since_time: Option<u64>,
+    pub(crate) last_id: Option<EventId>,
+    pub(crate) limit: Option<usize>,
+}
+
+impl Default for SubscriptionRequest {
+    /// Returns a request without a category; [`categories`](SubscriptionRequest::categories) has to set one.
+    fn default() -> Self {
+        SubscriptionRequest::new(Categories::default())
+    }
+}
+
+impl SubscriptionRequest {
+    /// Creates a poll that follows these categories from now on, and waits up to 60 seconds.
+    pub fn new(categories: impl Into<Categories>) -> Self {
+        SubscriptionRequest {
+            categories: categories.into(),
+            timeout: Duration::from_secs(60),
+            since_time: None,
+            last_id: None,
+            limit: None,
+        }
+    }
+
+    /// Sets the categories to follow. Defaults to those given to [`new`](SubscriptionRequest::new).
+    pub fn categories(mut self, categories: impl Into<Categories>) -> Self {
+        self.categories = categories.into();
+        self
+    }
+
+    /// Sets the longest time that the server may wait for an event. Defaults to 60 seconds, as in the Go package's examples.
+    ///
+    /// The request carries whole seconds, so a fraction is rounded up. The server may wait for less. With zero the server
+    /// responds at once.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Asks for events with a timestamp greater than this one, in Unix milliseconds. Defaults to `None`.
+    pub fn since_time(mut self, milliseconds: impl Into<Option<u64>>) -> Self {
+        self.since_time = milliseconds.into();
+        self
+    }
+
+    /// Asks for events after the one with this id. Defaults to `None`.
+    ///
+    /// The id takes precedence over `since_time` as long as the server knows its position.
+    pub fn last_id(mut self, id: impl Into<Option<EventId>>) -> Self {
+        self.last_id = id.into();
+        self
+    }
+
+    /// Sets the most events that the response may have. Defaults to `None`: the server's own limit.
+    ///
+    /// The server refuses 0. The event after a limited response may have the same timestamp as its last one, so continue
+    /// with `last_id`, not `since_time`.
+    pub fn limit(mut self, events: impl Into<Option<usize>>) -> Self {
+        self.limit = events.into();
+        self
+    }
+
+    /// Reads the query of a poll. The categories are not checked yet.
+    ///
+    /// Unknown parameters are ignored. If a parameter other than `category` occurs twice, the first one counts.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidRequest` that names the parameter.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    pub(crate) fn from_query(query: &str) -> Result<Self, Error> {
+        let mut request = SubscriptionRequest::new(Categories::default());
+        let mut timeout = None;
+        let (mut since_time, mut last_id, mut max_events) = (None, None, None);
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decode(name)?;
+            match &*name {
+                "category" => request.categories.add(&decode(value)?),
+                "timeout" if timeout.is_none() => timeout = Some(seconds(&decode(value)?)?),
+                "since_time" if since_time.is_none() => {
+                    since_time = Some(milliseconds(&decode(value)?)?)
+                }
+                "last_id" if last_id.is_none() => last_id = Some(id(&decode(value)?)?),
+                "limit" if max_events.is_none() => max_events = Some(limit(&decode(value)?)?),
+                _ => {}
+            }
+        }
+        request.timeout = timeout.ok_or_else(|| {
+            Error::request("timeout is missing: give whole seconds, such as timeout=60")
+        })?;
+        request.since_time = since_time.flatten();
+        request.last_id = last_id.flatten();
+        request.limit = max_events.flatten();
+        Ok(request)
+    }
+
+    /// Returns the query that [`from_query`](Self::from_query) reads.
+    #[cfg_attr(not(feature = "client"), allow(dead_code))]
+    pub(crate) fn to_query(&self) -> String {
+        let fraction = u64::from(self.timeout.subsec_nanos() > 0);
+        let seconds = self.timeout.as_secs().saturating_add(fraction);
+        let mut query = format!("timeout={seconds}");
+        for category in self.categories.iter() {
+            query.push_str("&category=");
+            query.extend(utf8_percent_encode(category, NON_ALPHANUMERIC));
+        }
+        if let Some(time) = self.since_time {
+            query.push_str(&format!("&since_time={time}"));
+        }
+        if let Some(id) = self.last_id {
+            query.push_str(&format!("&last_id={id}"));
+        }
+        if let Some(limit) = self.limit {
+            query.push_str(&format!("&limit={limit}"));
+        }
+        query
+    }
+}
+
+/// Decodes one name or value of a form: `+` to a space, then percent-encoding (URL Standard, section 5.1).
+fn decode(text: &str) -> Result<Cow<'_, str>, Error> {
+    let spaced = text.contains('+').then(|| text.replace('+', " "));
+    let wrong = |_| Error::request(format!("{text:?} is not UTF-8 after percent-decoding"));
+    match spaced {
+        None => percent_decode_str(text).decode_utf8().map_err(wrong),
+        Some(text) => Ok(percent_decode_str(&text)
+            .decode_utf8()
+            .map_err(wrong)?
+            .into_owned()
+            .into()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, Error> {
+    match number(text) {
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+        None => Err(Error::request(format!(
+            "timeout={text:?} is not a whole number of seconds, 0 or more"
+        ))),
+    }
+}
+
+fn milliseconds(text: &str) -> Result<Option<u64>, Error> {
+    match number(text) {
+        _ if text.is_empty() => Ok(None),
+        None => Err(Error::request(format!(
+            "since_time={text:?} is not a Unix time in whole milliseconds"
+        ))),
+        time => Ok(time),
+    }
+}
+
+fn limit(text: &str) -> Result<Option<usize>, Error> {
+    match number(text) {
+        _ if text.is_empty() => Ok(None),
+        None | Some(0) => Err(Error::request(format!(
+            "limit={text:?} is not a whole number of events, 1 or more"
+        ))),
+        Some(events) => Ok(Some(usize::try_from(events).unwrap_or(usize::MAX))),
+    }
+}
+
+/// Reads decimal digits. A number too large for 64 bits becomes `u64::MAX`.
+fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+fn id(text: &str) -> Result<Option<EventId>, Error> {
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        text.parse().map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_reads_back_as_the_same_request() {
+        let id: EventId = "d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60".parse().unwrap();
+        let request = SubscriptionRequest::new(["a b+c&d=é%", "second"])
+            .timeout(Duration::from_millis(1500))
+            .since_time(7)
+            .last_id(id)
+            .limit(9);
+        let query = request.to_query();
+        assert!(query.is_ascii());
+        let read = SubscriptionRequest::from_query(&query).unwrap();
+        assert_eq!(read, request.timeout(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn plus_is_a_space_and_a_duplicate_category_is_dropped() {
+        let read = SubscriptionRequest::from_query(
+            "category=a+b&timeout=1&category=a%20b&category=c&x=y&&=",
+        )
+        .unwrap();
+        assert_eq!(read.categories, Categories::from(["a b", "c"]));
+        assert_eq!((read.since_time, read.last_id), (None, None));
+    }
+
+    #[test]
+    fn empty_parameters_are_absent_and_huge_numbers_are_clamped() {
+        let query = "category=c&timeout=99999999999999999999999&since_time=&last_id=&limit=";
+        let read = SubscriptionRequest::from_query(query).unwrap();
+        assert_eq!(
+            (read.since_time, read.last_id, read.limit),
+            (None, None, None)
+        );
+        assert_eq!(read.timeout, Duration::from_secs(u64::MAX));
+        let query = "timeout=1&limit=99999999999999999999999&limit=7";
+        let read = SubscriptionRequest::from_query(query).unwrap();
+        assert_eq!(read.limit, Some(usize::MAX));
+    }
+
+    #[test]
+    fn an_error_names_the_wrong_parameter() {
+        for (query, named) in [
+            ("category=c", "timeout is missing"),
+            ("category=c&timeout=", "timeout="),
+            ("category=c&timeout=-1", "timeout="),
+            ("category=c&timeout=1.5", "timeout="),
+            ("category=c&timeout=+1", "timeout="),
+            ("category=c&timeout=1&since_time=-1", "since_time="),
+            ("category=c&timeout=1&last_id=7", "event id"),
+            ("category=c&timeout=1&limit=0", "limit="),
+            ("category=c&timeout=1&limit=-1", "limit="),
+            ("category=c&timeout=1&limit=x", "limit="),
+            ("category=%ff&timeout=1", "UTF-8"),
+            ("category=+%ff&timeout=1", "UTF-8"),
+        ] {
+            let error = SubscriptionRequest::from_query(query).unwrap_err();
+            assert!(error.to_string().contains(named), "{query}: {error}");
+        }
+    }
+}
