@@ -1,247 +1,19 @@
 //! What an embedding program adds to the server: [`Handler`]s that run before a poll or a publish, and the
-//! [`Fallback`] for every other path; with the [`Request`] that they see and the [`Response`] that they give.
+//! [`Fallback`] for every other path.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde::Serialize;
 use subtle::ConstantTimeEq;
 
-use crate::headers::Headers;
-use crate::wire::{Categories, render_error};
-
-/// A request, as handlers and the fallback see it.
-///
-/// In a program's own tests, one can be made without a socket:
-///
-/// ```
-/// use long_polling::server::{Handler, Request};
-///
-/// let handler = Handler::bearer_token("secret");
-/// let request = Request::new("GET", "/events?category=a&timeout=1").with_header("Authorization", "Bearer secret");
-/// assert!(handler.run(&request).is_ok());
-/// assert_eq!(handler.run(&Request::new("GET", "/events")).unwrap_err().status, 401);
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) query: String,
-    pub(super) headers: Headers,
-    pub(super) remote_address: Option<SocketAddr>,
-    pub(super) categories: Categories,
-    pub(super) data: Option<String>,
-    pub(super) body: Vec<u8>,
-}
-
-impl Request {
-    /// A request of this method and target, such as `"/events?category=a"`.
-    pub fn new(method: &str, target: &str) -> Self {
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        Request {
-            method: method.into(),
-            path: path.into(),
-            query: query.into(),
-            ..Request::default()
-        }
-    }
-
-    /// Sets a header field: replaces all fields of this name.
-    pub fn with_header(mut self, name: &str, value: &str) -> Self {
-        self.headers.set(name, value);
-        self
-    }
-
-    /// Adds a header field after the others. Fields of the same name stay.
-    pub fn with_added_header(mut self, name: &str, value: &str) -> Self {
-        self.headers.add(name, value);
-        self
-    }
-
-    /// The same, as a publish of `data` (JSON text) to a category.
-    pub fn with_publish(mut self, category: &str, data: &str) -> Self {
-        self.categories = category.into();
-        self.data = Some(data.into());
-        self
-    }
-
-    /// The method, such as `GET`. A fallback sees `GET` for HEAD, too, unless it has
-    /// [`with_head`](Fallback::with_head).
-    pub fn method(&self) -> &str {
-        &self.method
-    }
-
-    /// The path, percent-decoded.
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
-    /// What stands after the `?`, as it came; empty where there is none.
-    pub fn query(&self) -> &str {
-        &self.query
-    }
-
-    /// The header fields.
-    pub fn headers(&self) -> &Headers {
-        &self.headers
-    }
-
-    /// The first header field of this name, compared without case.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)
-    }
-
-    /// The address that the connection came from. Where that is one of the
-    /// [`trusted_proxies`](crate::ServerInfo::trusted_proxies), it is the last address in `X-Forwarded-For` that is not
-    /// one of them, with port 0 where the proxy told none. An entry that is no address ends the search; then, and where
-    /// the field is missing, it is the address of the farthest proxy that is known.
-    pub fn remote_address(&self) -> Option<SocketAddr> {
-        self.remote_address
-    }
-
-    /// The categories that a poll follows, or the one that a publish goes to. Without a category: not a poll or a
-    /// publish.
-    pub fn categories(&self) -> &Categories {
-        &self.categories
-    }
-
-    /// The category of a publish, or the first of a poll.
-    pub fn category(&self) -> Option<&str> {
-        self.categories.iter().next()
-    }
-
-    /// The data of a publish, as JSON text.
-    pub fn data(&self) -> Option<&str> {
-        self.data.as_deref()
-    }
-
-    /// The body, for the fallback. A publish's is in [`category`](Request::category) and [`data`](Request::data).
-    pub fn body(&self) -> &[u8] {
-        &self.body
-    }
-}
-
-/// Where a request came from. Each trusted proxy has appended to `X-Forwarded-For` whom it had the request from, so the
-/// way back begins at the end; what stands before the word of the first stranger is that stranger's, and worth nothing.
-pub(super) fn client_address(
-    peer: SocketAddr,
-    headers: &Headers,
-    trusted_proxies: &[IpAddr],
-) -> SocketAddr {
-    let canonical = |address: SocketAddr| (address.ip().to_canonical(), address.port()).into();
-    let is_trusted = |client: SocketAddr| {
-        let mut proxies = trusted_proxies.iter().map(IpAddr::to_canonical);
-        proxies.any(|proxy| proxy == client.ip())
-    };
-    let mut client: SocketAddr = canonical(peer);
-    // Several fields of one name are one list (RFC 9110, section 5.3).
-    let fields: Vec<&str> = headers.get_all("X-Forwarded-For").collect();
-    for entry in fields.iter().rev().flat_map(|field| field.rsplit(',')) {
-        match forwarded(entry.trim()) {
-            Some(before) if is_trusted(client) => client = canonical(before),
-            _ => break,
-        }
-    }
-    client
-}
-
-/// An entry of `X-Forwarded-For`: IPv4 or IPv6, the latter with or without brackets, and perhaps a port.
-fn forwarded(entry: &str) -> Option<SocketAddr> {
-    let unbracketed = || {
-        let bare = entry.strip_prefix('[')?.strip_suffix(']')?;
-        bare.parse::<Ipv6Addr>().ok().map(IpAddr::from)
-    };
-    let without_port = || entry.parse().ok().or_else(unbracketed);
-    let parsed = entry.parse().ok();
-    parsed.or_else(|| Some((without_port()?, 0).into()))
-}
-
-/// An answer that a handler or the fallback gives.
-///
-/// ```
-/// use long_polling::server::Response;
-///
-/// let response = Response::text(503, "closed for today").with_header("Retry-After", "3600");
-/// assert_eq!(response.headers.get("Content-Type"), Some("text/plain; charset=utf-8"));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Response {
-    /// The status, 200 to 599; anything else is sent as 500.
-    pub status: u16,
-    /// Header fields. A field that is set here replaces the server's own: those against caching (all three are left out
-    /// where there is a `Cache-Control`), `X-Content-Type-Options`, and `Access-Control-Allow-Origin` of
-    /// [`cors_origin`](crate::ServerInfo::cors_origin). The fields that frame the message (`Content-Length`,
-    /// `Transfer-Encoding`, `Connection`, `Keep-Alive`, `Trailer`) and `Date` are always the server's; those set here are
-    /// left out. A field that can't be sent as one line is left out, too. Of a field that no message may have twice, such
-    /// as `Content-Type`, the last one is sent.
-    pub headers: Headers,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
-impl Response {
-    /// An answer without a body.
-    pub fn new(status: u16) -> Self {
-        Response {
-            status,
-            headers: Headers::new(),
-            body: Vec::new(),
-        }
-    }
-
-    /// A text.
-    pub fn text(status: u16, text: impl Into<String>) -> Self {
-        Response::with_body(status, "text/plain; charset=utf-8", text.into())
-    }
-
-    /// A page.
-    pub fn html(status: u16, page: impl Into<String>) -> Self {
-        Response::with_body(status, "text/html; charset=utf-8", page.into())
-    }
-
-    /// Anything that serializes to JSON; where it does not, a 500.
-    pub fn json<T: Serialize + ?Sized>(status: u16, value: &T) -> Self {
-        match serde_json::to_vec(value) {
-            Ok(json) => Response::with_body(status, "application/json", json),
-            Err(error) => {
-                log::error!("an answer can't be written as JSON: {error}");
-                Response::error(500, "internal error")
-            }
-        }
-    }
-
-    /// A refusal as the API words its own: `{"error":"…"}`.
-    pub fn error(status: u16, message: &str) -> Self {
-        Response::with_body(status, "application/json", render_error(message))
-    }
-
-    /// Sets a header field: replaces all fields of this name, such as the `Content-Type` of [`text`](Response::text).
-    pub fn with_header(mut self, name: &str, value: &str) -> Self {
-        self.headers.set(name, value);
-        self
-    }
-
-    /// Adds a header field after the others, such as a second `Set-Cookie`. Fields of the same name stay.
-    pub fn with_added_header(mut self, name: &str, value: &str) -> Self {
-        self.headers.add(name, value);
-        self
-    }
-
-    fn with_body(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
-        Response {
-            status,
-            headers: Headers::from([("Content-Type", content_type)]),
-            body: body.into(),
-        }
-    }
-}
+use super::request::Request;
+use super::response::Response;
 
 type Check = dyn Fn(&Request) -> Result<(), Response> + Send + Sync;
 
-/// What runs before a poll or a publish: it lets the request pass, or gives the answer to send instead. The Go package's
+/// A check that runs before a poll or a publish: it lets the request pass, or gives the answer to send instead. The Go package's
 /// `HandlerToRunBeforeSubscription` and `HandlerToRunBeforePublish`.
 ///
 /// It runs on a thread of its own request, so it may take its time. Where it panics, that request is answered with 500,
@@ -260,8 +32,8 @@ pub struct Handler {
     check: Arc<Check>,
     /// Why no request could ever pass; reported when a server starts.
     fault: Option<&'static str>,
-    /// Known not to wait for anything, so that it can run where waiting would hold up other requests.
-    pub(super) quick: bool,
+    /// The handler looks at the field `Authorization` alone. So it never blocks, and can run before the body is read.
+    pub(super) is_authorization: bool,
 }
 
 impl Handler {
@@ -270,12 +42,12 @@ impl Handler {
         Handler {
             check: Arc::new(check),
             fault: None,
-            quick: false,
+            is_authorization: false,
         }
     }
 
     /// Asks for HTTP basic authentication (RFC 7617) with this name and password. Both are compared in constant time:
-    /// how long that takes tells nothing but their lengths.
+    /// how long that takes reveals nothing but their lengths.
     ///
     /// A name with a colon, and control characters in either, are refused with
     /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) when a server starts with this handler: RFC 7617 has no form
@@ -332,7 +104,7 @@ impl Handler {
         Handler {
             check: Arc::new(check),
             fault,
-            quick: true,
+            is_authorization: true,
         }
     }
 
@@ -485,11 +257,11 @@ fn caught<T>(request: &Request, run: impl FnOnce() -> T) -> Result<T, Response> 
         let words = panic.downcast_ref::<&str>().copied();
         let words = words
             .or(panic.downcast_ref::<String>().map(String::as_str))
-            .unwrap_or("no words");
+            .unwrap_or("no message");
         log::error!(
             "a handler panicked on {} {:?}: {words}",
-            request.method,
-            request.path
+            request.method(),
+            request.path()
         );
         Response::error(500, "internal error")
     })

@@ -1,6 +1,6 @@
-//! [`ServerInfo`]: the settings of a server.
+//! [`ServerInfo`]: the settings of a server. `validate` checks them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::store::file::FilePersistorInfo;
 /// The settings of a server: the Go package's `ServerInfo`, with golongpoll's options and limits.
 ///
 /// No setting keeps the server from a request line with `HTTP/2.0`, from header lines or pipelined requests without end,
-/// or from a client that sends byte by byte: the HTTP library under it reads those before it tells of them. Only a proxy
+/// or from a client that sends byte by byte: the HTTP library under it reads those before it reports a request. Only a proxy
 /// stops them; [`guide::deploying`](crate::guide::deploying) has a configuration of nginx, with a test that it does.
 ///
 /// ```
@@ -43,7 +43,7 @@ pub struct ServerInfo {
     pub(crate) timeout_answer: TimeoutAnswer,
     pub(crate) poll_without_cursor: PollWithoutCursor,
     pub(crate) broker: BrokerOptions,
-    pub(crate) persistence: Persistence,
+    pub(crate) store: StoreSetting,
     pub(crate) cors_origin: Option<String>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) write_timeout: Duration,
@@ -52,9 +52,9 @@ pub struct ServerInfo {
     pub(crate) on_failure: Option<OnFailure>,
 }
 
-/// Where the server's events are kept besides memory.
+/// Where the server keeps its events besides memory.
 #[derive(Clone, Debug, Default)]
-pub(crate) enum Persistence {
+pub(crate) enum StoreSetting {
     #[default]
     None,
     File(FilePersistorInfo),
@@ -102,7 +102,7 @@ impl std::fmt::Debug for OnFailure {
     }
 }
 
-/// How a poll is answered that timed out.
+/// The answer to a poll that timed out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TimeoutAnswer {
     /// 204 without a body: the Go package's way.
@@ -145,7 +145,7 @@ impl Default for ServerInfo {
             timeout_answer: TimeoutAnswer::default(),
             poll_without_cursor: PollWithoutCursor::default(),
             broker: BrokerOptions::default(),
-            persistence: Persistence::None,
+            store: StoreSetting::None,
             cors_origin: None,
             idle_timeout: None,
             write_timeout: Duration::from_secs(10),
@@ -240,21 +240,21 @@ impl ServerInfo {
         self
     }
 
-    /// Keeps the events in a file, too: the start reads them back, and the server writes new events to it. It takes the
-    /// place of an earlier [`store`](ServerInfo::store). Defaults to none: events are kept in memory only.
+    /// Keeps the events in a file, too: the start reads them back, and the server writes new events to it. It replaces an
+    /// earlier [`store`](ServerInfo::store). Defaults to none: the server keeps events in memory only.
     pub fn file(mut self, file: FilePersistorInfo) -> Self {
-        self.persistence = Persistence::File(file);
+        self.store = StoreSetting::File(file);
         self
     }
 
-    /// Keeps the events in a store of the program's own, too. It takes the place of an earlier
-    /// [`file`](ServerInfo::file). Defaults to none.
+    /// Keeps the events in a store of the program's own, too. It replaces an earlier [`file`](ServerInfo::file). Defaults to
+    /// none.
     ///
     /// Copies of these settings share the store. The first server that starts with one of them takes it; a later start
     /// fails.
     pub fn store(mut self, store: impl Store + 'static) -> Self {
         let store: Box<dyn Store> = Box::new(store);
-        self.persistence = Persistence::Store(GivenStore(Arc::new(Mutex::new(Some(store)))));
+        self.store = StoreSetting::Store(GivenStore(Arc::new(Mutex::new(Some(store)))));
         self
     }
 
@@ -267,9 +267,9 @@ impl ServerInfo {
         self
     }
 
-    /// Sets how long a connection may be silent, between two requests or within one, before it is closed. `None` is
-    /// [`timeout`](ServerInfo::timeout) plus 10 seconds. Less than the timeout is fine: a parked poll is still answered, and
-    /// its connection then closed. Defaults to `None`.
+    /// Sets how long a connection may be silent, between two requests or within one, before it is closed. Less than the
+    /// timeout is fine: a parked poll is still answered, and its connection then closed. Defaults to `None`, which stands
+    /// for [`timeout`](ServerInfo::timeout) plus 10 seconds.
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.idle_timeout = timeout.into();
         self
@@ -307,283 +307,19 @@ impl ServerInfo {
         self
     }
 
-    /// # Errors
-    ///
-    /// `InvalidSetting` that names the setting.
-    pub(super) fn check(&self) -> Result<(), Error> {
-        for (name, uri) in [
-            ("subscription_uri", &self.subscription_uri),
-            ("publish_uri", &self.publish_uri),
-        ] {
-            if !uri.starts_with('/') {
-                return Err(Error::setting(
-                    name,
-                    format!("{uri:?} does not begin with \"/\""),
-                ));
-            }
-            if uri.split('/').any(|segment| matches!(segment, "." | "..")) {
-                return Err(Error::setting(
-                    name,
-                    format!(
-                        "{uri:?} has a segment \".\" or \"..\", which clients resolve before they ask; leave it out"
-                    ),
-                ));
-            }
-            if uri.contains(['?', '#', '%']) || uri.contains(|c: char| c.is_control()) {
-                return Err(Error::setting(
-                    name,
-                    format!("{uri:?} is not a path: give it decoded, without a query"),
-                ));
-            }
-        }
-        if self.subscription_uri == self.publish_uri {
-            let uri = &self.publish_uri;
-            return Err(Error::setting(
-                "publish_uri",
-                format!("{uri:?} is the subscription_uri, too; give another"),
-            ));
-        }
-        for (name, duration) in [
-            ("timeout", Some(self.timeout)),
-            ("idle_timeout", self.idle_timeout),
-            ("write_timeout", Some(self.write_timeout)),
-        ] {
-            match duration {
-                Some(duration) if duration.is_zero() => {
-                    return Err(Error::setting(name, "is zero; give a duration"));
-                }
-                Some(duration) if duration > Duration::from_secs(u32::MAX.into()) => {
-                    return Err(Error::setting(name, "is longer than a century"));
-                }
-                _ => {}
-            }
-        }
-        if self.effective_idle_timeout() < Duration::from_millis(100) {
-            return Err(Error::setting(
-                "idle_timeout",
-                "is under 100 milliseconds, so that hardly a request would arrive whole",
-            ));
-        }
-        if self.timeout < Duration::from_secs(1) {
-            return Err(Error::setting(
-                "timeout",
-                "is under one second, the shortest poll that a client can ask for",
-            ));
-        }
-        self.check_hooks()?;
-        if let Some(origin) = &self.cors_origin
-            && !is_origin(origin)
-        {
-            return Err(Error::setting(
-                "cors_origin",
-                format!(
-                    "{origin:?} is not an origin as browsers send it, such as \"https://example.com\" or \"*\": one scheme and \
-                     host in lower case, a port where it is not the scheme's own, no path"
-                ),
-            ));
-        }
-        if let Some(proxy) = self.trusted_proxies.iter().find(|ip| ip.is_unspecified()) {
-            return Err(Error::setting(
-                "trusted_proxies",
-                format!(
-                    "{proxy} is the address of no proxy; list the addresses that proxies connect from"
-                ),
-            ));
-        }
-        self.broker.check()
-    }
-
-    fn check_hooks(&self) -> Result<(), Error> {
-        for (name, handler) in [
-            ("before_subscription", &self.before_subscription),
-            ("before_publish", &self.before_publish),
-        ] {
-            if let Some(fault) = handler.as_ref().and_then(Handler::fault) {
-                return Err(Error::setting(name, fault));
-            }
-        }
-        Ok(())
-    }
-
-    /// The broker of a server with these settings.
+    /// Opens the broker of a server with these settings.
     pub(super) fn open_broker(&self, clock: Clock) -> Result<Broker, Error> {
         let options = self.broker.clone();
-        match &self.persistence {
-            Persistence::None => Broker::start(options, None, clock),
-            Persistence::File(file) => Broker::start(options, Some(file.clone()), clock),
-            Persistence::Store(store) => Broker::restore(options, clock, store.take()?),
+        match &self.store {
+            StoreSetting::None => Broker::start(options, None, clock),
+            StoreSetting::File(file) => Broker::start(options, Some(file.clone()), clock),
+            StoreSetting::Store(store) => Broker::restore(options, clock, store.take()?),
         }
     }
 
+    /// The idle timeout, or its default.
     pub(super) fn effective_idle_timeout(&self) -> Duration {
         self.idle_timeout
             .unwrap_or(self.timeout + Duration::from_secs(10))
-    }
-
-    /// The addresses to try, in order.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidSetting` where the address is none.
-    pub(super) fn addresses(&self) -> Result<Vec<SocketAddr>, Error> {
-        let address = self.address.as_str();
-        let hint = if address.contains('%') {
-            "give [ADDRESS%ZONE]:PORT, such as [fe80::1%eth0]:8080, with the name or number of an interface of this machine"
-        } else {
-            "give HOST:PORT, such as 127.0.0.1:8080, [::1]:0 or :8080"
-        };
-        if let Some(port) = address.strip_prefix(':') {
-            let port: u16 = port.parse().map_err(|_| {
-                Error::setting("address", format!("{address:?} has no port; {hint}"))
-            })?;
-            let every: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
-            return Ok(every.map(|every| (every, port).into()).to_vec());
-        }
-        let wrong = |error: std::io::Error| {
-            Error::setting("address", format!("{address:?}: {hint}")).with_source(error)
-        };
-        let addresses: Vec<SocketAddr> = match zoned(address) {
-            Some(host_and_port) => host_and_port.to_socket_addrs(),
-            None => address.to_socket_addrs(),
-        }
-        .map_err(wrong)?
-        .collect();
-        if addresses.is_empty() {
-            return Err(Error::setting(
-                "address",
-                format!("{address:?} is not known; {hint}"),
-            ));
-        }
-        Ok(addresses)
-    }
-}
-
-/// Host and port of an IPv6 address with a zone, such as `[fe80::1%eth0]:8080`. std parses numbers of zones only, while
-/// the system's resolver knows the names of interfaces.
-fn zoned(address: &str) -> Option<(&str, u16)> {
-    let (host, port) = address.strip_prefix('[')?.split_once("]:")?;
-    let (_, zone) = host.split_once('%')?;
-    if zone.is_empty() || zone.parse::<u32>().is_ok() {
-        return None;
-    }
-    Some((host, port.parse().ok()?))
-}
-
-/// Whether this is an origin as browsers serialize it (the URL standard, "origin"), or `*`. Browsers compare the whole text,
-/// so any other form would never match.
-fn is_origin(origin: &str) -> bool {
-    if matches!(origin, "*" | "null") {
-        return true;
-    }
-    let Some((scheme, rest)) = origin.split_once("://") else {
-        return false;
-    };
-    let (host, port) = match rest.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, Some(port)),
-        _ => (rest, None),
-    };
-    let is_lower = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_lowercase())
-        && scheme
-            .bytes()
-            .all(|byte| is_lower(byte) || b"+-.".contains(&byte));
-    let is_host = match host.strip_prefix('[') {
-        Some(address) => address
-            .strip_suffix(']')
-            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
-        None => {
-            !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|byte| is_lower(byte) || b"-._~!$&'()+;=".contains(&byte))
-        }
-    };
-    let is_port = port.is_none_or(|port| {
-        let usual = match scheme {
-            "http" => 80,
-            "https" => 443,
-            _ => 0,
-        };
-        port.parse::<u16>()
-            .is_ok_and(|number| number != usual && number.to_string() == port)
-    });
-    is_scheme && is_host && is_port
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn addresses(address: &str) -> Result<Vec<SocketAddr>, Error> {
-        let address = address.into();
-        ServerInfo {
-            address,
-            ..ServerInfo::default()
-        }
-        .addresses()
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn an_ipv6_zone_is_the_name_or_the_number_of_an_interface() {
-        // The loopback interface is the first one of every network namespace.
-        for address in ["[fe80::1%lo]:8080", "[fe80::1%1]:8080"] {
-            let [SocketAddr::V6(parsed)] = addresses(address).unwrap()[..] else {
-                panic!("{address} is one address of IPv6");
-            };
-            assert_eq!(parsed.ip().to_string(), "fe80::1", "{address}");
-            assert_eq!((parsed.scope_id(), parsed.port()), (1, 8080), "{address}");
-        }
-        for wrong in [
-            "[fe80::1%no-such-zone]:8080",
-            "[fe80::1%]:8080",
-            "[fe80::1%lo]",
-            "[fe80::1%lo]:x",
-            "[fe80::1%lo]:65536",
-        ] {
-            let error = addresses(wrong).unwrap_err();
-            let words = error.to_string();
-            assert!(words.starts_with("address: "), "{words}");
-            assert!(words.contains("ZONE"), "{words}");
-        }
-    }
-
-    #[test]
-    fn an_origin_has_the_form_in_which_browsers_send_it() {
-        for origin in [
-            "*",
-            "null",
-            "https://example.com",
-            "http://example.com:8080",
-            "https://xn--bcher-kva.example",
-            "http://127.0.0.1:3000",
-            "http://[::1]:3000",
-            "http://[::1]",
-            "capacitor://localhost",
-            "chrome-extension://abcdefghijklmnop",
-        ] {
-            assert!(is_origin(origin), "{origin}");
-        }
-        for origin in [
-            "",
-            "example.com",
-            "https://",
-            "https://example.com/",
-            "https://example.com:443",
-            "http://example.com:80",
-            "http://example.com:080",
-            "http://example.com:x",
-            "HTTPS://example.com",
-            "https://Example.com",
-            "https://bücher.example",
-            "https://a.example, https://b.example",
-            "https://*.example.com",
-            " https://example.com",
-            "https://example.com\n",
-            "https://user@example.com",
-            "a\r\nb",
-        ] {
-            assert!(!is_origin(origin), "{origin}");
-        }
     }
 }

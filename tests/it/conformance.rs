@@ -1,4 +1,4 @@
-//! HTTP/1.1 to the letter: the table of bad and odd requests, and pipelining.
+//! Conformance to HTTP/1.1: the table of good, odd and bad requests, and pipelining.
 
 mod rows;
 
@@ -16,7 +16,7 @@ use long_polling::{BrokerOptions, Server};
 use rows::{End, MAX_EVENT_SIZE, Row, Verdict, rows};
 use support::{Connection, LIMIT, buffered, info, server, start};
 
-/// When the server hangs up on who sends nothing.
+/// The server's idle timeout.
 const IDLE: Duration = Duration::from_secs(4);
 /// The answer to no other request.
 const MARKER: &str = "PUT /events HTTP/1.1\r\nHost: t\r\n\r\n";
@@ -54,7 +54,7 @@ fn every_row_of_the_table_is_answered_as_it_says() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Sends what the row says, and compares what comes of it.
+/// Sends the row's request, and compares the outcome with the row.
 fn test(server: &Server, row: &Row, category: &str) -> Result<(), String> {
     let mut peer = Peer::to(server);
     let bytes = row.bytes.replace("CATEGORY", category);
@@ -62,7 +62,7 @@ fn test(server: &Server, row: &Row, category: &str) -> Result<(), String> {
     if row.finishes {
         peer.0.get_ref().shutdown(Shutdown::Write).unwrap();
     }
-    // Whatever becomes of the connection, others are served.
+    // Other clients are served in any case.
     let others = support::get(server, "/nowhere").status;
     let sent = Instant::now();
     let head_only = bytes.starts_with("HEAD");
@@ -109,7 +109,7 @@ fn test(server: &Server, row: &Row, category: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A client that takes whatever comes.
+/// A client that accepts any answer.
 struct Peer(BufReader<TcpStream>);
 
 #[derive(Debug)]
@@ -118,7 +118,7 @@ enum Came {
     Answer(u16, bool),
     /// The server has hung up.
     End,
-    /// In all of the time.
+    /// No byte within the limit.
     Nothing,
     /// No answer of HTTP.
     Garbage,
@@ -196,16 +196,16 @@ fn page(rows: &[Row]) -> String {
     let count = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
     let mut page = format!(
         "What the server alone, without a proxy before it, answers to {} good, odd and bad requests.\n\n\
-         A test sends each of them to a server, and finds what is written here: the statuses of the answers, what\n\
-         becomes of the connection, and what was published; and that others are served meanwhile. What is asked is that\n\
-         of [RFC 9110](https://www.rfc-editor.org/rfc/rfc9110) and [RFC 9112](https://www.rfc-editor.org/rfc/rfc9112).\n\n\
+         A test sends each request to a server, and compares the statuses of the answers, the state of the connection and\n\
+         the events published with this table. It checks that other clients are served in the meantime. The column\n\
+         `asked` quotes [RFC 9110](https://www.rfc-editor.org/rfc/rfc9110) and [RFC 9112](https://www.rfc-editor.org/rfc/rfc9112).\n\n\
          Verdicts:\n\n\
          - `conforms` ({}): as asked.\n\
          - `tolerates` ({}): laxer than it might be, or a refusal of another kind than is asked, or of what need not be\n  \
-           refused; which is allowed, or harms nobody.\n\
-         - `proxy` ({}): not as asked. It is in tiny_http, and can't be mended from outside: a server that strangers reach\n  \
-           belongs behind a proxy, which refuses such requests, or makes good ones of them. (Bytes beyond ASCII in a\n  \
-           header field are an exception: a proxy passes them on unless it is told to leave the field out.)\n\n\
+           refused. That is allowed, or harms no other client.\n\
+         - `proxy` ({}): not as asked. The cause is in tiny_http, and this crate can't correct it. A server that untrusted\n  \
+           clients reach belongs behind a proxy, which refuses such requests, or corrects them. (Bytes beyond ASCII in a\n  \
+           header field are an exception: a proxy passes them unless its configuration removes the field.)\n\n\
          Connections:\n\n\
          - `kept`: the next request on it is served.\n\
          - `closed`: the server hangs up.\n\

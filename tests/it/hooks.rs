@@ -1,4 +1,4 @@
-//! What an embedding program hooks in: handlers before polls and publishes, the fallback, and CORS.
+//! The hooks of an embedding program: handlers before polls and publishes, the fallback, and CORS.
 
 use crate::support;
 
@@ -108,7 +108,7 @@ fn a_handler_refuses_with_its_own_answer_and_nothing_happens() {
 }
 
 #[test]
-fn a_field_that_a_hook_sets_replaces_ours_and_an_added_one_stands_beside_its_like() {
+fn a_field_that_a_hook_sets_replaces_ours_and_an_added_one_keeps_the_others() {
     let custom = |response: Response| {
         response
             .with_header("content-type", "application/problem+json")
@@ -173,7 +173,7 @@ fn a_field_that_a_hook_sets_replaces_ours_and_an_added_one_stands_beside_its_lik
 }
 
 #[test]
-fn handlers_run_only_for_requests_that_make_sense() {
+fn handlers_run_only_for_valid_requests() {
     let runs = Arc::new(AtomicUsize::new(0));
     let counter = runs.clone();
     let counting = Handler::new(move |_| {
@@ -279,6 +279,34 @@ fn a_bearer_token_is_asked_for_and_granted() {
 }
 
 #[test]
+fn a_publish_without_the_right_is_refused_before_its_body_comes() {
+    let server = start(info().before_publish(Handler::bearer_token("secret")));
+    for framing in [
+        "Content-Length: 5000",
+        "Content-Length: 31000000",
+        "Transfer-Encoding: chunked",
+        "Content-Length: 5000\r\nExpect: 100-continue",
+    ] {
+        let head = format!("POST /publish HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n");
+        let mut connection = Connection::to(&server);
+        connection.send(head);
+        connection.receive().refuses(401, "unauthorized");
+    }
+    // The body that was not read is not taken for a request that is served.
+    let length = BODY.len();
+    let mut connection = Connection::to(&server);
+    connection.send(format!(
+        "POST /publish HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n\
+         POST /publish HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer secret\r\nContent-Length: {length}\r\n\r\n{BODY}"
+    ));
+    let refused = connection.receive();
+    refused.refuses(401, "unauthorized");
+    assert_eq!(refused.header("Connection"), Some("close"));
+    connection.receive().refuses(400, "no clear end");
+    assert_eq!(server.statistics().published, 0);
+}
+
+#[test]
 fn the_fallback_answers_every_other_path() {
     let server = start(info().fallback(Fallback::new(|request| {
         match (request.method(), request.path()) {
@@ -318,7 +346,7 @@ fn the_fallback_answers_every_other_path() {
     }
     connection.send("POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 9999999\r\n\r\n");
     connection.receive().refuses(413, "too large");
-    // The endpoints stay the server's.
+    // The server still answers the endpoints itself.
     assert_eq!(get(&server, &poll("c", 0, "")).status, 204);
     ask(&server, "PUT", "/publish").refuses(405, "method");
 }
@@ -351,7 +379,7 @@ fn head_reaches_a_fallback_as_get_unless_it_asks_for_head() {
 }
 
 #[test]
-fn a_hook_that_blocks_holds_up_nobody_else() {
+fn a_hook_that_blocks_delays_no_other_client() {
     let (release, held) = mpsc::channel::<()>();
     let held = Mutex::new(held);
     let waiting = Arc::new(AtomicUsize::new(0));
@@ -457,7 +485,7 @@ fn seen_from(trusted_proxies: &[&str], fields: &[&str]) -> (SocketAddr, SocketAd
 }
 
 #[test]
-fn forwarded_addresses_of_strangers_are_ignored() {
+fn forwarded_addresses_of_untrusted_peers_are_ignored() {
     let field = "X-Forwarded-For: 192.0.2.1";
     for trusted in [&[][..], &["127.0.0.2", "::1", "192.0.2.1"][..]] {
         let (seen, own) = seen_from(trusted, &[field]);
@@ -466,7 +494,7 @@ fn forwarded_addresses_of_strangers_are_ignored() {
 }
 
 #[test]
-fn a_trusted_proxy_tells_where_a_request_came_from() {
+fn a_trusted_proxy_gives_the_address_of_the_client() {
     for (entry, expected) in [
         ("192.0.2.1", "192.0.2.1:0"),
         ("192.0.2.1:4711", "192.0.2.1:4711"),
@@ -485,7 +513,7 @@ fn a_trusted_proxy_tells_where_a_request_came_from() {
 }
 
 #[test]
-fn what_stands_before_the_first_stranger_is_not_believed() {
+fn entries_before_the_first_untrusted_address_are_ignored() {
     let trusted = ["127.0.0.1", "10.0.0.1", "2001:db8::2"];
     for (fields, expected) in [
         (&["198.51.100.1, 192.0.2.1"][..], "192.0.2.1:0"),
@@ -499,9 +527,9 @@ fn what_stands_before_the_first_stranger_is_not_believed() {
             &["198.51.100.1", "192.0.2.1, 2001:db8::2", "10.0.0.1"],
             "192.0.2.1:0",
         ),
-        // A claim to be a proxy, made by a stranger.
+        // An untrusted client claims to be a proxy.
         (&["10.0.0.1, 192.0.2.1"], "192.0.2.1:0"),
-        // Nobody but proxies: the farthest.
+        // Only proxies: the farthest.
         (&["2001:db8::2, 10.0.0.1"], "[2001:db8::2]:0"),
     ] {
         let lines: Vec<String> = fields
@@ -518,7 +546,7 @@ fn what_stands_before_the_first_stranger_is_not_believed() {
 }
 
 #[test]
-fn an_entry_that_is_no_address_ends_the_way_back() {
+fn an_entry_that_is_no_address_ends_the_search() {
     let trusted = ["127.0.0.1", "10.0.0.1"];
     for nonsense in [
         "",

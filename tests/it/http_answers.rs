@@ -1,4 +1,4 @@
-//! Polls over HTTP: what is answered, when, and to whom.
+//! Polls over HTTP: which answer they get, and when.
 
 use crate::support;
 
@@ -33,7 +33,7 @@ fn a_200_has_golongpolls_members_in_its_order_and_every_promised_header() {
 }
 
 #[test]
-fn a_position_told_without_events_misses_nothing() {
+fn a_position_without_events_misses_nothing() {
     let server = server();
     server.publish("c", "before").unwrap();
     let mut connection = Connection::to(&server);
@@ -56,7 +56,7 @@ fn a_position_told_without_events_misses_nothing() {
 }
 
 #[test]
-fn a_gap_is_told_where_events_after_the_cursor_were_lost_and_nowhere_else() {
+fn a_gap_is_reported_where_events_after_the_cursor_were_lost_and_nowhere_else() {
     let server = start(info().broker(BrokerOptions::new().events_per_category(3)));
     let ids: Vec<EventId> = (0..5)
         .map(|number| server.publish("c", &number).unwrap())
@@ -211,7 +211,7 @@ fn an_event_to_be_deleted_goes_to_all_who_are_parked_or_to_one_poll() {
         &poll("c", 0, &format!("&last_id={}", taken.position())),
     );
     assert_eq!((next.status, server.statistics().events), (204, 0));
-    // Handed out is not lost.
+    // A delivered event is not lost.
     assert_eq!(server.statistics().gaps, 0);
 }
 

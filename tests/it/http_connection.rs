@@ -1,4 +1,4 @@
-//! Connections: hostile lengths, pipelining, HTTP/1.0, keeping alive and closing, and heads that stay heads.
+//! Connections: hostile lengths, pipelining, HTTP/1.0, keeping alive and closing, and malformed heads.
 
 use crate::support;
 
@@ -197,7 +197,7 @@ fn a_target_may_be_absolute() {
 }
 
 #[test]
-fn a_head_that_is_none_ends_the_connection_and_nothing_else() {
+fn a_malformed_head_ends_its_connection_and_nothing_else() {
     let server = server();
     for head in [
         "\r\n\r\n",
@@ -240,7 +240,7 @@ fn nothing_that_a_client_sends_becomes_a_header_field_of_an_answer() {
     let answer = buffered(&server, "c%0D%0AX-Evil:%201%0D%0A%0D%0A");
     assert_eq!(answer.data(), ["\r\nX-Evil: 1"]);
     assert_eq!(answer.header("X-Evil"), None);
-    // A preflight's answer repeats what it was asked for; a lone CR is no end of a line for tiny_http.
+    // The answer to a preflight repeats the header names of the request; a lone CR is no end of a line for tiny_http.
     let mut connection = Connection::to(&server);
     connection.send(
         "OPTIONS /publish HTTP/1.1\r\nHost: t\r\nAccess-Control-Request-Headers: a\nX-Evil: 1\r\n\r\n",
@@ -252,7 +252,7 @@ fn nothing_that_a_client_sends_becomes_a_header_field_of_an_answer() {
 }
 
 #[test]
-fn a_header_of_a_handlers_that_would_become_two_is_left_out() {
+fn a_header_field_of_a_handler_that_would_become_two_is_left_out() {
     let evil = |response: Response| {
         response
             .with_header("X-Good", "1")
@@ -281,7 +281,7 @@ fn a_header_of_a_handlers_that_would_become_two_is_left_out() {
 }
 
 #[test]
-fn a_client_that_hangs_up_while_parked_harms_nobody() {
+fn a_client_that_hangs_up_while_parked_harms_no_other() {
     let server = server();
     let gone: Vec<Connection> = (0..20)
         .map(|_| {

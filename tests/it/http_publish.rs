@@ -1,4 +1,4 @@
-//! Publishes over HTTP: what is taken, byte for byte, and what is refused.
+//! Publishes over HTTP: which bodies are accepted, byte for byte, and which are refused.
 
 use crate::support;
 
@@ -11,7 +11,7 @@ fn of(data: &str) -> String {
     format!(r#"{{"category":"c","data":{data}}}"#)
 }
 
-/// The JSON of the one event's data, to the letter.
+/// The exact JSON of the one event's data.
 fn only_data(server: &Server) -> String {
     let answer = buffered(server, "c");
     let (_, rest) = answer.text().split_once(r#""data":"#).expect("data");
@@ -24,7 +24,7 @@ fn small_events(max_event_size: usize) -> Server {
 }
 
 #[test]
-fn a_publish_is_answered_byte_for_byte_and_tells_the_events_id() {
+fn a_publish_is_answered_byte_for_byte_and_with_the_events_id() {
     let server = server();
     let answer = publish(&server, r#"{"category":"c","data":"hello"}"#);
     assert_eq!(
@@ -57,7 +57,7 @@ fn the_content_type_and_other_members_do_not_matter() {
 }
 
 #[test]
-fn every_kind_of_json_comes_back_to_the_letter() {
+fn every_kind_of_json_comes_back_unchanged() {
     let long = format!("\"{}\"", "x".repeat(200_000));
     let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
     for data in [
@@ -96,7 +96,7 @@ fn line_breaks_between_the_tokens_of_data_become_spaces() {
 }
 
 #[test]
-fn what_is_no_publish_is_refused_and_not_published() {
+fn a_body_that_is_no_publish_is_refused() {
     let server = server();
     let longest = "x".repeat(1024);
     let deep = of(&format!("{}{}", "[".repeat(5000), "]".repeat(5000)));
@@ -146,7 +146,7 @@ fn what_is_no_publish_is_refused_and_not_published() {
     let statistics = server.statistics();
     assert_eq!((statistics.published, statistics.events), (0, 0));
     assert_eq!((statistics.refused, statistics.categories), (34, 0));
-    // The longest category there may be.
+    // The longest category that is allowed.
     let body = format!(r#"{{"category":"{longest}","data":1}}"#);
     assert_eq!(publish(&server, body).status, 200);
 }
@@ -220,7 +220,7 @@ fn a_chunked_body_is_read_whole() {
 }
 
 #[test]
-fn a_body_of_another_coding_is_refused_and_the_connection_stays_good() {
+fn a_body_of_another_coding_is_refused_and_the_connection_stays_usable() {
     let server = server();
     let mut connection = Connection::to(&server);
     let body = of("1");
@@ -241,7 +241,7 @@ fn a_body_of_another_coding_is_refused_and_the_connection_stays_good() {
 }
 
 #[test]
-fn an_offer_of_another_protocol_is_passed_over_however_the_body_comes() {
+fn an_offer_of_another_protocol_is_ignored_for_every_framing_of_the_body() {
     let server = server();
     let head = "POST /publish HTTP/1.1\r\nHost: t\r\nConnection: Upgrade, HTTP2-Settings\r\n\
                 Upgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\n";
@@ -278,7 +278,7 @@ fn an_offer_of_another_protocol_is_passed_over_however_the_body_comes() {
 }
 
 #[test]
-fn a_byte_order_mark_before_the_json_is_passed_over() {
+fn a_byte_order_mark_before_the_json_is_ignored() {
     let server = server();
     let marked = publish(&server, format!("\u{feff}{}", of("1")));
     assert_eq!(marked.status, 200);

@@ -44,7 +44,7 @@ fn a_category_is_decoded_as_forms_are() {
     for broken in ["%FF", "a%C3", "%ED%A0%80"] {
         buffered(&server, broken).refuses(400, "UTF-8");
     }
-    // The parameters' own names are encoded as well, and unknown ones are nobody's business.
+    // The parameters' own names are encoded as well, and unknown ones are ignored.
     let answer = get(
         &server,
         "/events?cat%65gory=a+b&time%6Fut=0&since_time=1&_=17&x",
@@ -139,8 +139,8 @@ fn the_answer_leaves_no_later_than_the_timeout_asked_for() {
     let tries: Vec<Duration> = (0..4)
         .map(|_| took())
         .scan(false, |done, took| {
-            let go_on = !std::mem::replace(done, took <= second);
-            go_on.then_some(took)
+            let again = !std::mem::replace(done, took <= second);
+            again.then_some(took)
         })
         .collect();
     assert!(tries.iter().any(|took| *took <= second), "{tries:?}");

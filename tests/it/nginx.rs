@@ -1,7 +1,7 @@
-//! Real nginx with the configuration of the guide's page `deploying`, before the server: the requests that it stops,
-//! and those that it passes on. What the server does without it is in `tests/overload/limits.rs`.
+//! The exact configuration of the guide's page `deploying`, with real nginx before the server: which requests nginx stops,
+//! and which it passes. `tests/overload/limits.rs` has the same requests without nginx.
 //!
-//! These need nginx, so they are left out unless asked for: `cargo test --test it nginx -- --ignored`. `.ci/run` does.
+//! These tests need nginx, so they only run with: `cargo test --test it nginx -- --ignored`. `.ci/run` does.
 #![cfg(target_os = "linux")]
 
 use crate::support;
@@ -38,7 +38,7 @@ fn directive(name: &str) -> &'static str {
     value
 }
 
-/// That value, where it is a number with this unit.
+/// The value of a directive that is a number with this unit.
 fn number(name: &str, unit: &str) -> u64 {
     let number = directive(name).strip_suffix(unit).expect(unit);
     number.parse().expect("a number")
@@ -56,8 +56,8 @@ impl Nginx {
         Nginx::changed(upstream, &[])
     }
 
-    /// Starts nginx with other addresses, without TLS, with times that a test can wait for, and with the changes in
-    /// `more`. Every text that is replaced must be on the page.
+    /// Starts nginx with all differences from the page: addresses, no TLS, times that a test can wait for, and the test's
+    /// own replacements. Every text that is replaced must occur.
     fn changed(upstream: SocketAddr, more: &[(&str, &str)]) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
@@ -83,7 +83,7 @@ impl Nginx {
         }
         let folder = tempfile::tempdir().unwrap();
         let configuration = folder.path().join("nginx.conf");
-        // One process, so that killing it ends all of it; and nothing outside of the folder.
+        // One process, so that killing it ends nginx whole, and no file outside of the folder.
         let text = format!(
             "daemon off; master_process off; pid nginx.pid; error_log stderr;
             events {{ worker_connections 1024; }}
@@ -137,7 +137,7 @@ fn program() -> PathBuf {
     found.expect("no nginx here; install it: apt-get install nginx-light")
 }
 
-/// In the server's place: nothing may come here.
+/// A listener in the server's place, to which no request may come.
 struct Untouched(TcpListener);
 
 impl Untouched {
@@ -148,17 +148,17 @@ impl Untouched {
         (Untouched(listener), address)
     }
 
-    fn was_left_alone(&self) {
-        let came = self.0.accept().expect_err("nobody came");
+    fn has_no_connection(&self) {
+        let came = self.0.accept().expect_err("no connection");
         assert_eq!(came.kind(), WouldBlock);
     }
 }
 
-/// A server, and nginx before it.
 /// The defaults of `ServerInfo::timeout` and `BrokerOptions::max_event_size`.
 const TIMEOUT: Duration = Duration::from_secs(120);
 const MAX_EVENT_SIZE: usize = 1 << 20;
 
+/// A server, and nginx before it.
 fn proxied() -> (Server, Nginx) {
     let server = server();
     let nginx = Nginx::before(server.local_addr());
@@ -168,7 +168,7 @@ fn proxied() -> (Server, Nginx) {
 #[test]
 fn the_numbers_in_the_readme_fit_the_servers_defaults() {
     assert!(number("proxy_read_timeout", "s") > TIMEOUT.as_secs());
-    // Whoever closes a connection that was kept between requests should be the one who sends requests on it.
+    // nginx, which sends the requests, should be the side that closes a connection kept between requests.
     let idle_timeout = TIMEOUT + Duration::from_secs(10);
     assert!(number("keepalive_timeout", "s") < idle_timeout.as_secs());
     let largest_body = MAX_EVENT_SIZE + 8 * 1024;
@@ -186,7 +186,7 @@ fn nginx_refuses_a_request_line_of_http_2() {
         assert_eq!(connection.receive().status, 505);
         assert!(connection.is_over());
     }
-    upstream.was_left_alone();
+    upstream.has_no_connection();
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn nginx_refuses_heads_without_end() {
     let nginx = Nginx::before(address);
     let megabyte = "x".repeat(1_000_000);
     let lines = format!("X-Name: {}\r\n", "x".repeat(100)).repeat(10_000);
-    // Complete, so that they would be handed on if only nginx had the room.
+    // Complete, so that nginx would pass them if its buffers were large enough.
     for (head, expected) in [
         (
             format!("GET /events?{megabyte} HTTP/1.1\r\nHost: t\r\n\r\n"),
@@ -223,7 +223,7 @@ fn nginx_refuses_heads_without_end() {
             Err(error) => assert!(sent.is_err() || connection.is_over(), "{error}"),
         }
     }
-    upstream.was_left_alone();
+    upstream.has_no_connection();
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn nginx_hangs_up_on_a_head_that_trickles() {
         let took = began.elapsed();
         assert!(took < Duration::from_secs(5), "{took:?}");
     }
-    upstream.was_left_alone();
+    upstream.has_no_connection();
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn nginx_keeps_a_body_that_trickles_to_itself_until_it_is_whole() {
         let began = Instant::now();
         assert!(connection.trickle(BODY.bytes().take(length - 1)));
         assert!(began.elapsed() > Duration::from_secs(2));
-        upstream.was_left_alone();
+        upstream.has_no_connection();
         // And the last never.
         let began = Instant::now();
         match connection.read(false) {
@@ -272,7 +272,7 @@ fn nginx_keeps_a_body_that_trickles_to_itself_until_it_is_whole() {
         }
         assert!(began.elapsed() < Duration::from_secs(5));
     }
-    upstream.was_left_alone();
+    upstream.has_no_connection();
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn nginx_refuses_large_bodies_and_passes_the_largest_event() {
             }
         }
     }
-    upstream.was_left_alone();
+    upstream.has_no_connection();
 
     let (_server, nginx) = proxied();
     let largest = "x".repeat(MAX_EVENT_SIZE - 2);
@@ -313,7 +313,7 @@ fn nginx_refuses_large_bodies_and_passes_the_largest_event() {
 
 #[test]
 #[ignore = "needs nginx; .ci/run runs it"]
-fn nginx_hands_on_pipelined_requests_one_after_the_other_and_not_without_end() {
+fn nginx_passes_pipelined_requests_one_after_the_other_and_closes_after_its_limit() {
     let (server, nginx) = proxied();
     let length = BODY.len();
     let publish =
@@ -334,7 +334,7 @@ fn nginx_hands_on_pipelined_requests_one_after_the_other_and_not_without_end() {
         assert_eq!(connection.receive().status, 200);
     }
 
-    // And not more than so many reach it on one connection.
+    // And nginx closes the connection after a limited number of requests.
     let before = server.statistics().published;
     let most = 1000;
     let fewer = [("keepalive_requests 10000", "keepalive_requests 1000")];
@@ -396,11 +396,11 @@ fn a_client_that_hangs_up_at_nginx_frees_its_place_in_the_server() {
 #[test]
 #[ignore = "needs nginx; .ci/run runs it"]
 fn client_addresses_arrive_through_nginx_and_claims_do_not() {
-    let (tell, told) = mpsc::channel();
+    let (sender, addresses) = mpsc::channel();
     let server = start(
         info()
             .before_subscription(Handler::new(move |request| {
-                tell.send(request.remote_address().unwrap()).unwrap();
+                sender.send(request.remote_address().unwrap()).unwrap();
                 Ok(())
             }))
             .trusted_proxies(vec![Ipv4Addr::LOCALHOST.into()]),
@@ -415,7 +415,7 @@ fn client_addresses_arrive_through_nginx_and_claims_do_not() {
         let target = poll("c", 0, "");
         connection.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n{fields}\r\n"));
         assert_eq!(connection.receive().status, 204);
-        told.recv_timeout(LIMIT).unwrap()
+        addresses.recv_timeout(LIMIT).unwrap()
     };
     let written = "X-Forwarded-For $remote_addr";
     // And as it has to be where there is another proxy before nginx.

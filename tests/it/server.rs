@@ -1,4 +1,4 @@
-//! A server's life: stopping, starting again, and holding up under many clients.
+//! A server from its start to its stop: stopping, starting again, and many clients at once.
 
 use crate::support;
 
@@ -28,7 +28,7 @@ fn parked_polls(server: &Server, count: usize) -> Vec<Connection> {
 }
 
 #[test]
-fn stopping_answers_all_who_are_parked_as_if_they_had_timed_out() {
+fn stopping_answers_all_parked_polls_as_if_they_had_timed_out() {
     for timeout_answer in [TimeoutAnswer::NoContent, TimeoutAnswer::Golongpoll] {
         let server = start(info().timeout_answer(timeout_answer));
         let id = server.publish("other", "x").unwrap();
@@ -52,7 +52,7 @@ fn stopping_answers_all_who_are_parked_as_if_they_had_timed_out() {
 }
 
 #[test]
-fn after_a_stop_nothing_is_taken_and_kept_connections_are_told_so() {
+fn after_a_stop_publishes_are_refused_and_kept_connections_are_closed() {
     let server = server();
     let address = server.local_addr();
     let mut kept = [Connection::to(&server), Connection::to(&server)];
@@ -72,7 +72,7 @@ fn after_a_stop_nothing_is_taken_and_kept_connections_are_told_so() {
     let nothing = poller.receive();
     assert_eq!(nothing.status, 204);
     assert_eq!(nothing.header("Connection"), Some("close"));
-    // What is held is handed out as ever: the next run has no more of it.
+    // Polls still get the events in memory: the next run has no more of them.
     poller.ask("GET", &poll("c", 60, "&since_time=1"));
     let answer = poller.receive();
     assert_eq!(answer.data(), [1, 1]);
@@ -88,8 +88,8 @@ fn after_a_stop_nothing_is_taken_and_kept_connections_are_told_so() {
     server.stop(Duration::ZERO).unwrap();
 }
 
-/// A server whose publishes are held until something comes through the channel; the first says when it is held.
-fn holding() -> (Server, mpsc::Sender<()>, mpsc::Receiver<()>) {
+/// A server whose publishes block until a message comes through the sender; the receiver gets one when a publish blocks.
+fn blocking_server() -> (Server, mpsc::Sender<()>, mpsc::Receiver<()>) {
     let (release, held) = mpsc::channel::<()>();
     let (entered, entry) = mpsc::channel();
     let (held, entered) = (Mutex::new(held), Mutex::new(entered));
@@ -103,14 +103,16 @@ fn holding() -> (Server, mpsc::Sender<()>, mpsc::Receiver<()>) {
 
 #[test]
 fn stopping_waits_for_a_request_in_flight() {
-    let (server, release, entry) = holding();
+    let (server, release, entry) = blocking_server();
     let mut publisher = Connection::to(&server);
     publisher.publish(BODY);
     entry.recv_timeout(LIMIT).unwrap();
     let address = server.local_addr();
     thread::scope(|scope| {
         let stop = scope.spawn(|| server.stop(LIMIT));
-        until("the door is shut", || TcpStream::connect(address).is_err());
+        until("the port is closed", || {
+            TcpStream::connect(address).is_err()
+        });
         assert!(!stop.is_finished());
         release.send(()).unwrap();
         stop.join().unwrap().unwrap();
@@ -120,7 +122,7 @@ fn stopping_waits_for_a_request_in_flight() {
 }
 
 #[test]
-fn stopping_does_not_wait_for_a_body_that_is_not_there_and_nothing_of_it_is_published() {
+fn stopping_does_not_wait_for_the_rest_of_a_body_and_publishes_nothing_of_it() {
     let server = server();
     // Read by the HTTP library, by this crate, in chunks, and not at all.
     let length = BODY.len();
@@ -136,7 +138,7 @@ fn stopping_does_not_wait_for_a_body_that_is_not_there_and_nothing_of_it_is_publ
         connection
     });
     assert_eq!(half[3].receive().status, 413);
-    // What came before this has been taken, too.
+    // The server has read what came before this, too.
     assert_eq!(publish(&server, BODY).status, 200);
     let began = Instant::now();
     server.stop(LIMIT).unwrap();
@@ -159,8 +161,8 @@ fn stopping_does_not_wait_for_a_body_that_is_not_there_and_nothing_of_it_is_publ
 }
 
 #[test]
-fn a_request_that_takes_longer_than_the_stop_is_told_of_and_publishes_nothing() {
-    let (server, release, entry) = holding();
+fn a_request_that_takes_longer_than_the_stop_is_an_error_and_publishes_nothing() {
+    let (server, release, entry) = blocking_server();
     let mut publisher = Connection::to(&server);
     publisher.publish(BODY);
     entry.recv_timeout(LIMIT).unwrap();
@@ -223,10 +225,10 @@ fn what_is_published_in_process_reaches_http_and_the_other_way_round() {
         let waiting = scope.spawn(|| server.subscribe(["c", "d"], Cursor::LastId(id), LIMIT));
         until_parked(&server, 1);
         let body = r#"{"category":"d","data":"over HTTP"}"#;
-        let told = publish(&server, body).position().to_owned();
+        let position = publish(&server, body).position().to_owned();
         let batch = waiting.join().unwrap().unwrap();
         assert_eq!(batch.events()[0].text(), "over HTTP");
-        assert_eq!(batch.last_id().to_string(), told);
+        assert_eq!(batch.last_id().to_string(), position);
     });
     assert_eq!(server.broker().statistics(), server.statistics());
 }
@@ -295,7 +297,7 @@ fn a_burst_of_connections_is_answered_to_the_last() {
 }
 
 #[test]
-fn a_connection_that_says_nothing_is_closed() {
+fn a_silent_connection_is_closed() {
     let server = start(
         info()
             .timeout(Duration::from_secs(1))

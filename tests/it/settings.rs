@@ -1,12 +1,17 @@
-//! Settings: what can't be used is named, and where a server listens.
+//! Settings: each setter takes effect, a value that can't be used is named, and where a server listens.
 
 use crate::support;
 
+use std::fmt::Debug;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use long_polling::server::Handler;
-use long_polling::{BrokerOptions, Error, ErrorKind, FilePersistorInfo, Server, ServerInfo};
+use long_polling::server::{Handler, PollWithoutCursor, Request, Response, TimeoutAnswer};
+use long_polling::store::{Record, Snapshot, Store};
+use long_polling::{
+    BrokerOptions, Durability, Error, ErrorKind, EventId, FilePersistorInfo, FileState,
+    PublishRequest, Server, ServerInfo, SubscriptionRequest,
+};
 use support::{Connection, ask, get, info, publish, server, start, until};
 
 const BODY: &str = r#"{"category":"c","data":1}"#;
@@ -103,27 +108,27 @@ fn a_secret_that_no_request_can_carry_is_refused_at_start_and_stays_secret() {
     for (info, words) in [
         (
             of_publish(Handler::bearer_token("")),
-            "handler_to_run_before_publish: the bearer token is empty",
+            "before_publish: the bearer token is empty",
         ),
         (
             of_publish(Handler::bearer_token("secret\n")),
-            "handler_to_run_before_publish: the bearer token begins or ends",
+            "before_publish: the bearer token begins or ends",
         ),
         (
             of_poll(Handler::bearer_token(" secret")),
-            "handler_to_run_before_subscription: the bearer token begins or ends",
+            "before_subscription: the bearer token begins or ends",
         ),
         (
             of_poll(Handler::bearer_token("secretü")),
-            "handler_to_run_before_subscription: the bearer token has",
+            "before_subscription: the bearer token has",
         ),
         (
             of_publish(Handler::basic_auth("secret:x", "x")),
-            "handler_to_run_before_publish: the name",
+            "before_publish: the name",
         ),
         (
             of_publish(Handler::basic_auth("x", "secret\n")),
-            "handler_to_run_before_publish: the name or password",
+            "before_publish: the name or password",
         ),
     ] {
         let error = refused(info);
@@ -188,7 +193,7 @@ fn a_file_that_cannot_be_used_is_named() {
 }
 
 #[test]
-fn a_server_that_could_not_start_for_its_file_lets_go_of_the_port() {
+fn a_server_that_could_not_start_for_its_file_frees_the_port() {
     let folder = tempfile::tempdir().unwrap();
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let info = info().address(free.local_addr().unwrap().to_string());
@@ -239,4 +244,261 @@ fn the_endpoints_are_where_the_settings_say() {
         Some("POST, OPTIONS")
     );
     get(&server, "/events?category=c&timeout=0").refuses(404, "not found");
+}
+
+/// Each setter puts its value into the settings, and a setting that is given twice has the last value. A value shows in
+/// the `Debug` text, where it is neither before its setter has run nor after the other value has replaced it.
+fn each_setter_takes_effect<T: Clone + Debug>(unset: &T, setters: &[Setter<T>]) {
+    for Setter { first, last, text } in setters {
+        let [before, set, replaced, set_again] = [
+            format!("{unset:?}"),
+            format!("{:?}", last(unset.clone())),
+            format!("{:?}", first(last(unset.clone()))),
+            format!("{:?}", last(first(unset.clone()))),
+        ];
+        assert!(!before.contains(text), "{text:?} is a default: {before}");
+        assert!(set.contains(text), "{text:?} was not set: {set}");
+        assert!(!replaced.contains(text), "{text:?} was kept: {replaced}");
+        assert_eq!(set, set_again, "{text:?}: the last value does not win");
+    }
+}
+
+/// One setter with two values, and how the second one shows in the `Debug` text.
+struct Setter<T> {
+    first: fn(T) -> T,
+    last: fn(T) -> T,
+    text: &'static str,
+}
+
+fn setter<T>(first: fn(T) -> T, last: fn(T) -> T, text: &'static str) -> Setter<T> {
+    Setter { first, last, text }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn each_setter_of_a_server_takes_effect() {
+    each_setter_takes_effect(
+        &ServerInfo::default(),
+        &[
+            setter(
+                |info| info.address("a:1"),
+                |info| info.address("b:2"),
+                "\"b:2\"",
+            ),
+            setter(
+                |info| info.timeout(SECOND),
+                |info| info.timeout(77 * SECOND),
+                "77s",
+            ),
+            setter(
+                |info| info.subscription_uri("/a"),
+                |info| info.subscription_uri("/b"),
+                "\"/b\"",
+            ),
+            setter(
+                |info| info.publish_uri("/a"),
+                |info| info.publish_uri("/b"),
+                "\"/b\"",
+            ),
+            setter(
+                |info| info.timeout_answer(TimeoutAnswer::NoContent),
+                |info| info.timeout_answer(TimeoutAnswer::Golongpoll),
+                "Golongpoll",
+            ),
+            setter(
+                |info| info.poll_without_cursor(PollWithoutCursor::Now),
+                |info| info.poll_without_cursor(PollWithoutCursor::Oldest),
+                "Oldest",
+            ),
+            setter(
+                |info| info.broker(BrokerOptions::new()),
+                |info| info.broker(BrokerOptions::new().max_parked(77)),
+                "77",
+            ),
+            setter(
+                |info| info.cors_origin("*"),
+                |info| info.cors_origin("null"),
+                "\"null\"",
+            ),
+            setter(
+                |info| info.idle_timeout(None),
+                |info| info.idle_timeout(77 * SECOND),
+                "77s",
+            ),
+            setter(
+                |info| info.write_timeout(SECOND),
+                |info| info.write_timeout(77 * SECOND),
+                "77s",
+            ),
+            setter(
+                |info| info.restore_timeout(SECOND),
+                |info| info.restore_timeout(77 * SECOND),
+                "77s",
+            ),
+            setter(
+                |info| info.trusted_proxies([]),
+                |info| info.trusted_proxies([[192, 0, 2, 1].into()]),
+                "192.0.2.1",
+            ),
+            setter(
+                |info| info.store(FailingStore),
+                |info| info.file(FilePersistorInfo::new("a.log")),
+                "a.log",
+            ),
+        ],
+    );
+}
+
+/// Hooks and callbacks have no text, so they are seen by what they do.
+#[test]
+fn the_last_hook_of_each_kind_takes_effect() {
+    let refuse = |status| move |_: &Request| Err(Response::error(status, "refused"));
+    let answer = |status| move |_: &Request| Response::new(status);
+    let server = start(
+        info()
+            .before_subscription(Handler::bearer_token("first"))
+            .before_subscription(refuse(470))
+            .before_publish(refuse(471))
+            .before_publish(Handler::bearer_token("last"))
+            .fallback(answer(472))
+            .fallback(answer(473))
+            .on_failure(|_| ()),
+    );
+    assert_eq!(get(&server, "/events?category=c&timeout=0").status, 470);
+    assert_eq!(publish(&server, BODY).status, 401);
+    assert_eq!(get(&server, "/").status, 473);
+}
+
+/// A store that can't be started.
+struct FailingStore;
+
+impl Store for FailingStore {
+    fn start(&mut self, _: Snapshot, _: &mut dyn FnMut(Record)) -> Result<(), Error> {
+        Err(Error::new(ErrorKind::Busy, "this store was started"))
+    }
+
+    fn append(&self, _: Record) -> Result<u64, Error> {
+        Ok(0)
+    }
+
+    fn flush(&self, _: u64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn stop(&self, _: Duration) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_last_one_of_file_and_store_takes_effect() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = FilePersistorInfo::new(folder.path().join("events.log"));
+    let error = refused(info().file(file.clone()).store(FailingStore));
+    assert_eq!(error.to_string(), "this store was started");
+    start(info().store(FailingStore).file(file));
+    assert!(folder.path().join("events.log").exists());
+}
+
+#[test]
+fn each_setter_of_a_broker_takes_effect() {
+    each_setter_takes_effect(
+        &BrokerOptions::new(),
+        &[
+            setter(
+                |o| o.events_per_category(1),
+                |o| o.events_per_category(77),
+                "77",
+            ),
+            setter(|o| o.event_ttl(None), |o| o.event_ttl(77 * SECOND), "77s"),
+            setter(
+                |o| o.delete_after_first_retrieval(false),
+                |o| o.delete_after_first_retrieval(true),
+                "true",
+            ),
+            setter(|o| o.max_event_size(1), |o| o.max_event_size(77), "77"),
+            setter(|o| o.max_parked(1), |o| o.max_parked(77), "77"),
+            setter(|o| o.max_categories(1), |o| o.max_categories(77), "77"),
+            setter(|o| o.max_batch_size(1), |o| o.max_batch_size(77), "77"),
+            setter(|o| o.max_event_bytes(1), |o| o.max_event_bytes(77), "77"),
+        ],
+    );
+}
+
+#[test]
+fn each_setter_of_a_file_takes_effect() {
+    each_setter_takes_effect(
+        &FilePersistorInfo::new("a.log"),
+        &[
+            setter(
+                |file| file.durability(Durability::Buffered),
+                |file| file.durability(Durability::Acknowledged),
+                "Acknowledged",
+            ),
+            setter(
+                |f| f.write_buffer_size(1),
+                |f| f.write_buffer_size(77),
+                "77",
+            ),
+            setter(
+                |file| file.write_flush_period(SECOND),
+                |file| file.write_flush_period(77 * SECOND),
+                "77s",
+            ),
+            setter(|f| f.max_queue_size(1), |f| f.max_queue_size(77), "77"),
+            setter(|f| f.max_wait(SECOND), |f| f.max_wait(77 * SECOND), "77s"),
+            setter(|f| f.compact_from(None), |f| f.compact_from(77), "77"),
+        ],
+    );
+    // A callback has no text, but shows that it is there.
+    let unset = FilePersistorInfo::new("a.log");
+    let set = unset.clone().on_change(|_: &FileState| ());
+    assert_ne!(format!("{unset:?}"), format!("{set:?}"));
+}
+
+#[test]
+fn each_setter_of_a_poll_takes_effect() {
+    const ID: &str = "123e4567-e89b-12d3-a456-426614174000";
+    each_setter_takes_effect(
+        &SubscriptionRequest::new("a"),
+        &[
+            setter(
+                |poll| poll.categories("b"),
+                |poll| poll.categories(["c", "d"]),
+                "\"d\"",
+            ),
+            setter(
+                |poll| poll.timeout(SECOND),
+                |poll| poll.timeout(77 * SECOND),
+                "77s",
+            ),
+            setter(
+                |poll| poll.since_time(None),
+                |poll| poll.since_time(77),
+                "77",
+            ),
+            setter(
+                |poll| poll.last_id(None),
+                |poll| poll.last_id(ID.parse::<EventId>().unwrap()),
+                ID,
+            ),
+            setter(|poll| poll.limit(None), |poll| poll.limit(77), "77"),
+        ],
+    );
+}
+
+#[test]
+fn each_setter_of_a_publish_takes_effect() {
+    each_setter_takes_effect(
+        &PublishRequest::new("a", 1),
+        &[
+            setter(
+                |publish| publish.category("b"),
+                |publish| publish.category("c"),
+                "\"c\"",
+            ),
+            setter(|publish| publish.data(2), |publish| publish.data(77), "77"),
+        ],
+    );
 }

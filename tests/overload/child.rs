@@ -16,7 +16,7 @@ pub(crate) enum Limit {
     None,
     /// Descriptors.
     Descriptors(u32),
-    /// Threads: more than the user has already, by so many.
+    /// Threads, in addition to those that the user has already.
     Threads(u32),
     /// Kilobytes of address space.
     Memory(u32),
@@ -43,7 +43,7 @@ impl Process {
             Limit::None => (String::new(), None),
             Limit::Descriptors(most) => (format!("ulimit -n {most}; "), None),
             Limit::Memory(most) => (format!("ulimit -v {most}; "), None),
-            Limit::Threads(more) if is_root() => (format!("ulimit -u {more}; "), Some(SOMEBODY)),
+            Limit::Threads(more) if is_root() => (format!("ulimit -u {more}; "), Some(OTHER_USER)),
             Limit::Threads(more) => (
                 format!("ulimit -u {}; ", threads_of_this_user() + more),
                 None,
@@ -53,7 +53,7 @@ impl Process {
         command.args(["-c", &format!("{limit}exec \"$0\" \"$@\"")]);
         command.arg(&program).current_dir("/");
         let arguments = format!("{} {}", timeouts.0, timeouts.1);
-        process::run(&mut command, "door::serve_as_a_process", &arguments);
+        process::run(&mut command, "connections::serve_as_a_process", &arguments);
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
         if let Some(user) = user {
             command.uid(user).gid(user);
@@ -88,13 +88,13 @@ impl Process {
         size.expect("VmHWM").parse().unwrap()
     }
 
-    /// Stops the server; true where it ended well.
+    /// Stops the server. Returns `true` if it ended without an error.
     pub(crate) fn stop(mut self) -> bool {
         self.process.stop()
     }
 }
 
-/// The body of the test that serves: does so until its standard input is closed.
+/// The body of the test that serves, until its standard input is closed.
 pub(crate) fn serve() {
     let Some(timeouts) = process::argument() else {
         return;
@@ -109,7 +109,7 @@ pub(crate) fn serve() {
 }
 
 /// A user who has no processes.
-const SOMEBODY: u32 = 54_321;
+const OTHER_USER: u32 = 54_321;
 
 fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|me| owner(&me) == 0)

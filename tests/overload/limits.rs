@@ -1,5 +1,6 @@
-//! What the server can't be kept from without a proxy before it, since its HTTP library reads a request's head by itself:
-//! what happens then, and that others are served meanwhile. `tests/it/nginx.rs` has the same with nginx, which stops all of it.
+//! The limits of the server without a proxy before it, since its HTTP library reads a request's head by itself: what happens
+//! to such requests, and that other clients are served in the meantime. `tests/it/nginx.rs` has the same requests with nginx,
+//! which stops all of them.
 
 use crate::support;
 
@@ -12,7 +13,7 @@ use long_polling::server::{Fallback, Response};
 use support::{Connection, get, info, poll, publish, start, until_parked};
 
 const BODY: &str = r#"{"category":"c","data":1}"#;
-/// Short, so that what outlasts it can be seen to.
+/// Short, so that a test can outlast it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn impatient_server() -> Server {
@@ -27,7 +28,7 @@ fn serves_others(server: &Server) {
 }
 
 #[test]
-fn a_request_line_of_http_2_holds_its_connection_for_ever_and_nobody_elses() {
+fn a_request_line_of_http_2_holds_its_own_connection_for_ever_and_no_other() {
     let server = impatient_server();
     let held: Vec<Connection> = (0..20)
         .map(|_| {
@@ -58,7 +59,7 @@ fn a_header_line_is_read_whole_however_long() {
     })));
     let mut connection = Connection::to(&server);
     let megabyte = "x".repeat(1_000_000);
-    // The last line is still to come: all of this is in memory, and nobody was told of a request.
+    // The last line is still to come: all of this is in memory, and no request has come out of the library.
     connection.send(format!(
         "GET / HTTP/1.1\r\nHost: t\r\nX-Name: {megabyte}\r\n"
     ));

@@ -9,6 +9,6 @@ mod process;
 mod support;
 
 mod child;
-mod door;
+mod connections;
 mod limits;
 mod unread;

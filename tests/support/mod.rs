@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use long_polling::{Server, ServerInfo};
 use serde_json::Value;
 
-/// How long to wait for what must come.
+/// The longest wait for something that must happen.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// Settings for a test: a free port, and polls that are long enough to be parked for all of a test.
@@ -25,7 +25,7 @@ pub(crate) fn server() -> Server {
     start(info())
 }
 
-/// Waits for the thing itself, with a limit.
+/// Waits until the condition is met, for `LIMIT` at most.
 pub(crate) fn until(what: &str, mut met: impl FnMut() -> bool) {
     let end = Instant::now() + LIMIT;
     while !met() {
@@ -34,7 +34,7 @@ pub(crate) fn until(what: &str, mut met: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until so many subscribers are parked.
+/// Waits until exactly `count` subscribers are parked.
 pub(crate) fn until_parked(server: &Server, count: usize) {
     until("parked", || server.statistics().parked == count);
 }
@@ -55,7 +55,7 @@ pub(crate) fn get(server: &Server, target: &str) -> Answer {
     ask(server, "GET", target)
 }
 
-/// What is buffered of a category, by a poll that does not wait.
+/// The buffered events of a category, by a poll that does not wait.
 pub(crate) fn buffered(server: &Server, category: &str) -> Answer {
     get(server, &poll(category, 0, "&since_time=1"))
 }
@@ -103,13 +103,17 @@ impl Connection {
         self.0.get_mut().write_all(bytes.as_ref())
     }
 
-    /// Sends byte after byte, a tenth of a second apart, until the other side answers or hangs up; false where it did.
+    /// Sends byte after byte, a tenth of a second apart. Returns `false` if the other side answered or hung up before the last
+    /// byte.
     pub(crate) fn trickle(&mut self, bytes: impl IntoIterator<Item = u8>) -> bool {
         let pace = Duration::from_millis(100);
         self.stream().set_read_timeout(Some(pace)).unwrap();
         let end = Instant::now() + LIMIT;
         let all = bytes.into_iter().all(|byte| {
-            assert!(Instant::now() < end, "nobody stops it");
+            assert!(
+                Instant::now() < end,
+                "the other side neither answers nor hangs up"
+            );
             self.try_send([byte]).is_ok()
                 && self
                     .stream()
@@ -164,7 +168,7 @@ impl Connection {
         Ok(answer)
     }
 
-    /// True where the server has hung up, and sent nothing more before. Waits for either.
+    /// Waits for more bytes or the end. Returns `true` if the server has hung up without sending more.
     pub(crate) fn is_over(&mut self) -> bool {
         match self.0.fill_buf() {
             Ok(more) => more.is_empty(),
@@ -251,7 +255,7 @@ impl Answer {
         !self.body.is_empty() && self.json()["gap"] == true
     }
 
-    /// What is promised of every answer.
+    /// Checks the header fields that every answer has.
     pub(crate) fn has_the_promised_headers(&self) {
         let fields = [
             ("X-Content-Type-Options", Some("nosniff")),
@@ -272,7 +276,7 @@ impl Answer {
         }
     }
 
-    /// A refusal in the API's form, with these words somewhere in it.
+    /// Checks that the answer is a refusal in the API's form, with this text in it.
     pub(crate) fn refuses(&self, status: u16, words: &str) {
         assert_eq!(self.status, status, "{self:?}");
         self.has_the_promised_headers();

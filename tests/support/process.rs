@@ -28,7 +28,7 @@ pub(crate) fn this_program(test: &str, argument: &str) -> Command {
     command
 }
 
-/// The argument of the ignored test that runs in a process of its own; none where somebody runs all ignored tests.
+/// The argument of the ignored test that runs in a process of its own; none in a run of all ignored tests.
 pub(crate) fn argument() -> Option<String> {
     env::var(ARGUMENT).ok()
 }
@@ -67,7 +67,7 @@ impl Process {
         (process, address)
     }
 
-    /// Closes the standard input of a server, and waits; true where it ended well.
+    /// Closes the standard input of a server, and waits. Returns `true` if it ended without an error.
     pub(crate) fn stop(&mut self) -> bool {
         drop(self.0.stdin.take());
         self.0.wait().is_ok_and(|status| status.success())

@@ -14,7 +14,7 @@ const INSIDE: &str = "LONG_POLLING_TEST_NETNS";
 const SERVER: &str = "10.9.9.1";
 const CLIENT: &str = "10.9.9.2:0";
 
-/// Runs a test of this program again, in a network namespace; true in there.
+/// Runs a test of this program again, in a network namespace. Returns `true` inside the namespace.
 fn is_inside(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
@@ -39,12 +39,12 @@ fn start() -> (Server, Receiver<Error>) {
     run("ip link set lo up");
     run("ip addr add 10.9.9.1/32 dev lo");
     run("ip addr add 10.9.9.2/32 dev lo");
-    let (tell, told) = channel();
+    let (sender, failures) = channel();
     let info = ServerInfo::new(format!("{SERVER}:8080"))
         .idle_timeout(Duration::from_secs(1))
         .restore_timeout(Duration::from_secs(2));
-    let failed = Box::new(move |error| tell.send(error).unwrap());
-    (Server::start(info.on_failure(failed)).unwrap(), told)
+    let info = info.on_failure(move |error| sender.send(error).unwrap());
+    (Server::start(info).unwrap(), failures)
 }
 
 /// Publishes from the client's address.

@@ -40,7 +40,7 @@ pub(crate) fn program() -> &'static Path {
     })
 }
 
-/// Runs the program to its end, which is to come by itself.
+/// Runs the program until it ends by itself.
 pub(crate) fn run(flags: &[&str]) -> Output {
     Command::new(program()).args(flags).output().unwrap()
 }
@@ -51,7 +51,7 @@ pub(crate) struct Tool {
     pub(crate) address: SocketAddr,
     pub(crate) log: Arc<Mutex<Vec<String>>>,
     readers: Vec<JoinHandle<()>>,
-    /// What came on standard output after the first line.
+    /// Lines of standard output after the first.
     printed: Arc<Mutex<Vec<String>>>,
 }
 
@@ -136,7 +136,7 @@ impl Tool {
         status.unwrap()
     }
 
-    /// Waits for a clean end: nothing to complain about, nothing more on standard output.
+    /// Waits for a clean end: no warning, no error, and no more lines on standard output.
     pub(crate) fn ended_cleanly(&mut self) {
         let status = self.ended();
         let log = self.log.lock().unwrap();

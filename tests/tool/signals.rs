@@ -1,4 +1,4 @@
-//! The example `server`, as a service manager and a terminal treat it: the signals that stop it, its log, and want of
+//! The example `server`, as a service manager and a terminal run it: the signals that stop it, its log, and a lack of
 //! descriptors.
 
 use std::fs;
@@ -161,7 +161,7 @@ fn a_hangup_that_was_ignored_at_the_start_stays_ignored() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_server_that_can_accept_nobody_says_so_and_goes_on() {
+fn a_server_that_can_accept_no_connection_logs_that_and_goes_on() {
     let mut command = Command::new("sh");
     command
         .args(["-c", "ulimit -n 100; exec \"$0\" \"$@\""])
@@ -172,7 +172,7 @@ fn a_server_that_can_accept_nobody_says_so_and_goes_on() {
     assert_eq!(before.receive().status, 200);
     let crowd: Vec<Connection> = (0..150).map(|_| tool.connect()).collect();
     until("the failure is reported", || {
-        tool.logged("; it is tried again")
+        tool.logged("; the server tries again")
     });
     before.publish(PUBLISH);
     assert_eq!(before.receive().status, 200);

@@ -1,9 +1,9 @@
 //! [`Acceptor`]: one accept loop of tiny_http's, watched and replaceable.
 //!
-//! The loop ends at its first error, and it ends without a word where a descriptor or a thread is wanting. So a acceptor
-//! tells of the error where there is one, and proves from time to time that its loop still runs: a request with a
-//! [`Secret`] path, sent by the listener to itself, comes out of it. The requests of connections that it has accepted come
-//! out of a acceptor also after its loop has ended.
+//! The loop ends at its first error, and silently where a descriptor or a thread is missing. So an acceptor reports the
+//! error where there is one, and receives heartbeats while its loop runs: requests with a [`HeartbeatPath`], which the
+//! listener sends to itself. Requests of connections that it has accepted come out of an acceptor also after its loop has
+//! ended.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -20,20 +20,20 @@ use crate::atomic::AtomicU64;
 
 /// tiny_http's accept loop and the first threads of its pool, which it starts without asking whether it can.
 const THREADS: usize = 6;
-/// The acceptor's own descriptor, and some connections' two each.
+/// The acceptor's own descriptor, and two of each of some connections.
 const DESCRIPTORS: usize = 8;
 
-/// The path of a listener's probes to itself, which nobody else can guess.
-pub(in crate::server) struct Secret(String);
+/// The path of a listener's heartbeats, which no client can guess.
+pub(super) struct HeartbeatPath(String);
 
-impl Secret {
-    pub(in crate::server) fn new() -> Self {
+impl HeartbeatPath {
+    pub(super) fn new() -> Self {
         let random = || RandomState::new().hash_one(0);
-        Secret(format!("/{:016x}{:016x}", random(), random()))
+        HeartbeatPath(format!("/{:016x}{:016x}", random(), random()))
     }
 
-    /// A request that a acceptor recognises.
-    pub(in crate::server) fn request(&self) -> String {
+    /// The heartbeat: a request that an acceptor recognises.
+    pub(super) fn request(&self) -> String {
         format!(
             "GET {} HTTP/1.1\r\nHost: self\r\nConnection: close\r\n\r\n",
             self.0
@@ -43,29 +43,29 @@ impl Secret {
 
 /// How an accept loop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Ended {
-    /// Nobody connected for as long as the idle timeout, which `accept` inherits from the listening socket.
+pub(super) enum Ended {
+    /// No connection came for as long as the idle timeout, which `accept` inherits from the listening socket.
     TimedOut,
     Failed,
 }
 
-pub(in crate::server) struct Acceptor {
+pub(super) struct Acceptor {
     /// `None` while dropping only.
     server: Option<tiny_http::Server>,
-    /// Held from taking a request to knowing whether an earlier one of its connection is still being served: two
-    /// threads that took two requests of one connection could else queue them in the wrong order, and the one that
-    /// serves them would wait for itself.
+    /// Held while a thread takes a request and looks whether an earlier request of its connection is still being served.
+    /// Otherwise two threads that took two requests of one connection could queue them in the wrong order, and the one
+    /// that serves them would wait for itself.
     order: Mutex<()>,
-    secret: Arc<Secret>,
+    heartbeat_path: Arc<HeartbeatPath>,
     /// Threads that wait for a request here.
     waiting: AtomicUsize,
-    /// Requests given out, but for probes.
+    /// Requests given out, without heartbeats.
     given: AtomicU64,
-    /// Probes received.
+    /// Heartbeats received.
     heartbeats: AtomicU64,
     opened: Instant,
-    /// When the accept loop was last known to run: a probe or another new connection came, or the acceptor was opened.
-    last_heartbeat: Mutex<Instant>,
+    /// When the accept loop was last known to run: a heartbeat or another new connection came, or the acceptor was opened.
+    last_accept: Mutex<Instant>,
     /// How and when the accept loop ended; `None` while it has reported no error.
     ended: Mutex<Option<(Ended, Instant)>>,
     /// How long `accept` waits for a connection.
@@ -74,16 +74,18 @@ pub(in crate::server) struct Acceptor {
 }
 
 impl Acceptor {
+    /// Starts an accept loop.
+    ///
     /// # Errors
     ///
-    /// Where there is not room enough for a acceptor and some connections: then it would end at once.
-    pub(in crate::server) fn open(
-        listener: &TcpListener,
-        secret: &Arc<Secret>,
+    /// Where the system has too few descriptors or threads for the loop and some connections: then it would end at once.
+    pub(super) fn open(
+        socket: &TcpListener,
+        heartbeat_path: &Arc<HeartbeatPath>,
         accept_timeout: Duration,
     ) -> io::Result<Arc<Self>> {
         let descriptors: Vec<_> = (0..DESCRIPTORS)
-            .map(|_| listener.try_clone())
+            .map(|_| socket.try_clone())
             .collect::<io::Result<_>>()?;
         let threads: Vec<_> = (0..THREADS)
             .map(|_| thread::Builder::new().spawn(thread::park))
@@ -94,33 +96,33 @@ impl Acceptor {
         let threads: io::Result<Vec<_>> = threads.into_iter().collect();
         threads?.into_iter().for_each(|thread| drop(thread.join()));
         drop(descriptors);
-        let listener = listener.try_clone()?;
-        let server = catch_unwind(|| tiny_http::Server::from_listener(listener, None))
-            .map_err(|_| io::Error::other("no thread can be had to accept connections"))?
+        let socket = socket.try_clone()?;
+        let server = catch_unwind(|| tiny_http::Server::from_listener(socket, None))
+            .map_err(|_| io::Error::other("no thread could be started to accept connections"))?
             .map_err(io::Error::other)?;
         Ok(Arc::new(Acceptor {
             server: Some(server),
             order: Mutex::new(()),
-            secret: secret.clone(),
+            heartbeat_path: heartbeat_path.clone(),
             waiting: AtomicUsize::new(0),
             given: AtomicU64::new(0),
             heartbeats: AtomicU64::new(0),
             opened: Instant::now(),
-            last_heartbeat: Mutex::new(Instant::now()),
+            last_accept: Mutex::new(Instant::now()),
             ended: Mutex::new(None),
             accept_timeout,
             closed: AtomicBool::new(false),
         }))
     }
 
-    /// The next request; `None` for a thread that is surplus, when `most` others wait here already, and at the end.
-    pub(in crate::server) fn next(
+    /// The next request; `None` where `max_waiting` other threads wait here already, and at the end.
+    pub(super) fn next(
         &self,
-        most: usize,
+        max_waiting: usize,
         unless_queued: impl Fn(tiny_http::Request) -> Option<tiny_http::Request>,
         accept_failed: impl Fn(io::Error),
     ) -> Option<tiny_http::Request> {
-        if self.waiting.fetch_add(1, SeqCst) >= most {
+        if self.waiting.fetch_add(1, SeqCst) >= max_waiting {
             self.waiting.fetch_sub(1, SeqCst);
             return None;
         }
@@ -133,10 +135,10 @@ impl Acceptor {
             }
             let order = self.order.lock();
             match server.recv() {
-                Ok(request) if request.url() == self.secret.0 => {
-                    // Not dropped, which would answer it; nobody reads the answer.
+                Ok(request) if request.url() == self.heartbeat_path.0 => {
+                    // Not dropped, which would answer it; no one reads the answer.
                     drop(request.into_writer());
-                    self.send_heartbeat();
+                    self.record_accept();
                     self.heartbeats.fetch_add(1, SeqCst);
                 }
                 Ok(request) => {
@@ -147,7 +149,7 @@ impl Acceptor {
                     }
                     self.given.fetch_add(1, SeqCst);
                 }
-                // The wake-up call of `close`.
+                // `close` has ended the wait.
                 Err(_) if self.closed.load(SeqCst) => break None,
                 Err(error) => {
                     *self.ended.lock() = Some((self.how_ended(&error), Instant::now()));
@@ -161,36 +163,36 @@ impl Acceptor {
     }
 
     /// How many threads wait for a request, and how many requests have been given out.
-    pub(in crate::server) fn progress(&self) -> (usize, u64) {
+    pub(super) fn progress(&self) -> (usize, u64) {
         (self.waiting.load(SeqCst), self.given.load(SeqCst))
     }
 
-    /// How many probes have been received.
-    pub(in crate::server) fn heartbeats(&self) -> u64 {
+    /// How many heartbeats have been received.
+    pub(super) fn heartbeats(&self) -> u64 {
         self.heartbeats.load(SeqCst)
     }
 
     /// Records that the accept loop runs: it has accepted a new connection.
-    pub(in crate::server) fn send_heartbeat(&self) {
-        *self.last_heartbeat.lock() = Instant::now();
+    pub(super) fn record_accept(&self) {
+        *self.last_accept.lock() = Instant::now();
     }
 
     /// When the accept loop was last known to run.
-    pub(in crate::server) fn last_heartbeat(&self) -> Instant {
-        *self.last_heartbeat.lock()
+    pub(super) fn last_accept(&self) -> Instant {
+        *self.last_accept.lock()
     }
 
-    pub(in crate::server) fn opened(&self) -> Instant {
+    pub(super) fn opened(&self) -> Instant {
         self.opened
     }
 
     /// How the accept loop ended; `None` where it runs, or ended without reporting an error.
-    pub(in crate::server) fn ended(&self) -> Option<Ended> {
+    pub(super) fn ended(&self) -> Option<Ended> {
         self.ended.lock().map(|(ended, _)| ended)
     }
 
     /// When the accept loop ended.
-    pub(in crate::server) fn ended_at(&self) -> Option<Instant> {
+    pub(super) fn ended_at(&self) -> Option<Instant> {
         self.ended.lock().map(|(_, at)| at)
     }
 
@@ -199,7 +201,7 @@ impl Acceptor {
             error.kind(),
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
         );
-        // One that comes sooner is none: opening acceptors for it would not end.
+        // A time-out that comes sooner counts as a failure: opening acceptors for it would not end.
         if timed_out && self.opened.elapsed() >= self.accept_timeout / 2 {
             Ended::TimedOut
         } else {
@@ -207,8 +209,8 @@ impl Acceptor {
         }
     }
 
-    /// Ends the waiting of all threads here.
-    pub(in crate::server) fn close(&self) {
+    /// Ends the waits of all threads that wait for a request here.
+    pub(super) fn close(&self) {
         self.closed.store(true, SeqCst);
         if let Some(server) = &self.server {
             (0..self.waiting.load(SeqCst)).for_each(|_| server.unblock());
@@ -217,7 +219,8 @@ impl Acceptor {
 }
 
 impl Drop for Acceptor {
-    /// tiny_http connects to its own address here, which takes minutes where a firewall drops that: in a thread of its own.
+    /// tiny_http connects to its own address when it is dropped, which takes minutes where a firewall drops the packets: so
+    /// a thread does that.
     fn drop(&mut self) {
         let server = self.server.take();
         let thread = thread::Builder::new().name("long-polling-close".into());

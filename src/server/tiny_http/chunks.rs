@@ -12,12 +12,12 @@ const MAX_TRAILERS: usize = 8 * 1024;
 
 /// Reads the data of a chunked body, and ends after its last trailer field. Anything malformed, and the end of the
 /// source before the end of the body, is an error.
-pub(in crate::server) struct ChunkedReader<R> {
+pub(super) struct ChunkedReader<R> {
     source: R,
-    state: State,
+    position: Position,
 }
 
-enum State {
+enum Position {
     /// The next line has the size of a chunk.
     Size,
     /// The current chunk has this many bytes left; never 0.
@@ -26,10 +26,10 @@ enum State {
 }
 
 impl<R: Read> ChunkedReader<R> {
-    pub(in crate::server) fn new(source: R) -> Self {
+    pub(super) fn new(source: R) -> Self {
         ChunkedReader {
             source,
-            state: State::Size,
+            position: Position::Size,
         }
     }
 
@@ -81,19 +81,19 @@ impl<R: Read> Read for ChunkedReader<R> {
             return Ok(0);
         }
         loop {
-            match self.state {
-                State::End => return Ok(0),
-                State::Size => {
+            match self.position {
+                Position::End => return Ok(0),
+                Position::Size => {
                     let line = self.line(MAX_SIZE_LINE)?;
                     let size = size(&line).ok_or_else(|| malformed("a chunk has no size"))?;
                     if size > 0 {
-                        self.state = State::Data(size);
+                        self.position = Position::Data(size);
                     } else {
                         self.skip_trailers()?;
-                        self.state = State::End;
+                        self.position = Position::End;
                     }
                 }
-                State::Data(left) => {
+                Position::Data(left) => {
                     let most = usize::try_from(left).unwrap_or(usize::MAX);
                     let most = most.min(buffer.len());
                     let count = self.source.read(&mut buffer[..most])?;
@@ -101,11 +101,11 @@ impl<R: Read> Read for ChunkedReader<R> {
                         return Err(ErrorKind::UnexpectedEof.into());
                     }
                     let left = left.saturating_sub(count as u64);
-                    self.state = State::Data(left);
+                    self.position = Position::Data(left);
                     if left == 0 {
                         self.expect(b'\r')?;
                         self.expect(b'\n')?;
-                        self.state = State::Size;
+                        self.position = Position::Size;
                     }
                     return Ok(count);
                 }

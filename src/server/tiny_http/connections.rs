@@ -1,4 +1,4 @@
-//! What is remembered of connections, by the address of their clients: whose poll is parked, and whose are bad_connections.
+//! Records of connections, by the address of their clients: parked polls, and connections that can't be used any more.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -10,13 +10,13 @@ use parking_lot::Mutex;
 
 use crate::broker::Waiter;
 
-/// The parked polls, so that those of clients that are gone can be found.
+/// The parked polls, so that maintenance finds the polls of clients that have hung up.
 #[derive(Default)]
-pub(in crate::server) struct ParkedPeers(Mutex<HashMap<SocketAddr, Arc<Waiter>>>);
+pub(super) struct ParkedPeers(Mutex<HashMap<SocketAddr, Arc<Waiter>>>);
 
 impl ParkedPeers {
-    /// Does `wait` with the poll on the list.
-    pub(in crate::server) fn during<T>(
+    /// Runs `wait` while the poll is on the list.
+    pub(super) fn during<T>(
         &self,
         remote: Option<SocketAddr>,
         waiter: &Arc<Waiter>,
@@ -29,7 +29,7 @@ impl ParkedPeers {
         done
     }
 
-    pub(in crate::server) fn snapshot(&self) -> Vec<(SocketAddr, Arc<Waiter>)> {
+    pub(super) fn snapshot(&self) -> Vec<(SocketAddr, Arc<Waiter>)> {
         self.0
             .lock()
             .iter()
@@ -38,30 +38,30 @@ impl ParkedPeers {
     }
 }
 
-/// The oldest is forgotten beyond this number.
+/// Beyond this number of records, the oldest one is removed.
 const MAX_BAD_CONNECTIONS: usize = 4096;
 
-/// Why a connection is of no more use. tiny_http can't be told to close it.
+/// Why a connection can't be used any more. tiny_http has no means to close it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum BadConnection {
-    /// A request had no clear end. What comes after it may be the rest of its body, though tiny_http takes it for another
+pub(super) enum BadConnection {
+    /// The end of a request is unknown. What follows may be the rest of its body, though tiny_http takes it for another
     /// request; none of it may be served (RFC 9112, section 11.2).
     UnknownFraming,
-    /// The client does not read, so that there is no use in answering it, which waits for the write timeout each time.
+    /// The client does not read its answers. Each further answer would wait for the write timeout.
     NotReading,
 }
 
-/// The connections that are of no more use.
+/// The connections that can't be used any more.
 #[derive(Default)]
-pub(in crate::server) struct BadConnections {
+pub(super) struct BadConnections {
     /// With the time of the last request.
     connections: Mutex<HashMap<SocketAddr, (BadConnection, Instant)>>,
-    /// False where there is none, as nearly always.
+    /// False while there is none, as nearly always.
     any: AtomicBool,
 }
 
 impl BadConnections {
-    pub(in crate::server) fn add(&self, remote: Option<SocketAddr>, why: BadConnection) {
+    pub(super) fn add(&self, remote: Option<SocketAddr>, why: BadConnection) {
         let Some(remote) = remote else { return };
         let mut connections = self.connections.lock();
         if connections.len() >= MAX_BAD_CONNECTIONS
@@ -73,7 +73,7 @@ impl BadConnections {
         self.any.store(true, Relaxed);
     }
 
-    pub(in crate::server) fn get(&self, remote: Option<SocketAddr>) -> Option<BadConnection> {
+    pub(super) fn get(&self, remote: Option<SocketAddr>) -> Option<BadConnection> {
         if !self.any.load(Relaxed) {
             return None;
         }
@@ -83,8 +83,8 @@ impl BadConnections {
         Some(*why)
     }
 
-    /// Forgets connections that have said nothing for so long that tiny_http has ended them.
-    pub(in crate::server) fn forget(&self, idle_timeout: Duration) {
+    /// Removes connections that have been silent for the idle timeout, so that tiny_http has ended them.
+    pub(super) fn remove_idle(&self, idle_timeout: Duration) {
         if self.any.load(Relaxed) {
             let mut connections = self.connections.lock();
             connections.retain(|_, (_, last)| last.elapsed() <= idle_timeout);

@@ -1,15 +1,17 @@
-//! [`UnreadBodies`]: the rests of refused bodies, read in pieces after the answer has left.
+//! [`UnreadBodies`]: what is left of refused bodies, read in pieces after the answer has left.
 //!
 //! tiny_http reads the rest of a body when its request is dropped, into a buffer as large as the rest that was announced,
-//! and allocates another one for each read. It does the same once where the client closes its connection early. So a
-//! request whose rest is larger than [`SMALL`] is dropped only when its body has been read; a few threads read, which
-//! bounds what tiny_http allocates at the same time; and a rest is touched only where the memory for it can be had.
+//! and allocates another one for each read. It does the same once where the client closes its connection early. So:
 //!
-//! A client that does not send its body in time is left alone until it has closed its connection.
+//! - A request whose rest is larger than [`SMALL`] is dropped only when its body has been read.
+//! - A few threads read, which bounds what tiny_http allocates at the same time.
+//! - A thread reads a rest only after it has found that memory for it can be allocated.
+//!
+//! A client that does not send its body in time keeps its request until it has closed its connection.
 
 use std::collections::{HashSet, VecDeque};
 use std::hint::black_box;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,31 +19,28 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use tiny_http::{Method, ReadWrite};
+use tiny_http::ReadWrite;
 
 use super::peers;
-use crate::server::answers::header;
-use crate::server::reply::{Persistence, Reply};
 
 /// A rest of at most this many bytes is left to tiny_http.
-pub(in crate::server) const SMALL: usize = 64 * 1024;
+pub(super) const SMALL: usize = 64 * 1024;
+/// Bytes of one read.
 const PIECE: usize = 16 * 1024;
-/// The protocol that an answer offers, for want of another way to answer first: the one that is spoken already.
-const PROTOCOL: &str = "HTTP/1.1";
 /// The most threads that read. Each may keep the memory of one rest: glibc gives a large block back where it was mapped on
 /// its own, and keeps one of up to 32 MiB for its thread.
 const READERS: usize = 4;
 /// How long a thread waits for another body before it ends: a new thread would take new memory.
 const IDLE: Duration = Duration::from_secs(5);
-/// After how long a rest is tried again for which there was no memory.
+/// The pause before another attempt to read a rest for which there was no memory.
 const RETRY: Duration = Duration::from_secs(30);
-/// Memory that must be left for others when tiny_http has allocated all rests that are being read.
+/// Bytes of memory that must be left when tiny_http has allocated all rests that are being read.
 const HEADROOM: usize = 16 << 20;
 
-/// Rests of bodies that are to be read, and those whose clients did not send them in time.
+/// The bodies to read, and the late ones: their clients did not send the rest in time.
 #[derive(Default)]
-pub(in crate::server) struct UnreadBodies {
-    state: Mutex<State>,
+pub(super) struct UnreadBodies {
+    state: Mutex<Queues>,
     /// A body has been added to the queue.
     added: Condvar,
     /// A reader has released its reservation.
@@ -49,8 +48,9 @@ pub(in crate::server) struct UnreadBodies {
 }
 
 #[derive(Default)]
-struct State {
+struct Queues {
     queue: VecDeque<UnreadBody>,
+    /// Kept until their clients are gone or, for want of memory, until their next attempt.
     late: Vec<UnreadBody>,
     readers: usize,
     /// Readers that wait for a body.
@@ -60,15 +60,15 @@ struct State {
 }
 
 /// A request whose body has not been read to its end.
-pub(in crate::server) struct UnreadBody {
-    /// Dropped on purpose only: dropping allocates `rest`.
+pub(super) struct UnreadBody {
+    /// Dropped by `close` only: dropping allocates `rest`.
     source: ManuallyDrop<Source>,
     remote: Option<SocketAddr>,
     /// Bytes that have not been read, at most.
     rest: usize,
     /// How long the client may take to send them.
     time_limit: Duration,
-    /// There was no memory for the rest; it is tried again then.
+    /// There was no memory for the rest. The next attempt comes at this time.
     retry_at: Option<Instant>,
 }
 
@@ -77,9 +77,9 @@ enum Source {
     Unanswered(tiny_http::Request),
 }
 
-/// What became of a rest.
-enum Ended {
-    /// Read, or its connection has ended.
+/// How the reading of a rest ended.
+enum ReadResult {
+    /// It has been read, or its connection has ended.
     Over,
     /// The client has not sent it in time.
     Late,
@@ -88,8 +88,8 @@ enum Ended {
 }
 
 impl UnreadBody {
-    /// A request that is not to be answered.
-    pub(in crate::server) fn unanswered(
+    /// A request that gets no answer.
+    pub(super) fn unanswered(
         request: tiny_http::Request,
         rest: usize,
         time_limit: Duration,
@@ -103,18 +103,13 @@ impl UnreadBody {
         }
     }
 
-    /// Answers a request, and keeps what is left of it.
-    pub(in crate::server) fn answer(
-        request: tiny_http::Request,
-        reply: &Reply,
+    /// A request that has been answered; `stream` has the rest of its body.
+    pub(super) fn answered(
+        stream: Box<dyn ReadWrite + Send>,
+        remote: Option<SocketAddr>,
         rest: usize,
         time_limit: Duration,
     ) -> Self {
-        let remote = request.remote_addr().copied();
-        let mut stream = answer_first(request, reply);
-        if let Err(error) = stream.flush() {
-            log::debug!("an answer did not reach {remote:?}: {error}");
-        }
         UnreadBody {
             source: ManuallyDrop::new(Source::Answered(stream)),
             remote,
@@ -124,7 +119,7 @@ impl UnreadBody {
         }
     }
 
-    fn read(&mut self) -> Ended {
+    fn read(&mut self) -> ReadResult {
         let deadline = Instant::now() + self.time_limit;
         let mut piece = [0; PIECE];
         while self.rest > 0 {
@@ -133,7 +128,7 @@ impl UnreadBody {
                 Source::Unanswered(request) => request.as_reader().read(&mut piece),
             };
             match read {
-                Ok(0) => return Ended::Over,
+                Ok(0) => return ReadResult::Over,
                 Ok(length) => self.rest = self.rest.saturating_sub(length),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error)
@@ -142,15 +137,15 @@ impl UnreadBody {
                         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
                     ) =>
                 {
-                    return Ended::Late;
+                    return ReadResult::Late;
                 }
-                Err(_) => return Ended::Over,
+                Err(_) => return ReadResult::Over,
             }
             if self.rest > 0 && Instant::now() >= deadline {
-                return Ended::Late;
+                return ReadResult::Late;
             }
         }
-        Ended::Over
+        ReadResult::Over
     }
 
     /// Drops the request, for which tiny_http allocates `rest`.
@@ -163,46 +158,15 @@ impl UnreadBody {
     }
 }
 
-/// Answers before the body is read. tiny_http offers that for a change of protocol alone, whose head has no length, so the
-/// fields that frame the answer are part of the value of its first field, `Date`.
-///
-/// tiny_http panics over some values of `TE`, unless the status is informational: there the answer comes after an
-/// informational one, which every client of HTTP/1.1 passes over (RFC 9110, section 15.2).
-fn answer_first(request: tiny_http::Request, reply: &Reply) -> Box<dyn ReadWrite + Send> {
-    let head_only = *request.method() == Method::Head;
-    let body: &[u8] = if head_only { &[] } else { reply.body() };
-    if header(&request, "TE").is_some() {
-        let answer = reply.render(Persistence::Close, head_only);
-        let mut stream = request.upgrade(PROTOCOL, tiny_http::Response::empty(103));
-        let _ = stream.write_all(&answer);
-        return stream;
-    }
-    let mut response = tiny_http::Response::empty(reply.status());
-    let framing = format!(
-        "{}\r\nContent-Length: {}\r\nConnection: close",
-        httpdate::fmt_http_date(std::time::SystemTime::now()),
-        reply.body().len()
-    );
-    let fields = [("Date", framing.as_str())];
-    for (name, value) in fields.into_iter().chain(reply.fields()) {
-        if let Ok(field) = tiny_http::Header::from_bytes(name, value) {
-            response.add_header(field);
-        }
-    }
-    let mut stream = request.upgrade(PROTOCOL, response);
-    let _ = stream.write_all(body);
-    stream
-}
-
 impl UnreadBodies {
-    /// Has a rest read, by a thread that waits for the client.
-    pub(in crate::server) fn add(self: &Arc<Self>, body: UnreadBody) {
+    /// Adds a body. A thread that may wait for the client reads the rest.
+    pub(super) fn add(self: &Arc<Self>, body: UnreadBody) {
         self.state.lock().queue.push_back(body);
         self.start_readers();
     }
 
     /// Closes the requests of clients that have closed their connections; `connected` are the others.
-    pub(in crate::server) fn look_after(self: &Arc<Self>, connected: &HashSet<SocketAddr>) {
+    pub(super) fn close_abandoned(self: &Arc<Self>, connected: &HashSet<SocketAddr>) {
         let mut state = self.state.lock();
         if state.late.is_empty() && state.queue.is_empty() {
             return;
@@ -222,7 +186,7 @@ impl UnreadBodies {
         self.start_readers();
     }
 
-    /// Has the queue read. Where no thread can be had, `look_after` tries again.
+    /// Starts the threads that read the queue. Where none can be started, `close_abandoned` tries again.
     fn start_readers(self: &Arc<Self>) {
         loop {
             let mut state = self.state.lock();
@@ -235,7 +199,7 @@ impl UnreadBodies {
             let bodies = self.clone();
             let thread = thread::Builder::new().name("long-polling-drain".into());
             if let Err(error) = thread.spawn(move || bodies.run()) {
-                log::debug!("no thread can be had to read a refused body: {error}");
+                log::debug!("no thread could be started to read a refused body: {error}");
                 self.state.lock().readers -= 1;
                 return;
             }
@@ -267,28 +231,28 @@ impl UnreadBodies {
 
     fn read(&self, mut body: UnreadBody) {
         let reserved = body.rest;
-        let ended = if self.reserve(reserved) {
+        let result = if self.reserve(reserved) {
             body.read()
         } else {
-            Ended::TooLarge
+            ReadResult::TooLarge
         };
-        match ended {
-            Ended::Over => body.close(),
-            // Where the system does not list connections, nobody tells when the client is gone.
-            Ended::Late if !peers::are_listed() => body.close(),
-            Ended::Late => self.state.lock().late.push(body),
-            Ended::TooLarge => {
+        match result {
+            ReadResult::Over => body.close(),
+            // Where the system does not list connections, a client that has gone can't be noticed.
+            ReadResult::Late if !peers::are_listed() => body.close(),
+            ReadResult::Late => self.state.lock().late.push(body),
+            ReadResult::TooLarge => {
                 body.retry_at = Some(Instant::now() + RETRY);
                 self.state.lock().late.push(body);
             }
         }
-        if !matches!(ended, Ended::TooLarge) {
+        if !matches!(result, ReadResult::TooLarge) {
             self.state.lock().reserved -= reserved;
             self.released.notify_all();
         }
     }
 
-    /// Waits until `rest` could be allocated, and all others that are reserved at the same time; false where it never can.
+    /// Waits until `rest` can be allocated together with all other reservations. Returns `false` if it never can.
     fn reserve(&self, rest: usize) -> bool {
         let mut state = self.state.lock();
         loop {
@@ -308,7 +272,7 @@ impl UnreadBodies {
 }
 
 fn is_allocatable(size: usize) -> bool {
-    // Without black_box the optimizer takes the allocation out, and all of them seem to succeed.
+    // Without black_box the optimizer removes the allocation, and every one seems to succeed.
     black_box(Vec::<u8>::new())
         .try_reserve_exact(black_box(size))
         .is_ok()

@@ -1,105 +1,86 @@
-//! Heads of requests: what tiny_http lets pass though no request may have it (RFC 9112).
+//! The head of a request: from tiny_http's to ours, and what tiny_http itself makes of it.
 
-use tiny_http::Method;
+use std::net::IpAddr;
 
-use super::body;
-use crate::server::reply::{Reply, is_field_value, is_token};
+use crate::headers::Headers;
+use crate::server::render::Persistence;
+use crate::server::request::Request;
 
-/// Why a head may not be taken for what it seems to be: others might see other lines or other fields in it, and so
-/// another request, or two.
-pub(in crate::server) fn fault(request: &tiny_http::Request) -> Option<&'static str> {
-    let fields = request.headers();
-    if *request.http_version() < (1, 0) {
-        Some("HTTP/0.9 has no request of this form")
-    } else if !is_token(request.method().as_str()) {
-        Some("a method that is not a word")
-    } else if !request.url().bytes().all(is_of_a_target) {
-        Some("a character that may not be in a target")
-    } else if !fields
-        .iter()
-        .all(|field| is_token(field.field.as_str().as_str()))
-    {
-        Some("a header field's name that is not a word")
-    } else if !fields
-        .iter()
-        .all(|field| is_field_value(field.value.as_str()))
-    {
-        Some("a control character in a header field")
-    } else {
-        None
+/// Copies the head into a request of ours.
+pub(super) fn parse(incoming: &tiny_http::Request, trusted_proxies: &[IpAddr]) -> Request {
+    let fields = incoming.headers().iter();
+    let headers: Headers = fields
+        .map(|field| (field.field.as_str().as_str(), field.value.as_str()))
+        .collect();
+    let version = incoming.http_version();
+    Request::parse(
+        incoming.method().as_str(),
+        incoming.url(),
+        (version.0, version.1),
+        headers,
+        incoming.remote_addr().copied(),
+        trusted_proxies,
+    )
+}
+
+/// How tiny_http treats a request, where that differs from what its head says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Treatment {
+    /// The client offers another protocol: then tiny_http leaves the body on the connection as it is, whatever its framing,
+    /// and reads no more requests.
+    pub(super) is_upgrade: bool,
+    /// tiny_http has nothing more to read of the body, so that dropping the request does not wait for the client: it has
+    /// read the body already, or takes it for none, or for chunked, which it leaves unread.
+    pub(super) is_held: bool,
+    /// The head has the field `TE`, over some values of which tiny_http panics when it answers.
+    pub(super) has_te: bool,
+}
+
+impl Treatment {
+    pub(super) fn of(incoming: &tiny_http::Request, request: &Request) -> Self {
+        let is_upgrade = is_upgrade(request);
+        let expects = request.header("Expect").is_some();
+        let is_held = match incoming.body_length() {
+            None | Some(0) => true,
+            Some(length) => length <= 1024 && !expects && !is_upgrade,
+        };
+        Treatment {
+            is_upgrade,
+            is_held,
+            has_te: request.header("TE").is_some(),
+        }
     }
 }
 
-/// Visible characters but for `#`. Strictly, RFC 3986 excludes some more, which browsers send all the same.
-fn is_of_a_target(byte: u8) -> bool {
-    byte.is_ascii_graphic() && byte != b'#'
-}
-
-/// What else is asked of a head; where it is not met, the connection stays good.
-///
-/// # Errors
-///
-/// The answer that refuses.
-pub(in crate::server) fn check(request: &tiny_http::Request) -> Result<(), Reply> {
-    let mut hosts = request
-        .headers()
-        .iter()
-        .filter(|field| field.field.equiv("Host"))
-        .map(|field| field.value.as_str());
-    // RFC 9112, section 3.2.
-    let host = match (hosts.next(), hosts.next()) {
-        (None, _) => *request.http_version() < (1, 1),
-        (Some(host), None) => is_host(host),
-        (Some(_), Some(_)) => false,
-    };
-    if !host {
-        return Err(Reply::error(400, "not one Host field with a host in it"));
-    }
-    if body::codings(request).any(|coding| !coding.eq_ignore_ascii_case("chunked")) {
-        let why = "a Transfer-Encoding besides chunked is not supported; send the body without it";
-        return Err(Reply::error(501, why));
-    }
-    let url = request.url();
-    match request.method() {
-        Method::Connect => Err(Reply::error(501, "this is not a proxy")),
-        Method::Options if url == "*" => Ok(()),
-        _ if url.starts_with('/') || is_absolute(url) => Ok(()),
-        _ => Err(Reply::error(400, "the target is neither a path nor a URL")),
-    }
-}
-
-/// Roughly a host with or without a port; or none, which clients send whose target has none.
-fn is_host(value: &str) -> bool {
-    value
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:[]%".contains(&byte))
-}
-
-fn is_absolute(url: &str) -> bool {
-    url.split_once("://").is_some_and(|(scheme, _)| {
-        scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+/// True where tiny_http takes the request for an upgrade: it looks for the word in the first Connection field, and anywhere
+/// in it.
+fn is_upgrade(request: &Request) -> bool {
+    const UPGRADE: &[u8] = b"upgrade";
+    request.header("Connection").is_some_and(|field| {
+        let mut parts = field.as_bytes().windows(UPGRADE.len());
+        parts.any(|part| part.eq_ignore_ascii_case(UPGRADE))
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_is_a_name_or_an_address_with_or_without_a_port() {
-        for host in [
-            "",
-            "a",
-            "a.example:80",
-            "[::1]:8080",
-            "127.0.0.1",
-            "a_b-c",
-            "%41",
-        ] {
-            assert!(is_host(host), "{host}");
-        }
-        for host in ["a b", "a/b", "user@a", "a, b", "a?", "a#", "a\\b", "<a>"] {
-            assert!(!is_host(host), "{host}");
-        }
+/// Whether the connection can stay open after this request. tiny_http looks for words in the first Connection field alone,
+/// and anywhere in it; a client may say more in others.
+pub(super) fn persistence(request: &Request) -> Persistence {
+    let said = |option: &str| {
+        request
+            .headers()
+            .get_all("Connection")
+            .flat_map(|field| field.split(','))
+            .any(|said| said.trim().eq_ignore_ascii_case(option))
+    };
+    let first = request.header("Connection").unwrap_or("");
+    let first = first.to_ascii_lowercase();
+    if first.contains("close") || first.contains("upgrade") || said("close") {
+        Persistence::Close
+    } else if request.version == (1, 1) {
+        Persistence::Keep
+    } else if first.contains("keep-alive") && said("keep-alive") {
+        Persistence::KeepAlive
+    } else {
+        Persistence::Close
     }
 }

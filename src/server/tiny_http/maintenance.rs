@@ -1,5 +1,5 @@
-//! The thread that tends the listener: it looks after the accept loops, the workers, the clients that hang up and the events
-//! that expire, and after the stop it sees the last connections off.
+//! [`Maintenance`]: one thread that checks the accept loops, the workers, the clients that hang up and the events that
+//! expire, and that serves the last connections after the stop.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -8,34 +8,35 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::Shared;
 use super::acceptor::Acceptor;
-use super::listener::Round;
 use super::peers;
+use super::rounds::Tick;
 use super::workers::WorkerPool;
 use crate::error::{Error, ErrorKind};
-use crate::server::Inner;
 use crate::server::info::OnFailure;
 
-/// How often the workers is looked after, and who is connected; the latter less often where looking takes long.
-const LOOK: Duration = Duration::from_millis(100);
-/// A client that sends nothing for so long after it connected may have been accepted by nobody.
+/// The time between two checks of the workers and of the connected clients; the latter come less often where they take
+/// long.
+const CHECK: Duration = Duration::from_millis(100);
+/// A client that sends nothing for this long after it connected may not have been accepted.
 const UNSERVED: Duration = Duration::from_millis(500);
-/// How often expired events are looked for.
+/// The time between two searches for expired events.
 const SWEEP: Duration = Duration::from_secs(1);
 
-pub(in crate::server) struct Maintenance {
-    inner: Arc<Inner>,
+pub(super) struct Maintenance {
+    shared: Arc<Shared>,
     workers: Arc<WorkerPool>,
     acceptors: Vec<Watched>,
-    /// The clients that were connected at the last look, each with the time of the look that found it first.
+    /// The clients that were connected at the last check, each with the time of the check that found it first.
     connected: HashMap<SocketAddr, Instant>,
     on_failure: Option<OnFailure>,
-    next_look: Instant,
+    next_check: Instant,
     next_peers: Instant,
     next_sweep: Instant,
 }
 
-/// A acceptor, how many requests it has given, and since when no more.
+/// An acceptor, the number of requests that it has given out, and the time since which it has given out no more.
 struct Watched {
     acceptor: Arc<Acceptor>,
     given: u64,
@@ -43,50 +44,51 @@ struct Watched {
 }
 
 impl Maintenance {
-    pub(in crate::server) fn start(inner: Arc<Inner>, workers: Arc<WorkerPool>) -> io::Result<()> {
+    pub(super) fn start(shared: Arc<Shared>, workers: Arc<WorkerPool>) -> io::Result<()> {
         let now = Instant::now();
-        let on_failure = inner.info.on_failure.clone();
+        let on_failure = shared.service.info.on_failure.clone();
         let maintenance = Maintenance {
-            inner,
+            shared,
             workers,
             acceptors: Vec::new(),
             connected: HashMap::new(),
             on_failure,
-            next_look: now,
+            next_check: now,
             next_peers: now,
             next_sweep: now,
         };
-        let thread = thread::Builder::new().name("long-polling-listener".into());
+        let thread = thread::Builder::new().name("long-polling-maintenance".into());
         thread.spawn(move || maintenance.run()).map(drop)
     }
 
     fn run(mut self) {
-        let inner = self.inner.clone();
+        let shared = self.shared.clone();
         loop {
             let busy = self
                 .acceptors
                 .iter()
                 .any(|watched| watched.since.elapsed() < Duration::from_secs(1));
-            match inner.listener.tick(busy) {
-                Round::Closing => break,
-                Round::Well => {}
-                Round::Failing(since, why) => self.failing(since, &why),
-                Round::Opened(acceptor) => {
+            match shared.listener.tick(busy) {
+                Tick::Closing => break,
+                Tick::Well => {}
+                Tick::Failing(since, why) => self.failing(since, &why),
+                Tick::Opened(acceptor) => {
                     if let Err(error) = self.workers.receive_at(&acceptor) {
-                        log::warn!("no thread can be had to receive requests: {error}");
+                        log::warn!("no thread could be started to receive requests: {error}");
                     }
                 }
             }
-            self.look_after();
+            self.check();
         }
         self.drain_connections();
     }
 
-    /// Gives back what others may need to go on, and tells who asked to be told.
+    /// Gives threads and descriptors back that accepting may need, and calls the program's callback after the restore
+    /// timeout.
     fn failing(&mut self, since: Instant, why: &str) {
-        self.look_at_peers();
-        self.workers.dismiss_idle();
-        if since.elapsed() < self.inner.info.restore_timeout {
+        self.check_peers();
+        self.workers.end_idle();
+        if since.elapsed() < self.shared.service.info.restore_timeout {
             return;
         }
         if let Some(on_failure) = self.on_failure.take() {
@@ -95,28 +97,29 @@ impl Maintenance {
         }
     }
 
-    /// Everything that is to be done now and then.
-    fn look_after(&mut self) {
+    /// Makes the checks that are due.
+    fn check(&mut self) {
         let now = Instant::now();
-        if now >= self.next_look {
-            self.next_look = now + LOOK;
-            self.look_after_gates();
+        if now >= self.next_check {
+            self.next_check = now + CHECK;
+            self.check_acceptors();
         }
         if now >= self.next_peers {
-            self.look_at_peers();
-            self.next_peers = Instant::now() + LOOK.max(20 * now.elapsed());
+            self.check_peers();
+            self.next_peers = Instant::now() + CHECK.max(20 * now.elapsed());
         }
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP;
-            self.inner.broker.sweep();
-            self.inner
+            let service = &self.shared.service;
+            service.broker.sweep();
+            self.shared
                 .bad_connections
-                .forget(self.inner.info.effective_idle_timeout());
+                .remove_idle(service.info.effective_idle_timeout());
         }
     }
 
-    fn look_after_gates(&mut self) {
-        let Inner { listener, info, .. } = &*self.inner;
+    fn check_acceptors(&mut self) {
+        let listener = &self.shared.listener;
         let acceptors = listener.acceptors();
         self.acceptors.retain(|watched| {
             acceptors
@@ -138,27 +141,28 @@ impl Maintenance {
                 continue;
             };
             let given = self.workers.ensure_receiver(&acceptor, watched.given);
+            let idle_timeout = self.shared.service.info.effective_idle_timeout();
             if given != watched.given {
                 (watched.given, watched.since) = (given, Instant::now());
-            } else if watched.since.elapsed() > info.effective_idle_timeout() {
+            } else if watched.since.elapsed() > idle_timeout {
                 listener.retire(&acceptor);
             }
         }
     }
 
-    /// Looks up who is connected: the listener learns of new clients and of those that nobody serves, the threads of parked
-    /// polls whose clients are gone are woken, and the refused bodies of such clients are closed.
-    fn look_at_peers(&mut self) {
+    /// Lists the connected clients. Reports new clients and unserved ones to the listener, ends the polls of clients that
+    /// have hung up, and closes their refused bodies.
+    fn check_peers(&mut self) {
         // In this order: the client of a poll that is parked now is connected now, unless it has hung up.
-        let parked = self.inner.parked.snapshot();
-        let Inner {
+        let parked = self.shared.parked.snapshot();
+        let Shared {
             listener, unread, ..
-        } = &*self.inner;
+        } = &*self.shared;
         let Some(connected) = peers::connected(listener.address()) else {
             return;
         };
         let now = Instant::now();
-        let newcomers = connected
+        let new = connected
             .iter()
             .filter(|remote| !self.connected.contains_key(remote))
             .count();
@@ -172,31 +176,31 @@ impl Maintenance {
             .filter(|(remote, since)| now - **since > UNSERVED && !listener.has_seen(**remote))
             .map(|(_, since)| *since)
             .max();
-        listener.connected(newcomers, unserved);
-        let gone = parked
+        listener.record_connections(new, unserved);
+        parked
             .iter()
-            .filter(|(remote, _)| !connected.contains(&peers::without_scope(*remote)));
-        gone.for_each(|(_, waiter)| waiter.hang_up());
-        unread.look_after(&connected);
+            .filter(|(remote, _)| !connected.contains(&peers::without_scope(*remote)))
+            .for_each(|(_, waiter)| waiter.hang_up());
+        unread.close_abandoned(&connected);
     }
 
-    /// As long as clients keep connections open, whatever they still send is answered, so that none hangs; then all
-    /// threads end.
+    /// Serves for as long as clients keep connections open, so that none waits for an answer that never comes; then ends
+    /// all threads.
     fn drain_connections(mut self) {
-        let address = self.inner.listener.address();
-        let deadline = Instant::now() + self.inner.info.effective_idle_timeout();
-        // Only those that are here now: somebody else may take the port, and have clients of its own.
+        let address = self.shared.listener.address();
+        let deadline = Instant::now() + self.shared.service.info.effective_idle_timeout();
+        // Only the clients that are connected now: another program may take the port, and have clients of its own.
         let mut here: Option<HashSet<SocketAddr>> = peers::connected(address);
         while here.as_ref().is_none_or(|here| !here.is_empty()) && Instant::now() < deadline {
-            thread::park_timeout(LOOK);
-            self.look_after();
+            thread::park_timeout(CHECK);
+            self.check();
             if let (Some(here), Some(connected)) = (&mut here, peers::connected(address)) {
                 here.retain(|remote| connected.contains(remote));
             }
         }
         // A request of theirs may still be on its way through tiny_http.
-        self.workers.wait_until_done(Instant::now() + LOOK);
-        self.inner.listener.close();
+        self.workers.wait_until_done(Instant::now() + CHECK);
+        self.shared.listener.close();
         self.workers.close();
     }
 }

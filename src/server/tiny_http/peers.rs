@@ -1,15 +1,15 @@
-//! Which clients are still there, as the system knows it: nobody else tells that the client of a parked poll hung up.
+//! The clients that are connected, as the system lists them: tiny_http does not report that a client has hung up.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 
-/// The peers with an open connection to `local`'s port. `None` where the system can't tell.
+/// The peers with an open connection to `local`'s port. `None` where the system has no list of them.
 ///
-/// A peer that has hung up is no longer among them, nor one that has closed its own direction only: a client that does
-/// so and still waits for its answer can't be told from one that has gone.
-pub(in crate::server) fn connected(local: SocketAddr) -> Option<HashSet<SocketAddr>> {
+/// A peer that has hung up is not among them, and neither is one that has closed its own direction only: a client that
+/// does so and still waits for its answer looks the same as one that has gone.
+pub(super) fn connected(local: SocketAddr) -> Option<HashSet<SocketAddr>> {
     let mut peers = HashSet::new();
     let mut known = false;
     for table in linux::TABLES {
@@ -26,13 +26,13 @@ pub(in crate::server) fn connected(local: SocketAddr) -> Option<HashSet<SocketAd
     known.then_some(peers)
 }
 
-/// True where the system lists connections, so that [`connected`] can tell.
-pub(in crate::server) fn are_listed() -> bool {
+/// True where the system lists connections, so that [`connected`] gives them.
+pub(super) fn are_listed() -> bool {
     linux::TABLES.iter().any(|table| File::open(table).is_ok())
 }
 
 /// The address as [`connected`] gives it: the system's table has no scope of a link-local address.
-pub(in crate::server) fn without_scope(mut remote: SocketAddr) -> SocketAddr {
+pub(super) fn without_scope(mut remote: SocketAddr) -> SocketAddr {
     if let SocketAddr::V6(remote) = &mut remote {
         remote.set_scope_id(0);
         remote.set_flowinfo(0);
@@ -44,12 +44,12 @@ pub(in crate::server) fn without_scope(mut remote: SocketAddr) -> SocketAddr {
 mod linux {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-    pub(in crate::server) const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+    pub(super) const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
 
     const ESTABLISHED: &str = "01";
 
     /// The peer of a line such as `0: 0100007F:1F90 0100007F:A3C2 01 …`, if it is an open connection to this port.
-    pub(in crate::server) fn established(line: &str, port: u16) -> Option<SocketAddr> {
+    pub(super) fn established(line: &str, port: u16) -> Option<SocketAddr> {
         let mut fields = line.split_ascii_whitespace().skip(1);
         let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
         let local_port = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;

@@ -1,8 +1,8 @@
 //! [`Prober`]: connections of the server to its own address.
 //!
-//! A probe helps tiny_http and is never needed: it frees connections that tiny_http has stranded, and it keeps `accept`
+//! A probe helps tiny_http but is never required: it frees connections that tiny_http has stranded, and it keeps `accept`
 //! from its time-out. A firewall, SELinux, systemd's `IPAddressDeny` or an address that is gone may forbid it. A probe
-//! that fails therefore says nothing about the server.
+//! that fails therefore shows nothing about the server.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -13,17 +13,17 @@ use socket2::SockRef;
 
 /// The longest time that one probe takes to connect.
 const CONNECT: Duration = Duration::from_millis(100);
-/// How long no probe is sent after one has failed: a firewall that drops packets costs `CONNECT` each time.
+/// The pause after a probe that failed: a firewall that drops packets costs `CONNECT` each time.
 const BLOCKED: Duration = Duration::from_secs(2);
 
-pub(in crate::server) struct Prober {
+pub(super) struct Prober {
     /// The address at which this process reaches its own listening socket.
     address: SocketAddr,
-    state: Mutex<State>,
+    state: Mutex<ProbeState>,
 }
 
 #[derive(Default)]
-struct State {
+struct ProbeState {
     /// The last probe failed; the next one is due then.
     blocked_until: Option<Instant>,
     /// The failure has been logged.
@@ -34,7 +34,7 @@ struct State {
 }
 
 impl Prober {
-    pub(in crate::server) fn new(listening: SocketAddr) -> Self {
+    pub(super) fn new(listening: SocketAddr) -> Self {
         Prober {
             address: own_address(listening),
             state: Mutex::default(),
@@ -42,18 +42,18 @@ impl Prober {
     }
 
     /// True where the last probe failed to connect.
-    pub(in crate::server) fn is_blocked(&self) -> bool {
+    pub(super) fn is_blocked(&self) -> bool {
         self.state.lock().blocked_until.is_some()
     }
 
     /// Connects and closes at once.
-    pub(in crate::server) fn touch(&self) {
+    pub(super) fn touch(&self) {
         drop(self.connect());
     }
 
     /// Connects and sends a request; `None` where that is not possible. The connection has to stay open until the
     /// request has been received: tiny_http panics over a request whose connection has been reset.
-    pub(in crate::server) fn send(&self, request: &str) -> Option<TcpStream> {
+    pub(super) fn send(&self, request: &str) -> Option<TcpStream> {
         let mut stream = self.connect()?;
         stream.write_all(request.as_bytes()).ok()?;
         Some(stream)
@@ -104,7 +104,7 @@ impl Prober {
 
     /// Makes every probe fail with this error, as a firewall does.
     #[cfg(test)]
-    pub(in crate::server) fn force(&self, errno: i32) {
+    pub(super) fn fail_with(&self, errno: i32) {
         self.state.lock().forced = Some(errno);
     }
 }

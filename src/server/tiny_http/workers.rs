@@ -1,10 +1,10 @@
-//! The workers: the threads that receive requests and answer them, as many as there is waiting to be done.
+//! [`WorkerPool`]: the threads that receive requests and answer them, as many as are needed.
 //!
-//! A few of them, as many as there are cores, wait for requests; each holds a [`ReceiveToken`]. One that is about to wait for
-//! anything else (a body, a hook, an event) passes its token on first, to the thread that went idle last or to a new one,
-//! and joins the idle when its request is answered. So however many subscribers are parked, there is always someone to
-//! receive; and the threads that receive are few and warm: with thousands of threads waiting for requests, publishes
-//! fall to a quarter, since each is then received by the thread that has slept longest.
+//! A few workers, as many as there are cores, wait for requests; each has a [`ReceiveToken`]. A worker that is about to
+//! block on anything else (a body, a hook, an event) passes its receive token to another worker first: to the one that went
+//! idle last, or to a new thread. It becomes idle itself when its request is answered. So some workers always receive,
+//! however many subscribers are parked. And the workers that receive are few and warm: with thousands of threads waiting
+//! for requests, publishes fall to a quarter, since each is then received by the thread that has slept longest.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -19,103 +19,103 @@ use parking_lot::{Condvar, Mutex};
 
 use super::acceptor::Acceptor;
 
-/// How long a thread stays idle before it ends.
+/// How long a worker stays idle before it ends.
 const IDLE: Duration = Duration::from_secs(3);
-/// Only the pages that a thread touches cost memory. Hooks and the fallback run here.
+/// A worker's stack, in bytes. Hooks and the fallback run on it. Only the pages that a thread touches cost memory.
 const STACK: usize = 512 * 1024;
 
-/// What the workers does with a request.
-pub(in crate::server) trait Work: Send + Sync + 'static {
+/// What the workers do with a request.
+pub(super) trait Work: Send + Sync + 'static {
     fn handle(&self, request: tiny_http::Request, token: &mut ReceiveToken);
-    /// The accept loop of a acceptor has ended.
+    /// The accept loop of an acceptor has ended.
     fn accept_failed(&self, acceptor: &Arc<Acceptor>, error: io::Error);
 }
 
-/// All threads that serve requests.
-pub(in crate::server) struct WorkerPool {
+/// All workers, idle or not.
+pub(super) struct WorkerPool {
     work: Arc<dyn Work>,
-    /// The most threads that wait for requests at one acceptor.
+    /// The most workers that wait for requests at one acceptor.
     receivers: usize,
     idle: Mutex<Idle>,
-    /// Told when no request is being served any more.
+    /// Notified when no request is being served any more.
     done: Condvar,
     /// Connections of which a request is being served, each with the requests that came after it. A connection's answers
-    /// leave in order, so whoever served one of these at the same time would wait for the first.
+    /// leave in order, so a worker that served one of these at the same time would wait for the first.
     queues: Mutex<HashMap<SocketAddr, VecDeque<tiny_http::Request>>>,
 }
 
 #[derive(Default)]
 struct Idle {
-    /// The thread that went idle last is the last.
-    idle_workers: Vec<Arc<IdleWorker>>,
+    /// The worker that went idle last is the last.
+    workers: Vec<Arc<IdleWorker>>,
     /// Requests being served.
     serving: usize,
     closed: bool,
 }
 
-/// Where an idle thread waits to be called.
+/// Where an idle worker waits for a job.
 #[derive(Default)]
 struct IdleWorker {
-    call: Mutex<Option<Job>>,
-    called: Condvar,
+    job: Mutex<Option<Job>>,
+    assigned: Condvar,
 }
 
-/// What a thread is called to.
+/// What a worker does next.
 enum Job {
-    /// Take a token at this acceptor.
-    ReceiveToken(Arc<Acceptor>),
-    /// Finish a request of this connection, whose server did not want to wait.
+    /// Take a receive token at this acceptor.
+    Receive(Arc<Acceptor>),
+    /// Finish a request of this connection, for a worker that keeps its receive token.
     Finish(Task, Option<SocketAddr>),
     /// End.
-    Leave,
+    End,
 }
 
-/// The rest of a request; told whether it may wait.
+/// The rest of a request. Its argument is `true` where it may block.
 type Task = Box<dyn FnOnce(bool) + Send>;
 
 impl IdleWorker {
-    fn call(&self, call: Job) {
-        *self.call.lock() = Some(call);
-        self.called.notify_one();
+    fn assign(&self, job: Job) {
+        *self.job.lock() = Some(job);
+        self.assigned.notify_one();
     }
 
-    /// Waits for a call; `None` is no deadline.
+    /// Waits for a job; `None` is no deadline.
     fn wait(&self, deadline: Option<Instant>) -> Option<Job> {
-        let mut call = self.call.lock();
-        while call.is_none() {
+        let mut job = self.job.lock();
+        while job.is_none() {
             match deadline {
-                None => self.called.wait(&mut call),
-                Some(deadline) if self.called.wait_until(&mut call, deadline).timed_out() => break,
+                None => self.assigned.wait(&mut job),
+                Some(deadline) if self.assigned.wait_until(&mut job, deadline).timed_out() => break,
                 Some(_) => {}
             }
         }
-        call.take()
+        job.take()
     }
 }
 
-/// A thread's token to receive requests at a acceptor.
-pub(in crate::server) struct ReceiveToken {
-    workers: Arc<WorkerPool>,
-    /// `None` once it has been passed.
+/// A worker's right to receive requests at an acceptor.
+pub(super) struct ReceiveToken {
+    pool: Arc<WorkerPool>,
+    /// `None` once the token has been passed to another worker.
     acceptor: Option<Arc<Acceptor>>,
     /// The connection of the request being served.
     remote: Option<SocketAddr>,
-    /// Another thread finishes the request, and serves those that came after it on its connection.
-    handed_over: bool,
+    /// Another worker finishes the request, and then serves the next requests of its connection.
+    finishes_elsewhere: bool,
 }
 
 impl ReceiveToken {
-    /// Hands the token to another thread, so that this one may wait for whatever it likes.
+    /// Passes the token to another worker, so that this one may block.
     ///
     /// # Errors
     ///
-    /// Where no thread can be had: then this one has to go on receiving, and may not wait.
-    pub(in crate::server) fn pass(&mut self) -> io::Result<()> {
+    /// Where no thread can be started: then this worker has to go on receiving, and may not block.
+    pub(super) fn pass(&mut self) -> io::Result<()> {
         let Some(acceptor) = &self.acceptor else {
             return Ok(());
         };
-        self.workers
-            .call(Job::ReceiveToken(acceptor.clone()))
+        self.pool
+            .assign(Job::Receive(acceptor.clone()))
             .map_err(|(error, _)| error)?;
         self.acceptor = None;
         Ok(())
@@ -124,42 +124,37 @@ impl ReceiveToken {
     /// Stops counting the request as in flight until the returned value is dropped. A stop does not wait for the rest of
     /// a body, which the client may never send. After dropping the value, the caller must check whether the server is
     /// stopping: a stop that has not waited for this request is visible then.
-    pub(in crate::server) fn receiving(&self) -> Receiving {
-        self.workers.served();
-        Receiving(self.workers.clone())
+    pub(super) fn receiving(&self) -> Receiving {
+        self.pool.served();
+        Receiving(self.pool.clone())
     }
 
     /// The acceptor that the request came out of, unless the token has been passed.
-    pub(in crate::server) fn acceptor(&self) -> Option<&Arc<Acceptor>> {
+    pub(super) fn acceptor(&self) -> Option<&Arc<Acceptor>> {
         self.acceptor.as_ref()
     }
 
-    /// Has another thread finish the request, and keeps the token; this thread does it itself where it has no token. For
-    /// waits as long and as many as those of parked polls this is better than to pass the token: the memory that a
-    /// thread's stack has once touched stays taken, and whoever only waits and answers touches little of it.
-    pub(in crate::server) fn finish_elsewhere(
-        &mut self,
-        finish: impl FnOnce(bool) + Send + 'static,
-    ) {
+    /// Has another worker finish the request, and keeps the token; this worker finishes it itself where it has no token.
+    /// For waits as long and as many as those of parked polls this is better than to pass the token: the memory that a
+    /// thread's stack has once touched stays taken, and a worker that only waits and answers touches little of it.
+    pub(super) fn finish_elsewhere(&mut self, finish: impl FnOnce(bool) + Send + 'static) {
         if self.acceptor.is_none() {
             return finish(true);
         }
-        self.workers.idle.lock().serving += 1;
-        if let Err((_, Job::Finish(finish, _))) = self
-            .workers
-            .call(Job::Finish(Box::new(finish), self.remote))
-        {
-            // No thread can be had.
+        self.pool.idle.lock().serving += 1;
+        let assigned = self.pool.assign(Job::Finish(Box::new(finish), self.remote));
+        if let Err((_, Job::Finish(finish, _))) = assigned {
+            // No thread could be started.
             finish(false);
-            self.workers.served();
+            self.pool.served();
         } else {
-            self.handed_over = true;
+            self.finishes_elsewhere = true;
         }
     }
 }
 
-/// Takes a request off those in flight for as long as it has not been received whole; see [`ReceiveToken::receiving`].
-pub(in crate::server) struct Receiving(Arc<WorkerPool>);
+/// Keeps a request from counting as in flight until it has been received whole; see [`ReceiveToken::receiving`].
+pub(super) struct Receiving(Arc<WorkerPool>);
 
 impl Drop for Receiving {
     fn drop(&mut self) {
@@ -168,7 +163,7 @@ impl Drop for Receiving {
 }
 
 impl WorkerPool {
-    pub(in crate::server) fn new(work: Arc<dyn Work>) -> Arc<Self> {
+    pub(super) fn new(work: Arc<dyn Work>) -> Arc<Self> {
         let receivers = thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
         let (idle, done, queues) = Default::default();
         Arc::new(WorkerPool {
@@ -180,67 +175,72 @@ impl WorkerPool {
         })
     }
 
-    /// Has a acceptor's requests received.
+    /// Gives out the receive tokens of an acceptor.
     ///
     /// # Errors
     ///
-    /// Where not one thread can be had.
-    pub(in crate::server) fn receive_at(
-        self: &Arc<Self>,
-        acceptor: &Arc<Acceptor>,
-    ) -> io::Result<()> {
+    /// Where not even one thread can be started.
+    pub(super) fn receive_at(self: &Arc<Self>, acceptor: &Arc<Acceptor>) -> io::Result<()> {
         for receiver in 0..self.receivers {
-            if let (0, Err((error, _))) = (receiver, self.call(Job::ReceiveToken(acceptor.clone())))
-            {
+            let assigned = self.assign(Job::Receive(acceptor.clone()));
+            if let (0, Err((error, _))) = (receiver, assigned) {
                 return Err(error);
             }
         }
         Ok(())
     }
 
-    /// Calls the thread that went idle last, or a new one; gives the call back where no thread can be had.
-    fn call(self: &Arc<Self>, call: Job) -> Result<(), (io::Error, Job)> {
-        if let Some(idle_worker) = self.idle.lock().idle_workers.pop() {
-            idle_worker.call(call);
+    /// Assigns a job to the worker that went idle last, or to a new one.
+    ///
+    /// # Errors
+    ///
+    /// Gives the job back where no thread can be started.
+    fn assign(self: &Arc<Self>, job: Job) -> Result<(), (io::Error, Job)> {
+        if let Some(worker) = self.idle.lock().workers.pop() {
+            worker.assign(job);
             return Ok(());
         }
-        let idle_worker = Arc::new(IdleWorker {
-            call: Mutex::new(Some(call)),
-            called: Condvar::new(),
+        let worker = Arc::new(IdleWorker {
+            job: Mutex::new(Some(job)),
+            assigned: Condvar::new(),
         });
-        let (workers, first) = (self.clone(), idle_worker.clone());
+        let (pool, first) = (self.clone(), worker.clone());
         let thread = thread::Builder::new()
-            .name("long-polling-workers".into())
+            .name("long-polling-worker".into())
             .stack_size(STACK);
         thread
-            .spawn(move || workers.run(&first))
+            .spawn(move || pool.run(&first))
             .map(drop)
             .map_err(|error| {
-                let call = idle_worker.call.lock().take();
-                (error, call.unwrap_or(Job::Leave))
+                let job = worker.job.lock().take();
+                (error, job.unwrap_or(Job::End))
             })
     }
 
     fn run(self: Arc<Self>, first: &IdleWorker) {
-        let mut call = first.wait(None);
-        while let Some(what) = call {
-            match what {
-                Job::ReceiveToken(acceptor) => self.receive(acceptor),
-                Job::Finish(job, remote) => self.finish(job, remote),
-                Job::Leave => return,
+        let mut next = first.wait(None);
+        while let Some(job) = next {
+            match job {
+                Job::Receive(acceptor) => self.receive(acceptor),
+                Job::Finish(task, remote) => self.finish(task, remote),
+                Job::End => return,
             }
-            call = self.sit();
+            next = self.wait_for_job();
         }
     }
 
-    /// Receives and serves requests for as long as the token is not passed.
-    fn receive(self: &Arc<Self>, acceptor: Arc<Acceptor>) {
-        let mut token = ReceiveToken {
-            workers: self.clone(),
-            acceptor: Some(acceptor),
+    fn token(self: &Arc<Self>, acceptor: Option<Arc<Acceptor>>) -> ReceiveToken {
+        ReceiveToken {
+            pool: self.clone(),
+            acceptor,
             remote: None,
-            handed_over: false,
-        };
+            finishes_elsewhere: false,
+        }
+    }
+
+    /// Receives and serves requests until the token has been passed.
+    fn receive(self: &Arc<Self>, acceptor: Arc<Acceptor>) {
+        let mut token = self.token(Some(acceptor));
         while let Some(acceptor) = &token.acceptor {
             let next = acceptor.next(
                 self.receivers,
@@ -253,32 +253,26 @@ impl WorkerPool {
         }
     }
 
-    // Not inlined, so that its frame, and those of whatever serves requests, are not below a wait for the next call.
+    // Not inlined, so that its frame, and the frames of what serves requests, are not below a wait for the next job.
     #[inline(never)]
-    fn finish(self: &Arc<Self>, job: Task, remote: Option<SocketAddr>) {
-        if catch_unwind(AssertUnwindSafe(|| job(true))).is_err() {
+    fn finish(self: &Arc<Self>, task: Task, remote: Option<SocketAddr>) {
+        if catch_unwind(AssertUnwindSafe(|| task(true))).is_err() {
             log::error!("finishing a request panicked");
         }
         self.served();
         if let Some(next) = self.next_queued(remote) {
-            self.serve_connection(
-                next,
-                &mut ReceiveToken {
-                    workers: self.clone(),
-                    acceptor: None,
-                    remote,
-                    handed_over: false,
-                },
-            );
+            let mut token = self.token(None);
+            token.remote = remote;
+            self.serve_connection(next, &mut token);
         }
     }
 
-    /// Serves a request, and then those that its connection has sent meanwhile.
+    /// Serves a request, and then the requests that its connection has sent in the meantime.
     fn serve_connection(&self, request: tiny_http::Request, token: &mut ReceiveToken) {
         let mut next = Some(request);
         while let Some(request) = next {
             self.serve(request, token);
-            if std::mem::take(&mut token.handed_over) {
+            if std::mem::take(&mut token.finishes_elsewhere) {
                 return;
             }
             next = self.next_queued(token.remote);
@@ -302,7 +296,7 @@ impl WorkerPool {
         }
     }
 
-    /// Gives the request back unless an earlier one of its connection is still being served: then it has to wait.
+    /// Returns the request, unless an earlier one of its connection is still being served: then it goes to the queue.
     fn unless_queued(&self, request: tiny_http::Request) -> Option<tiny_http::Request> {
         let Some(remote) = request.remote_addr() else {
             return Some(request);
@@ -326,67 +320,62 @@ impl WorkerPool {
         next
     }
 
-    /// Waits for a call; `None` when the thread is to end.
-    fn sit(&self) -> Option<Job> {
-        let idle_worker = Arc::new(IdleWorker::default());
+    /// Waits for a job; `None` when the worker is to end.
+    fn wait_for_job(&self) -> Option<Job> {
+        let worker = Arc::new(IdleWorker::default());
         let mut idle = self.idle.lock();
         if idle.closed {
             return None;
         }
-        idle.idle_workers.push(idle_worker.clone());
+        idle.workers.push(worker.clone());
         drop(idle);
-        idle_worker.wait(Some(Instant::now() + IDLE)).or_else(|| {
+        worker.wait(Some(Instant::now() + IDLE)).or_else(|| {
             let mut idle = self.idle.lock();
             let at = idle
-                .idle_workers
+                .workers
                 .iter()
-                .position(|other| Arc::ptr_eq(other, &idle_worker));
+                .position(|other| Arc::ptr_eq(other, &worker));
             if let Some(at) = at {
-                idle.idle_workers.remove(at);
+                idle.workers.remove(at);
                 return None;
             }
             drop(idle);
-            // Whoever took the idle_worker out is about to call.
-            idle_worker.wait(None)
+            // The thread that removed this worker from the list is about to assign a job.
+            worker.wait(None)
         })
     }
 
-    /// Sees to it that somebody receives at a acceptor. `before` is its progress a while ago: where nobody waits for
-    /// requests and none was given out since, all who have a token there are held up by something that was not expected
-    /// to wait, such as a client that does not read its answer.
-    pub(in crate::server) fn ensure_receiver(
-        self: &Arc<Self>,
-        acceptor: &Arc<Acceptor>,
-        before: u64,
-    ) -> u64 {
+    /// Gives out another receive token where all are blocked, and returns the number of requests that the acceptor has
+    /// given out. `before` is that number a while ago. Where no worker waits for requests and none was given out since,
+    /// something blocks all workers with a token that was not expected to, such as a client that does not read its
+    /// answer.
+    pub(super) fn ensure_receiver(self: &Arc<Self>, acceptor: &Arc<Acceptor>, before: u64) -> u64 {
         let (waiting, given) = acceptor.progress();
         if waiting == 0
             && given == before
-            && let Err((error, _)) = self.call(Job::ReceiveToken(acceptor.clone()))
+            && let Err((error, _)) = self.assign(Job::Receive(acceptor.clone()))
         {
-            log::warn!("no thread can be had to receive requests: {error}");
+            log::warn!("no thread could be started to receive requests: {error}");
         }
         given
     }
 
-    /// Waits until no request is being served; false where the deadline came first.
-    pub(in crate::server) fn wait_until_done(&self, deadline: Instant) -> bool {
+    /// Waits until no request is being served. Returns `false` if the deadline came first.
+    pub(super) fn wait_until_done(&self, deadline: Instant) -> bool {
         let mut idle = self.idle.lock();
         while idle.serving > 0 && !self.done.wait_until(&mut idle, deadline).timed_out() {}
         idle.serving == 0
     }
 
-    /// Ends the idle threads.
-    pub(in crate::server) fn dismiss_idle(&self) {
-        let idle_workers = std::mem::take(&mut self.idle.lock().idle_workers);
-        idle_workers
-            .iter()
-            .for_each(|idle_worker| idle_worker.call(Job::Leave));
+    /// Ends the idle workers.
+    pub(super) fn end_idle(&self) {
+        let workers = std::mem::take(&mut self.idle.lock().workers);
+        workers.iter().for_each(|worker| worker.assign(Job::End));
     }
 
-    /// Ends the idle threads, and the others when they are done.
-    pub(in crate::server) fn close(&self) {
+    /// Ends the idle workers, and the others when they are done.
+    pub(super) fn close(&self) {
         self.idle.lock().closed = true;
-        self.dismiss_idle();
+        self.end_idle();
     }
 }

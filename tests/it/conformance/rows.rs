@@ -1,17 +1,17 @@
-//! The table itself: what is sent, what is asked of a server, what ours does.
+//! The rows of the table: the request, what the standard asks of a server, and what ours does.
 
-/// What our server's answer is worth.
+/// How our server's answer compares with the standard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// As asked.
     Conforms,
-    /// Otherwise than asked, or laxer, which is allowed or harms nobody.
+    /// Otherwise than asked, or laxer, which is allowed or harms no other client.
     Tolerates,
     /// Otherwise than asked; tiny_http does it, and only what is in front of the server can help.
     Proxy,
 }
 
-/// What becomes of the connection.
+/// The state of the connection afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// It serves the next request.

@@ -1,4 +1,4 @@
-//! The front door under what clients and systems do to it: bursts, silence, hang-ups, too few descriptors or threads.
+//! The server's connections under load and faults: bursts, silence, hang-ups, too few descriptors or threads.
 //! Each of these tests fails without its remedy in `src/server`; Linux only, where threads and descriptors can be counted.
 #![cfg(target_os = "linux")]
 
@@ -124,7 +124,7 @@ fn answered_within_a_second(address: SocketAddr) -> bool {
     false
 }
 
-/// A process that runs out of something when so many clients come is well again a second after they have gone.
+/// A process that runs out of descriptors or threads when 300 clients connect recovers within a second after they have gone.
 fn runs_out_and_recovers(limit: &Limit, request: &str) {
     // A machine that is busy with other tests may take longer, once.
     let recovered = (0..3).any(|_| {
@@ -137,7 +137,7 @@ fn runs_out_and_recovers(limit: &Limit, request: &str) {
         for mut stream in &crowd {
             let _ = std::io::Write::write_all(&mut stream, request.as_bytes());
         }
-        until("nobody can be accepted", || {
+        until("no connection is accepted", || {
             let stream = TcpStream::connect(process.address).unwrap();
             stream
                 .set_read_timeout(Some(Duration::from_millis(300)))
@@ -150,7 +150,7 @@ fn runs_out_and_recovers(limit: &Limit, request: &str) {
         assert_eq!(publish_on(&mut before), 200);
         drop(crowd);
         let recovered = answered_within_a_second(process.address);
-        until("somebody is accepted", || {
+        until("a connection is accepted", || {
             recovered || answered_within_a_second(process.address)
         });
         assert_eq!(publish_on(&mut before), 200);
@@ -173,7 +173,7 @@ fn after_threads_ran_out_new_connections_are_taken_again() {
 }
 
 #[test]
-fn connections_that_say_nothing_or_stop_half_way_end_and_hold_up_nobody() {
+fn silent_and_half_sent_requests_end_and_block_no_other_client() {
     let server = start(info().idle_timeout(Duration::from_secs(2)));
     let address = server.local_addr();
     let mut silent = crowd(address, 250);
@@ -202,7 +202,7 @@ fn connections_that_say_nothing_or_stop_half_way_end_and_hold_up_nobody() {
 }
 
 #[test]
-fn nobody_is_stranded_behind_connections_that_say_nothing() {
+fn no_client_is_stranded_behind_silent_connections() {
     for _ in 0..10 {
         let server = server();
         let _silent = crowd(server.local_addr(), 50);
@@ -230,7 +230,7 @@ fn a_poll_longer_than_the_idle_timeout_is_answered_and_its_connection_closed() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_given_up_and_holds_up_nobody() {
+fn a_client_that_does_not_read_is_given_up_and_blocks_no_other_client() {
     let server = start(
         info()
             .write_timeout(Duration::from_millis(500))
@@ -242,15 +242,15 @@ fn a_client_that_does_not_read_is_given_up_and_holds_up_nobody() {
     for _ in 0..16 {
         server.publish("large", &"x".repeat(1_000_000)).unwrap();
     }
-    // Some go on with a body that no memory holds: to let such a request go would end the process.
+    // Some go on with a body that no memory holds: to drop such a request would end the process.
     let mut hostile = crowd(server.local_addr(), 2);
     for connection in &mut hostile {
         connection.ask("GET", &poll("large", 1, "&since_time=1"));
         connection
             .send("POST /publish HTTP/1.1\r\nHost: t\r\nContent-Length: 99999999999999\r\n\r\n");
     }
-    let mut deaf = crowd(server.local_addr(), 20);
-    for connection in &mut deaf {
+    let mut not_reading = crowd(server.local_addr(), 20);
+    for connection in &mut not_reading {
         connection.ask("GET", &poll("large", 1, "&since_time=1"));
     }
     let mut good = Connection::to(&server);
@@ -265,13 +265,13 @@ fn a_client_that_does_not_read_is_given_up_and_holds_up_nobody() {
         );
     }
     // What is left in the system's buffers, and then nothing more: the whole answer does not come.
-    for connection in &mut deaf {
+    for connection in &mut not_reading {
         assert!(connection.read(false).is_err());
     }
 }
 
 #[test]
-fn clients_that_hang_up_leave_nothing_behind() {
+fn clients_that_hang_up_leave_no_thread_and_no_descriptor_behind() {
     let process = Process::start(&Limit::None, &PATIENT);
     assert_eq!(publish_on(&mut Connection::open(process.address)), 200);
     until("settled", || process.descriptors() < 20);
@@ -351,7 +351,7 @@ fn subscribers_parked_elsewhere_do_not_slow_publishes() {
 }
 
 #[test]
-fn at_the_stop_connections_that_were_kept_open_are_told_to_close() {
+fn at_the_stop_connections_that_were_kept_open_are_asked_to_close() {
     let server = start(info().idle_timeout(Duration::from_secs(5)));
     let mut kept = crowd(server.local_addr(), 200);
     for connection in &mut kept {
@@ -373,11 +373,11 @@ fn at_the_stop_connections_that_were_kept_open_are_told_to_close() {
 }
 
 #[test]
-fn a_hundred_starts_and_stops_leave_nothing_behind() {
+fn a_hundred_starts_and_stops_leave_no_thread_and_no_descriptor_behind() {
     let (done, ended) = mpsc::channel();
     // In a process of its own, as other tests of this one have threads, too.
     thread::spawn(move || {
-        let mut command = process::this_program("door::start_and_stop_a_hundred_times", "");
+        let mut command = process::this_program("connections::start_and_stop_a_hundred_times", "");
         done.send(command.output().unwrap()).unwrap();
     });
     let output = ended.recv_timeout(3 * LIMIT).expect("an end");
@@ -389,7 +389,7 @@ fn a_hundred_starts_and_stops_leave_nothing_behind() {
 }
 
 #[test]
-#[ignore = "run by a_hundred_starts_and_stops_leave_nothing_behind, in a process of its own"]
+#[ignore = "run by a_hundred_starts_and_stops_leave_no_thread_and_no_descriptor_behind, in a process of its own"]
 fn start_and_stop_a_hundred_times() {
     let count = |what: &str| {
         std::fs::read_dir(format!("/proc/self/{what}"))
@@ -410,13 +410,13 @@ fn start_and_stop_a_hundred_times() {
 }
 
 #[test]
-fn what_follows_a_request_without_a_clear_end_is_not_served() {
+fn what_follows_a_request_of_unknown_length_is_not_served() {
     let server = server();
     let hidden = format!(
         "POST /publish HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n{PUBLISH}",
         PUBLISH.len()
     );
-    for unclear in [
+    for framing in [
         "Content-Length: +5",
         "Content-Length: 5, 6",
         "Transfer-Encoding: xchunked",
@@ -424,17 +424,17 @@ fn what_follows_a_request_without_a_clear_end_is_not_served() {
     ] {
         let mut connection = Connection::to(&server);
         connection.send(format!(
-            "POST /publish HTTP/1.1\r\nHost: t\r\n{unclear}\r\n\r\n{hidden}"
+            "POST /publish HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n{hidden}"
         ));
         let answer = connection.receive();
         assert_eq!(
             (answer.status, answer.header("Connection")),
             (400, Some("close")),
-            "{unclear}"
+            "{framing}"
         );
         // What follows is refused by us, or by tiny_http where it makes no sense to it.
         if let Ok(next) = connection.read(false) {
-            assert_eq!(next.status, 400, "{unclear}");
+            assert_eq!(next.status, 400, "{framing}");
         }
     }
     assert_eq!(server.statistics().published, 0);

@@ -1,0 +1,143 @@
+//! [`Answer`]: what the endpoints make of a request, as a value that a backend finishes and sends.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::cors;
+use super::info::TimeoutAnswer;
+use super::render::Persistence;
+use super::response::Response;
+use super::service::Service;
+use crate::broker::{Batch, Parked, Waiter};
+use crate::position::EventId;
+use crate::wire;
+
+/// What the endpoints make of a request.
+pub(super) enum Answer {
+    Ready(Ready),
+    /// A poll that found no event. The backend waits, and then gets the answer.
+    Parked(ParkedPoll),
+}
+
+/// An answer that can be sent.
+pub(super) enum Ready {
+    Response(Response),
+    /// Events. Subscribers that share the batch share its rendered answer, too.
+    Batch(Arc<Batch>),
+}
+
+impl From<Response> for Ready {
+    fn from(response: Response) -> Self {
+        Ready::Response(response)
+    }
+}
+
+impl<T: Into<Ready>> From<T> for Answer {
+    fn from(ready: T) -> Self {
+        Answer::Ready(ready.into())
+    }
+}
+
+impl Ready {
+    /// The whole answer as bytes.
+    pub(super) fn render(
+        self,
+        service: &Service,
+        persistence: Persistence,
+        head_only: bool,
+    ) -> Arc<[u8]> {
+        let origin = service.info.cors_origin.as_deref();
+        let render = |response| cors::with_origin(response, origin).render(persistence, head_only);
+        match self {
+            Ready::Batch(batch) if persistence == Persistence::Keep && !head_only => {
+                let rendered = batch.rendered(|batch| render(events(batch)));
+                rendered.clone()
+            }
+            Ready::Batch(batch) => render(events(&batch)).into(),
+            Ready::Response(response) => render(response).into(),
+        }
+    }
+}
+
+fn events(batch: &Batch) -> Response {
+    let json = wire::Answer::render(batch.events(), batch.gap());
+    Response::from_json(200, json).with_position(batch.last_id())
+}
+
+/// What the answer to a poll that found no event depends on.
+pub(super) struct PollParams {
+    pub(super) since_time: Option<u64>,
+    pub(super) last_id: Option<EventId>,
+    pub(super) deadline: Instant,
+}
+
+impl PollParams {
+    /// The answer to a poll that ended with this batch.
+    pub(super) fn answer(&self, service: &Service, batch: Arc<Batch>) -> Ready {
+        if !batch.events().is_empty() {
+            return Ready::Batch(batch);
+        }
+        // The next events report the gap; until then, the client keeps its position.
+        let position = if batch.gap() {
+            self.last_id
+        } else {
+            Some(batch.last_id())
+        };
+        self.timed_out(service, batch.before(), position).into()
+    }
+
+    /// The answer to a poll without events. `before` is the time at which the broker was searched: events that come later
+    /// have greater timestamps. The answer never gives a time before the one that the client asked for.
+    pub(super) fn timed_out(
+        &self,
+        service: &Service,
+        before: u64,
+        position: Option<EventId>,
+    ) -> Response {
+        let response = match service.info.timeout_answer {
+            TimeoutAnswer::NoContent => Response::new(204),
+            TimeoutAnswer::Golongpoll => {
+                let timestamp = before.max(self.since_time.unwrap_or(0));
+                Response::from_json(200, wire::Answer::render_timeout(timestamp))
+            }
+        };
+        match position {
+            Some(id) => response.with_position(id),
+            None => response,
+        }
+    }
+}
+
+/// A poll that waits for events. The subscriber leaves when this is dropped.
+pub(super) struct ParkedPoll {
+    parked: Parked,
+    params: PollParams,
+}
+
+impl ParkedPoll {
+    pub(super) fn new(parked: Parked, params: PollParams) -> Self {
+        ParkedPoll { parked, params }
+    }
+
+    /// The handle by which another thread ends the wait when the client has hung up.
+    pub(super) fn waiter(&self) -> &Arc<Waiter> {
+        self.parked.waiter()
+    }
+
+    /// Blocks until events come or the deadline passes, and gives the answer.
+    pub(super) fn wait(self, service: &Service) -> Ready {
+        let batch = self.parked.wait(Some(self.params.deadline));
+        self.params.answer(service, batch)
+    }
+
+    /// Gives the answer at once, for a backend without a thread that could wait: events that have come since the poll was
+    /// parked, or 503.
+    pub(super) fn refuse_to_wait(self, service: &Service) -> Ready {
+        let batch = self.parked.wait(Some(Instant::now()));
+        if batch.events().is_empty() {
+            service.broker.count_refused();
+            return Response::out_of_threads().into();
+        }
+        self.params.answer(service, batch)
+    }
+}

@@ -1,0 +1,188 @@
+//! [`Request`]: one HTTP request, in the form that the endpoints and the hooks use.
+//!
+//! A backend makes one at its entry, by [`Request::parse`]. Its body comes later, when the endpoints ask for it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use percent_encoding::percent_decode_str;
+
+use super::forwarded::client_address;
+use crate::headers::Headers;
+use crate::wire::Categories;
+
+/// A request, as handlers and the fallback see it.
+///
+/// In a program's own tests, one can be made without a socket:
+///
+/// ```
+/// use long_polling::server::{Handler, Request};
+///
+/// let handler = Handler::bearer_token("secret");
+/// let request = Request::new("GET", "/events?category=a&timeout=1").with_header("Authorization", "Bearer secret");
+/// assert!(handler.run(&request).is_ok());
+/// assert_eq!(handler.run(&Request::new("GET", "/events")).unwrap_err().status, 401);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub(super) method: String,
+    /// The target as it came, such as `/events?category=a`.
+    pub(super) target: String,
+    path: String,
+    query: String,
+    /// Major and minor version of HTTP.
+    pub(super) version: (u8, u8),
+    pub(super) headers: Headers,
+    remote_address: Option<SocketAddr>,
+    pub(super) categories: Categories,
+    pub(super) data: Option<String>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Request {
+    /// A request of this method and target, such as `"/events?category=a"`.
+    pub fn new(method: &str, target: &str) -> Self {
+        Request::parse(method, target, (1, 1), Headers::new(), None, &[])
+    }
+
+    /// The request of this head. `peer` is the address that the connection came from. What is wrong with the head is found
+    /// by [`fault`](Request::fault), [`body_length`](Request::body_length) and [`check`](Request::check).
+    pub(super) fn parse(
+        method: &str,
+        target: &str,
+        version: (u8, u8),
+        headers: Headers,
+        peer: Option<SocketAddr>,
+        trusted_proxies: &[IpAddr],
+    ) -> Self {
+        let (path, query) = path_and_query(target);
+        Request {
+            method: method.into(),
+            target: target.into(),
+            path: percent_decode_str(path).decode_utf8_lossy().into_owned(),
+            query: query.into(),
+            version,
+            remote_address: peer.map(|peer| client_address(peer, &headers, trusted_proxies)),
+            headers,
+            categories: Categories::default(),
+            data: None,
+            body: Vec::new(),
+        }
+    }
+
+    /// Sets a header field: replaces all fields of this name.
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        self.headers.set(name, value);
+        self
+    }
+
+    /// Adds a header field after the others. Fields of the same name stay.
+    pub fn with_added_header(mut self, name: &str, value: &str) -> Self {
+        self.headers.add(name, value);
+        self
+    }
+
+    /// The same request, as a publish of `data` (JSON text) to a category.
+    pub fn with_publish(mut self, category: &str, data: &str) -> Self {
+        self.categories = category.into();
+        self.data = Some(data.into());
+        self
+    }
+
+    /// The method, such as `GET`. A fallback sees `GET` for HEAD, too, unless it has
+    /// [`with_head`](crate::server::Fallback::with_head).
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// The path, percent-decoded.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The text after the `?`, as it came; empty where there is none.
+    pub fn query(&self) -> &str {
+        &self.query
+    }
+
+    /// The header fields.
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The first header field of this name, compared without case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)
+    }
+
+    /// The address that the connection came from. Where that is one of the
+    /// [`trusted_proxies`](crate::ServerInfo::trusted_proxies), it is the last address in `X-Forwarded-For` that is not
+    /// one of them, with port 0 where the proxy gave none. An entry that is no address ends the search; then, and where
+    /// the field is missing, it is the address of the farthest proxy that is known.
+    pub fn remote_address(&self) -> Option<SocketAddr> {
+        self.remote_address
+    }
+
+    /// The categories that a poll follows, or the one that a publish goes to. Without a category: not a poll or a
+    /// publish.
+    pub fn categories(&self) -> &Categories {
+        &self.categories
+    }
+
+    /// The category of a publish, or the first of a poll.
+    pub fn category(&self) -> Option<&str> {
+        self.categories.iter().next()
+    }
+
+    /// The data of a publish, as JSON text.
+    pub fn data(&self) -> Option<&str> {
+        self.data.as_deref()
+    }
+
+    /// The body, for the fallback. A publish's is in [`category`](Request::category) and [`data`](Request::data).
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+impl Default for Request {
+    /// `GET /`.
+    fn default() -> Self {
+        Request::new("GET", "/")
+    }
+}
+
+/// Path and query of a target, of either form that a server gets (RFC 9112, section 3.2): `/path?query` or
+/// `http://host/path?query`.
+fn path_and_query(target: &str) -> (&str, &str) {
+    let after_scheme = target
+        .split_once("://")
+        .filter(|_| !target.starts_with('/'))
+        .map(|(_, rest)| rest);
+    // The path of a URL may be empty: `http://host?query`.
+    let origin_form = after_scheme.map_or(target, |rest| {
+        rest.find(['/', '?']).map_or("/", |at| &rest[at..])
+    });
+    let (path, query) = origin_form.split_once('?').unwrap_or((origin_form, ""));
+    (if path.is_empty() { "/" } else { path }, query)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_path_or_a_url_and_its_path_is_decoded() {
+        for (target, path, query) in [
+            ("/events?category=a%20b", "/events", "category=a%20b"),
+            ("/a%20b", "/a b", ""),
+            ("http://host/events?x?y", "/events", "x?y"),
+            ("http://host?x", "/", "x"),
+            ("http://host", "/", ""),
+            ("/a?url=http://host/b", "/a", "url=http://host/b"),
+            ("*", "*", ""),
+        ] {
+            let request = Request::new("GET", target);
+            assert_eq!((request.path(), request.query()), (path, query), "{target}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The checks of a server's settings, which [`Server::start`](super::Server::start) makes first.
+
+use std::time::Duration;
+
+use super::cors::is_origin;
+use super::hooks::Handler;
+use super::info::ServerInfo;
+use crate::error::Error;
+
+/// A century, roughly: no deadline made of it overflows.
+const MAX_DURATION: Duration = Duration::from_secs(u32::MAX as u64);
+
+impl ServerInfo {
+    /// # Errors
+    ///
+    /// `InvalidSetting` that names the setting.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.check_uris()?;
+        self.check_durations()?;
+        self.check_hooks()?;
+        self.check_origin_and_proxies()?;
+        self.broker.check()
+    }
+
+    fn check_uris(&self) -> Result<(), Error> {
+        for (name, uri) in [
+            ("subscription_uri", &self.subscription_uri),
+            ("publish_uri", &self.publish_uri),
+        ] {
+            if !uri.starts_with('/') {
+                let problem = format!("{uri:?} does not begin with \"/\"");
+                return Err(Error::setting(name, problem));
+            }
+            if uri.split('/').any(|segment| matches!(segment, "." | "..")) {
+                let problem = format!(
+                    "{uri:?} has a segment \".\" or \"..\", which clients resolve before they ask; leave it out"
+                );
+                return Err(Error::setting(name, problem));
+            }
+            if uri.contains(['?', '#', '%']) || uri.contains(|c: char| c.is_control()) {
+                let problem = format!("{uri:?} is not a path: give it decoded, without a query");
+                return Err(Error::setting(name, problem));
+            }
+        }
+        if self.subscription_uri == self.publish_uri {
+            let uri = &self.publish_uri;
+            let problem = format!("{uri:?} is the subscription_uri, too; give another");
+            return Err(Error::setting("publish_uri", problem));
+        }
+        Ok(())
+    }
+
+    fn check_durations(&self) -> Result<(), Error> {
+        for (name, duration) in [
+            ("timeout", Some(self.timeout)),
+            ("idle_timeout", self.idle_timeout),
+            ("write_timeout", Some(self.write_timeout)),
+        ] {
+            match duration {
+                Some(duration) if duration.is_zero() => {
+                    return Err(Error::setting(name, "is zero; give a duration"));
+                }
+                Some(duration) if duration > MAX_DURATION => {
+                    return Err(Error::setting(name, "is longer than a century"));
+                }
+                _ => {}
+            }
+        }
+        if self.effective_idle_timeout() < Duration::from_millis(100) {
+            let problem = "is under 100 milliseconds, so that hardly a request would arrive whole";
+            return Err(Error::setting("idle_timeout", problem));
+        }
+        if self.timeout < Duration::from_secs(1) {
+            let problem = "is under one second, the shortest poll that a client can ask for";
+            return Err(Error::setting("timeout", problem));
+        }
+        Ok(())
+    }
+
+    fn check_hooks(&self) -> Result<(), Error> {
+        for (name, handler) in [
+            ("before_subscription", &self.before_subscription),
+            ("before_publish", &self.before_publish),
+        ] {
+            if let Some(fault) = handler.as_ref().and_then(Handler::fault) {
+                return Err(Error::setting(name, fault));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_origin_and_proxies(&self) -> Result<(), Error> {
+        if let Some(origin) = &self.cors_origin
+            && !is_origin(origin)
+        {
+            let problem = format!(
+                "{origin:?} is not an origin as browsers send it, such as \"https://example.com\" or \"*\": one scheme and \
+                 host in lower case, a port where it is not the scheme's own, no path"
+            );
+            return Err(Error::setting("cors_origin", problem));
+        }
+        if let Some(proxy) = self.trusted_proxies.iter().find(|ip| ip.is_unspecified()) {
+            let problem = format!(
+                "{proxy} is the address of no proxy; list the addresses that proxies connect from"
+            );
+            return Err(Error::setting("trusted_proxies", problem));
+        }
+        Ok(())
+    }
+}
