@@ -43,7 +43,7 @@ struct Follower<'a> {
 }
 
 /// The result of one run of the follower.
-struct Run {
+struct FollowerRun {
     /// The numbers of the events that it processed.
     processed: Vec<usize>,
     committed: Option<EventId>,
@@ -80,7 +80,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Kills the process with SIGKILL.
-    fn kill(mut self) -> Run {
+    fn kill(mut self) -> FollowerRun {
         self.process.0.kill().unwrap();
         let status = self.process.0.wait().unwrap();
         assert_eq!(
@@ -90,7 +90,7 @@ impl<'a> Follower<'a> {
         );
         let errors = fs::read_to_string(self.folder.join("errors")).unwrap();
         assert_eq!(errors, "", "a gap or an error");
-        Run {
+        FollowerRun {
             processed: self.processed(),
             committed: self.committed(),
         }

@@ -163,13 +163,8 @@ fn id(started: u64, sequence: u64) -> EventId {
 const MAX_SEQUENCE: u64 = (1 << 62) - 1;
 const MAX_START: u64 = (1 << 48) - 1;
 
-/// Whatever numbers a log has, with checksums that match: the next runs keep what they publish, and subscribers go on from
-/// one to the next.
-#[test]
-fn extreme_numbers_leave_room_for_the_next_runs() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("events.db");
-    let (bytes, events) = written(&file, Durability::Buffered);
+/// Records with the greatest numbers and latest runs, possible and impossible ones.
+fn extreme_records(event: &Event) -> Vec<Record> {
     let sequences = [
         u64::MAX,
         u64::MAX - 1,
@@ -183,7 +178,7 @@ fn extreme_numbers_leave_room_for_the_next_runs() {
     let (c, none) = ("c".into(), "".into());
     let mut records = Vec::new();
     for sequence in sequences {
-        let event = events[0].clone();
+        let event = event.clone();
         records.push(Record::Published { sequence, event });
         for category in [&c, &none] {
             records.push(Record::Lost {
@@ -217,7 +212,17 @@ fn extreme_numbers_leave_room_for_the_next_runs() {
             });
         }
     }
-    for record in records {
+    records
+}
+
+/// Whatever numbers a log has, with checksums that match: the next runs keep what they publish, and subscribers go on from
+/// one to the next.
+#[test]
+fn extreme_numbers_leave_room_for_the_next_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    let (bytes, events) = written(&file, Durability::Buffered);
+    for record in extreme_records(&events[0]) {
         for at_start in [false, true] {
             let line = record.to_line() + "\n";
             let content = match at_start {

@@ -13,7 +13,7 @@ use crate::error::Error;
 ///
 /// The file has one line of JSON for each event, as golongpoll's has, with a checksum at its end; golongpoll's own files are
 /// read too. Stopping the server or broker writes and syncs everything. What a crash may cost depends on
-/// [`durability`](FilePersistorInfo::durability).
+/// [`durability`](FilePersistorInfo::durability). A background thread, the *flusher*, writes the file.
 ///
 /// Without these settings nothing is kept: the Go package's `Use: false`.
 ///
@@ -228,5 +228,20 @@ impl FilePersistorInfo {
             Durability::Synced { period } => period,
             _ => self.write_flush_period,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_displayed_with_its_reason() {
+        let reason = "no space".to_owned();
+        assert_eq!(FileState::Working.to_string(), "working");
+        assert_eq!(
+            FileState::Failing { reason }.to_string(),
+            "failing: no space"
+        );
     }
 }

@@ -220,11 +220,7 @@ impl Disk for FakeDisk {
             }
             Ok(node)
         })?;
-        Ok(FakeFile {
-            disk: self.clone(),
-            node,
-            offset: 0,
-        })
+        Ok(FakeFile::new(self.clone(), node))
     }
 
     fn create(&self, path: &Path, _: &FakeFile) -> io::Result<FakeFile> {
@@ -234,11 +230,7 @@ impl Disk for FakeDisk {
             state.renamed();
             Ok(node)
         })?;
-        Ok(FakeFile {
-            disk: self.clone(),
-            node,
-            offset: 0,
-        })
+        Ok(FakeFile::new(self.clone(), node))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -7,7 +7,7 @@ use crate::ErrorKind;
 
 const LOG: &str = "events.log";
 
-struct Run {
+struct TestRun {
     disk: FakeDisk,
     broker: Broker,
     states: Receiver<FileState>,
@@ -16,13 +16,13 @@ struct Run {
     context: String,
 }
 
-fn start(disk: FakeDisk, durability: Durability, compact_from: Option<u64>) -> Run {
+fn start(disk: FakeDisk, durability: Durability, compact_from: Option<u64>) -> TestRun {
     let (sender, states) = crossbeam_channel::unbounded();
     let info = info(durability, compact_from).on_change(move |state| {
         let _ = sender.send(state.clone());
     });
     let broker = broker(&disk, RING, info).unwrap();
-    Run {
+    TestRun {
         disk,
         broker,
         states,
@@ -32,7 +32,7 @@ fn start(disk: FakeDisk, durability: Durability, compact_from: Option<u64>) -> R
     }
 }
 
-impl Run {
+impl TestRun {
     /// Publishes one event. Returns `true` if it was accepted.
     fn publish(&mut self) -> bool {
         let number = self.next;

@@ -29,7 +29,7 @@ const fn after_a_sync(operations: &'static [Operation]) -> Outage {
     }
 }
 
-struct Run {
+struct TestRun {
     durability: Durability,
     context: String,
     disk: FakeDisk,
@@ -41,7 +41,7 @@ struct Run {
     outages: usize,
 }
 
-impl Run {
+impl TestRun {
     fn failing(&self) -> bool {
         self.broker.statistics().store.failing.is_some()
     }
@@ -143,7 +143,7 @@ fn run(
         disk.repair();
         super::broker(&disk, RING, info.clone())
     });
-    let mut run = Run {
+    let mut run = TestRun {
         durability,
         broker: broker.expect(&context),
         context,
@@ -164,7 +164,7 @@ fn run(
     }
     // The flusher does not notice the outage while it has nothing to write; the stop would.
     run.disk.repair();
-    let Run {
+    let TestRun {
         context,
         disk,
         broker,

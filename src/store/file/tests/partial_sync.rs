@@ -14,7 +14,7 @@ const CUT_AGAIN: usize = 50;
 const PUBLISHERS: u64 = 4;
 
 /// The crash points of a disk, and what was published meanwhile.
-struct History {
+struct DiskHistory {
     durability: Durability,
     ring: usize,
     compact_from: Option<u64>,
@@ -31,7 +31,7 @@ fn data(number: u64) -> String {
     format!("{number:>width$}")
 }
 
-impl History {
+impl DiskHistory {
     fn of(durability: Durability, ring: usize, compact_from: Option<u64>) -> Self {
         let (disk, returned) = FakeDisk::default().recorded();
         let broker = super::broker(&disk, ring, info(durability, compact_from)).unwrap();
@@ -55,7 +55,7 @@ impl History {
             wait_until(|| broker.statistics().store.rewritten > 0);
         }
         broker.stop(LIMIT).unwrap();
-        History {
+        DiskHistory {
             durability,
             ring,
             compact_from,
@@ -153,7 +153,7 @@ fn run(ring: usize, compact_from: Option<u64>, one_of: usize) {
     println!("seed {seed}");
     let mut random = Rng::with_seed(seed);
     for durability in LEVELS {
-        let history = History::of(durability, ring, compact_from);
+        let history = DiskHistory::of(durability, ring, compact_from);
         for (at, point) in history.points.iter().enumerate() {
             for (what, files) in point.power_cuts(&mut random) {
                 if random.usize(..one_of) > 0 {

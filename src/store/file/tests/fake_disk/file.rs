@@ -11,10 +11,20 @@ use super::state::{Fault, Node, Operation};
 use crate::store::file::disk::DiskFile;
 
 pub(in super::super) struct FakeFile {
-    pub(super) disk: FakeDisk,
+    disk: FakeDisk,
     pub(super) node: Arc<Mutex<Node>>,
     /// The offset of the next read.
-    pub(super) offset: usize,
+    offset: usize,
+}
+
+impl FakeFile {
+    pub(super) fn new(disk: FakeDisk, node: Arc<Mutex<Node>>) -> Self {
+        FakeFile {
+            disk,
+            node,
+            offset: 0,
+        }
+    }
 }
 
 impl Read for FakeFile {
