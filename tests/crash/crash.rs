@@ -132,7 +132,7 @@ fn check(broker: &Broker, returned: &Returned, first: u64, level: &str) -> usize
             restored.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1),
             "{context}"
         );
-        // No event is missing between the others, except those that a kill has lost at the end of a round.
+        // No event is missing between the others, except at the end of a round, where a kill may have lost some.
         let newest = restored.last().map_or(0, |(number, _)| *number);
         if let Some(oldest) = restored.first() {
             let from = published.partition_point(|(number, _)| *number < first.max(oldest.0));

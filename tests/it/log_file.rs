@@ -235,7 +235,7 @@ fn a_file_that_is_no_log_is_refused_and_left_as_it_is() {
         ),
     ] {
         fs::write(&file, content).unwrap();
-        fs::write(folder.path().join("events.db.new"), "somebody's").unwrap();
+        fs::write(folder.path().join("events.db.new"), "of another program").unwrap();
         let before = files(folder.path());
         let error = open(&file, Durability::Buffered).expect_err(what);
         assert_eq!(error.kind(), ErrorKind::File, "{what}");

@@ -14,7 +14,7 @@ use crate::store::Record;
 
 /// The records between the publishers and the flusher.
 ///
-/// The lock is held for short times only, and never during a call of the disk.
+/// No thread keeps the lock during a call of the disk.
 pub(super) struct Queue {
     state: Mutex<QueueState>,
     /// The flusher waits here. Notified when it has something to do.

@@ -75,8 +75,8 @@ impl FakeDisk {
         self.state().outage = None;
     }
 
-    /// Refuses renames, as if the log were a mount.
-    pub(super) fn as_mount(self) -> Self {
+    /// Makes every rename fail, as if the log were a mount.
+    pub(super) fn without_renames(self) -> Self {
         self.state().is_mount = true;
         self
     }
@@ -172,7 +172,7 @@ impl FakeDisk {
         self.state().operations
     }
 
-    /// Returns the files that a kill would leave now, and those that a power cut would leave.
+    /// Returns the files that a kill and a power cut would leave now.
     pub(super) fn after_crash(&self) -> (Files, Files) {
         let point = self.state().crash_point();
         (point.killed(), point.power_cut())

@@ -187,7 +187,7 @@ fn a_stop_whose_log_was_removed_and_can_not_be_written_anew_is_an_error() {
 #[test]
 fn a_log_that_can_not_be_replaced_grows_and_loses_nothing() {
     for durability in LEVELS {
-        let mut run = start(FakeDisk::default().as_mount(), durability, Some(1));
+        let mut run = start(FakeDisk::default().without_renames(), durability, Some(1));
         for _ in 0..40 {
             assert!(run.publish());
             run.wait_until_written();
@@ -203,7 +203,7 @@ fn a_log_that_can_not_be_replaced_grows_and_loses_nothing() {
 #[test]
 fn a_log_that_can_be_neither_synced_nor_replaced_fails_with_what_to_do() {
     for durability in [LEVELS[1], LEVELS[2]] {
-        let mut run = start(FakeDisk::default().as_mount(), durability, Some(1));
+        let mut run = start(FakeDisk::default().without_renames(), durability, Some(1));
         assert!(run.publish());
         run.wait_until_written();
         run.disk.break_down(1, &[Operation::Sync]);

@@ -15,7 +15,7 @@ const CATEGORIES: [&str; 3] = ["a", "b", "c"];
 pub(super) struct RunHistory {
     options: BrokerOptions,
     pub(super) bytes: Vec<u8>,
-    /// The category of each published event, those that a kill has lost included, but not those that were refused.
+    /// The category of each published event. A kill may have lost some of them; refused events are not included.
     published: BTreeMap<EventId, &'static str>,
     /// Events that were deleted by their retrieval.
     retrieved: HashSet<EventId>,
