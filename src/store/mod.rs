@@ -43,7 +43,7 @@ pub use statistics::StoreStatistics;
 ///
 /// # Records that are lost
 ///
-/// If a record is lost, the records after it may be lost too: sequence numbers have no gaps, so the next run notices what
+/// If a record is lost, the records after it may be lost too: sequence numbers are consecutive, so the next run notices what
 /// is missing and reports a gap to subscribers. A store that drops an event and goes on must put
 /// [`Record::Refused`] in its place, if `flush` has failed for it.
 ///
@@ -72,6 +72,8 @@ pub use statistics::StoreStatistics;
 ///   again.
 /// - A panic over a record that is not an event is logged; what the record describes has happened already.
 /// - A panic in `stop` is returned as an error.
+///
+/// # Example
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};

@@ -40,7 +40,7 @@ pub enum Record {
     },
     /// An event was published.
     Published {
-        /// The event's number in the publish order of the whole broker. The numbers have no gaps. 0 if the number is not
+        /// The event's number in the publish order of the whole broker. The numbers are consecutive. 0 if the number is not
         /// known, as in golongpoll's files.
         sequence: u64,
         /// The event.

@@ -62,7 +62,7 @@ fn damaged(bytes: &[u8], damage: Damage, random: &mut Rng) -> (Vec<u8>, bool) {
     (damaged, known)
 }
 
-/// Returns `false` if no line is unreadable, and if the file ends within a line of a run that acknowledges: that line may be an
+/// Returns `false` if every line can be read, or if the file ends within a line of a run that acknowledges: that line may be an
 /// event that nobody has seen yet.
 fn is_visible(bytes: &[u8]) -> bool {
     let records = records(bytes);
