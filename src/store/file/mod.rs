@@ -5,7 +5,6 @@
 //! a compacted file that replaces it ([`compaction`]). All access to files goes through the trait [`Disk`](disk::Disk).
 
 mod compaction;
-mod deadline;
 mod disk;
 mod durability;
 mod flusher;
@@ -29,7 +28,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use self::deadline::Deadline;
 use self::disk::{Disk, SystemDisk};
 pub use self::durability::Durability;
 use self::flusher::FlushProgress;
@@ -37,6 +35,7 @@ pub use self::info::{FilePersistorInfo, FileState};
 use self::queue::{Backlog, Queue, QueueLimits};
 use self::recovery::Loaded;
 use super::{Record, Snapshot, Store, StoreStatistics};
+use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 
 /// The largest write buffer. It is small compared with the default of [`FilePersistorInfo::max_queue_size`], which counts

@@ -6,9 +6,9 @@
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::deadline::Deadline;
+use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::store::Record;
 
@@ -144,7 +144,7 @@ impl Queue {
         let is_full = |state: &QueueState| state.bytes() > 0 && state.bytes() + bytes > max_bytes;
         let is_failing =
             |state: &QueueState| state.failing.is_some() && (acknowledges || is_full(state));
-        let must_wait = |state: &mut QueueState| {
+        let must_wait = |state: &mut MutexGuard<'_, QueueState>| {
             let must_wait = is_full(state) && !is_failing(state) && !state.stopped;
             if must_wait {
                 // Also if this thread does not wait: then the next publisher finds room.
@@ -292,17 +292,20 @@ impl Queue {
             ..
         } = self.limits;
         let mut state = self.state.lock();
-        self.flusher.wait_while(&mut state, |state| {
+        let is_idle = |state: &mut MutexGuard<'_, QueueState>| {
             state.queued.is_empty() && !state.wake_requested && !state.stopped
-        });
+        };
+        Deadline::NEVER.wait_while(&self.flusher, &mut state, is_idle);
         let since = state.queued_since.unwrap_or_else(Instant::now);
-        let may_wait = |state: &mut QueueState| {
+        let may_wait = |state: &mut MutexGuard<'_, QueueState>| {
             !state.flush_requested
                 && !state.wake_requested
                 && !state.stopped
                 && state.queued_bytes < buffer_size
         };
-        Deadline::since(since, flush_period).wait_while(&self.flusher, &mut state, may_wait);
+        // A period beyond what an `Instant` can hold never ends.
+        let deadline = Deadline::from(since.checked_add(flush_period));
+        deadline.wait_while(&self.flusher, &mut state, may_wait);
         state.take()
     }
 
@@ -359,7 +362,7 @@ impl Queue {
     /// Waits for this long, or until the queue is stopped.
     pub(super) fn pause(&self, duration: Duration) -> Pause {
         let mut state = self.state.lock();
-        let is_running = |state: &mut QueueState| !state.stopped;
+        let is_running = |state: &mut MutexGuard<'_, QueueState>| !state.stopped;
         match Deadline::after(duration).wait_while(&self.flusher, &mut state, is_running) {
             true => Pause::Stopped,
             false => Pause::TimedOut,
