@@ -55,6 +55,8 @@ mod atomic;
 mod broker;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "server")]
+mod deadline;
 mod error;
 mod event;
 #[cfg(all(feature = "server", feature = "client"))]

@@ -1,7 +1,6 @@
 //! [`Catalog`]: the categories in use, found by name, and what is left of those that are not.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use super::ring::Ring;
@@ -48,14 +47,15 @@ impl Category {
 /// [`Sequencer`](super::sequencer::Sequencer)'s comes after categories and holds no other.
 pub(crate) struct Catalog {
     categories: RwLock<HashMap<Arc<str>, Arc<Category>>>,
-    epitaphs: Mutex<Epitaphs>,
+    /// The losses of categories that were removed.
+    losses: Mutex<LossTable>,
 }
 
 impl Catalog {
     pub(crate) fn new() -> Self {
         Catalog {
             categories: RwLock::default(),
-            epitaphs: Mutex::default(),
+            losses: Mutex::new(LossTable::new()),
         }
     }
 
@@ -86,9 +86,9 @@ impl Catalog {
             return category.clone();
         }
         let name: Arc<str> = name.into();
-        let lost = self.epitaphs.lock().of(&name);
+        let loss = self.losses.lock().of(&name);
         let state = State {
-            ring: Ring::new(lost),
+            ring: Ring::new(loss),
             waiters: BTreeMap::new(),
             gone: false,
         };
@@ -110,39 +110,29 @@ impl Catalog {
             return;
         }
         state.gone = true;
-        self.epitaphs.lock().add(&category.name, state.ring.lost);
+        self.losses.lock().add(&category.name, state.ring.lost);
         categories.remove(&category.name);
         if categories.len() < categories.capacity() / 8 {
             categories.shrink_to_fit();
         }
     }
 
-    /// What was lost with categories that are gone, and with these, each loss told as `told` has it.
-    pub(crate) fn forgotten(
+    /// Returns the losses of categories that were removed and of `others`, each changed by `change`.
+    pub(crate) fn loss_table(
         &self,
         others: &[(Arc<str>, Loss)],
-        told: impl Fn(Loss) -> Loss,
+        change: impl Fn(Loss) -> Loss,
     ) -> LossTable {
-        let mut epitaphs = self.epitaphs.lock().clone();
-        others
-            .iter()
-            .for_each(|(name, lost)| epitaphs.add(name, *lost));
-        let lines = epitaphs.lines.iter().copied().map(told).enumerate();
-        LossTable {
-            salt: epitaphs.salt,
-            lines: lines.filter(|(_, lost)| lost.sequence > 0).collect(),
+        let mut losses = self.losses.lock().clone();
+        for (name, loss) in others {
+            losses.add(name, *loss);
         }
+        losses.map(change)
     }
 
-    /// Before anything else was lost here.
-    pub(crate) fn remember(&self, forgotten: &LossTable) {
-        let mut epitaphs = self.epitaphs.lock();
-        epitaphs.salt = forgotten.salt;
-        for (line, lost) in &forgotten.lines {
-            if let Some(line) = epitaphs.lines.get_mut(*line) {
-                *line = line.max(*lost);
-            }
-        }
+    /// Adds the losses of a table that was read from a log. Called before a category of this run has lost anything.
+    pub(crate) fn restore_losses(&self, table: &LossTable) {
+        self.losses.lock().restore(table);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -151,51 +141,5 @@ impl Catalog {
 
     pub(crate) fn all(&self) -> Vec<Arc<Category>> {
         self.categories.read().values().cloned().collect()
-    }
-}
-
-/// What was lost with categories that are gone, in a table of fixed size: a name shares its line with others, which can
-/// tell a follower of a gap that was another category's, but never hides one.
-#[derive(Clone)]
-struct Epitaphs {
-    lines: Box<[Loss; Epitaphs::LINES]>,
-    /// Which names share a line: other ones with every log.
-    salt: u64,
-}
-
-impl Default for Epitaphs {
-    fn default() -> Self {
-        // A test that fails once in a thousand runs is none.
-        let salt = if cfg!(feature = "testing") {
-            0
-        } else {
-            RandomState::new().hash_one(0)
-        };
-        Epitaphs {
-            lines: Box::new([Loss::default(); Epitaphs::LINES]),
-            salt,
-        }
-    }
-}
-
-impl Epitaphs {
-    const LINES: usize = 1024;
-
-    /// By a hash that is the same in every program that reads the log: FNV-1a.
-    fn line(&self, name: &str) -> usize {
-        let start = self.salt ^ 0xcbf2_9ce4_8422_2325;
-        let hash = name.bytes().fold(start, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        ((hash >> 32 ^ hash) % Epitaphs::LINES as u64) as usize
-    }
-
-    fn of(&self, name: &str) -> Loss {
-        self.lines[self.line(name)]
-    }
-
-    fn add(&mut self, name: &str, lost: Loss) {
-        let line = self.line(name);
-        self.lines[line] = self.lines[line].max(lost);
     }
 }

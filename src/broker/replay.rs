@@ -162,7 +162,7 @@ impl Shared {
                     });
                 }
             }
-            Record::LossTable(forgotten) => self.catalog.remember(&forgotten),
+            Record::LossTable(table) => self.catalog.restore_losses(&table),
         }
     }
 

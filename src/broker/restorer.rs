@@ -67,10 +67,7 @@ impl Restorer {
             | Record::Ended(id)
             | Record::Compacted { position: id, .. } => position(*id),
             Record::Lost { sequence, .. } => number(*sequence),
-            Record::LossTable(forgotten) => {
-                let mut lines = forgotten.lines.iter();
-                lines.all(|(_, lost)| number(lost.sequence))
-            }
+            Record::LossTable(table) => table.losses().all(|loss| number(loss.sequence)),
             Record::Taken { .. } | Record::Damaged | Record::Torn => true,
         }
     }

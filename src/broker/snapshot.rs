@@ -74,7 +74,7 @@ impl SnapshotSource for Shared {
             entries.extend(held.cloned());
         }
         // After the categories: one that left in the meantime is told of here.
-        records.push(Record::LossTable(self.catalog.forgotten(&gone, capped)));
+        records.push(Record::LossTable(self.catalog.loss_table(&gone, capped)));
         entries.sort_unstable_by_key(|entry| entry.sequence);
         let mut entries = entries.into_iter().peekable();
         let published = |entry: Entry| Record::Published {
