@@ -59,6 +59,8 @@ mod atomic;
 mod broker;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "server")]
+mod deadline;
 mod error;
 mod event;
 mod headers;

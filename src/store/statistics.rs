@@ -1,7 +1,7 @@
 //! [`StoreStatistics`]: what a store has done.
 
 /// What a broker's [`Store`](super::Store) has done; here in the words of a file's.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct StoreStatistics {
     /// Events read at the start.
