@@ -28,7 +28,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::event::Draft;
 use crate::position::Run;
-use crate::testing::ManualClock;
+use crate::broker::ManualClock;
 
 const START: u64 = 1_700_000_000_000;
 /// None of them share a line of the table of what was lost.
