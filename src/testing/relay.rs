@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 ///
 /// let server = Server::start(ServerInfo::new("127.0.0.1:0"))?;
 /// let relay = Relay::to(server.local_addr())?;
-/// let url = format!("http://{}/events", relay.address());
+/// let url = format!("http://{}/events", relay.local_addr());
 /// let mut events = Subscriber::new(url, "jobs")
 ///     .start_at(Cursor::Oldest)
 ///     .backoff(Duration::from_millis(1), Duration::from_millis(1));
