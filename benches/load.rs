@@ -1,12 +1,12 @@
-//! How fast a file is read back when a broker is opened, and how much memory that takes.
+//! Measures how fast a broker reads a file back when it is opened, and how much memory that takes.
 //!
 //! ```text
 //! cargo bench --bench load
 //! ```
 //!
-//! Each load is one of a process of its own, so that its memory can be told; the file lies in a temporary folder, and in
-//! the system's cache once it has been written. Without `--bench`, as `cargo test --bench load` runs it, the files are
-//! small and the figures mean nothing.
+//! Each load runs in its own process, to measure its memory. The file is in a temporary folder, and in the system's cache
+//! after it was written. Without `--bench`, as `cargo test --bench load` runs it, the files are small and the results are
+//! meaningless.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 
 use long_polling::{Broker, BrokerOptions, FilePersistorInfo};
 
-/// Loads of each file; the median is told.
+/// Loads of each file. The median is printed.
 const ROUNDS: usize = 7;
-/// Tells a process that it is to load this file.
-const LOAD: &str = "LONG_POLLING_BENCH_LOAD";
+/// The environment variable with the file that a child process loads.
+const LOAD_VARIABLE: &str = "LONG_POLLING_BENCH_LOAD";
 
-/// What a file holds.
+/// The events of a file.
 struct Shape {
     name: &'static str,
     events: u64,
@@ -50,24 +50,24 @@ const SHAPES: [Shape; 3] = [
 ];
 
 fn main() {
-    if let Some(file) = std::env::var_os(LOAD) {
+    if let Some(file) = std::env::var_os(LOAD_VARIABLE) {
         return load(file.as_ref());
     }
-    let in_earnest = std::env::args().any(|argument| argument == "--bench");
+    let is_bench = std::env::args().any(|argument| argument == "--bench");
     for mut shape in SHAPES {
-        if !in_earnest {
+        if !is_bench {
             shape.events /= 1000;
         }
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("events.db");
         fill(&file, &shape);
         let bytes = std::fs::metadata(&file).expect("a file").len();
-        let rounds = if in_earnest { ROUNDS } else { 1 };
-        let mut loads: Vec<Loaded> = (0..rounds).map(|_| load_apart(&file)).collect();
+        let rounds = if is_bench { ROUNDS } else { 1 };
+        let mut loads: Vec<Loaded> = (0..rounds).map(|_| load_in_process(&file)).collect();
         loads.sort_by_key(|load| load.took);
         let Loaded { took, .. } = loads[rounds / 2];
         let memory = loads.iter().filter_map(|load| load.memory).max();
-        let memory = memory.map_or("an unknown size".to_owned(), |kib| {
+        let memory = memory.map_or("an unknown amount".to_owned(), |kib| {
             format!("{} MiB", kib >> 10)
         });
         println!(
@@ -85,7 +85,7 @@ fn open(file: &Path) -> Broker {
     Broker::open(BrokerOptions::default(), info).expect("a broker")
 }
 
-/// Has a broker write the file.
+/// Writes the file with a broker.
 fn fill(file: &Path, shape: &Shape) {
     let broker = open(file);
     let data = "x".repeat(shape.data - 2);
@@ -98,14 +98,14 @@ fn fill(file: &Path, shape: &Shape) {
 
 struct Loaded {
     took: Duration,
-    /// The most memory of the process, in KiB, where the system tells.
+    /// The peak memory of the process, in KiB, if the system reports it.
     memory: Option<u64>,
 }
 
-fn load_apart(file: &Path) -> Loaded {
+fn load_in_process(file: &Path) -> Loaded {
     let program = std::env::current_exe().expect("this program");
     let output = Command::new(program)
-        .env(LOAD, file)
+        .env(LOAD_VARIABLE, file)
         .output()
         .expect("a process");
     let text = String::from_utf8_lossy(&output.stdout);
@@ -120,7 +120,7 @@ fn load_apart(file: &Path) -> Loaded {
     }
 }
 
-/// The process's part: prints how many microseconds the load took, and how many KiB of memory the process has had.
+/// Loads the file in a child process. Prints the duration in microseconds and the peak memory in KiB.
 fn load(file: &Path) {
     let start = Instant::now();
     let broker = open(file);
@@ -130,6 +130,6 @@ fn load(file: &Path) {
     let memory = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let memory = memory.unwrap_or_default().trim_end_matches("kB").trim();
     println!("{} {memory}", took.as_micros());
-    // Not stopped in an orderly way: every load has the same file.
+    // A stop would change the file, which the next load reads again.
     std::process::exit(0);
 }

@@ -1,12 +1,13 @@
-//! The Go package's "Complete Chat Application": each line of the input is a message, and a thread shows what arrives.
+//! The Go package's "Complete Chat Application": each line of the input is a message, and a thread prints the messages
+//! that arrive.
 //!
 //! ```text
 //! cargo run --example chat -- --server 127.0.0.1:8080
 //! cargo run --example chat -- http://127.0.0.1:8080
 //! ```
 //!
-//! The first brings the server (without an address, or without any argument, on a free port), the others join. At the
-//! end of the input (Ctrl-D) it waits until its own messages have been shown.
+//! The first command starts the server (without an address, on a free port), and others join it. At the end of the input
+//! (Ctrl-D), the program waits until it has printed its own last message.
 
 use std::error::Error;
 use std::io::stdin;
@@ -28,8 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     };
 
-    let (sender, shown) = mpsc::channel();
-    // What was said before is shown first, as far as the server still has it.
+    let (sender, printed) = mpsc::channel();
+    // Starts with the earlier messages that the server still has.
     let messages = Subscriber::new(format!("{url}/events"), "chat").start_at(Cursor::Oldest);
     let stopper = messages.stopper();
     let receiver = thread::spawn(move || {
@@ -53,9 +54,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
 
-    // An error ends the receiver, and then there is nothing more to wait for.
+    // If an error has ended the receiver, this returns at once.
     if let Some(last) = last {
-        shown.iter().find(|id| *id == last);
+        printed.iter().find(|id| *id == last);
     }
     stopper.stop();
     receiver.join().map_err(|_| "the receiver panicked")?;

@@ -1,4 +1,4 @@
-//! The Go package's "Client with Authentication": polls with a token, once by one call and then by a [`Subscriber`].
+//! The Go package's "Client with Authentication": polls with a token, by a single call and by a [`Subscriber`].
 
 mod common;
 
@@ -14,18 +14,18 @@ fn main() -> Result<(), Error> {
         ServerInfo::default().before_subscription(Handler::bearer_token("secret-token")),
     )?;
     if let Some(server) = &server {
-        server.publish("notifications", "for those who know the token")?;
+        server.publish("notifications", "only with the token")?;
     }
     let url = format!("{url}/events");
 
-    // One poll. A status that refuses is an answer, not an error.
+    // A single poll. A status that refuses is an answer, not an error.
     let request = SubscriptionRequest::new("notifications")
         .timeout(Duration::from_secs(60))
         .since_time(1);
     let response = subscription(&url, None, &request, None, None)?;
     println!("without a token: status {}", response.status);
 
-    // The Go package's way: a header.
+    // The token in a header field, as in the Go package.
     let headers = Headers::from([("Authorization", "Bearer secret-token")]);
     let response = subscription(&url, Some(&headers), &request, None, None)?;
     println!("with a header: status {}", response.status);
@@ -33,7 +33,7 @@ fn main() -> Result<(), Error> {
         println!("Event: {}", event.text());
     }
 
-    // The same, with the retries and the position taken care of. A wrong token ends it: asking again can't help.
+    // A subscriber retries and keeps its position. A wrong token ends it, because a repetition can't help.
     for token in ["wrong-token", "secret-token"] {
         let mut events = Subscriber::new(&url, "notifications")
             .credentials(Credentials::bearer(token))

@@ -1,4 +1,5 @@
-//! The Go package's "Client Publishing Events": to the server at the URL given as argument, or to one of its own.
+//! The Go package's "Client Publishing Events": publishes to the server at the URL given as argument, or to a server of
+//! its own.
 
 mod common;
 
@@ -17,7 +18,7 @@ fn main() -> Result<(), Error> {
     let (url, _server) = common::server(ServerInfo::default())?;
     let url = format!("{url}/publish");
 
-    // One call, the Go package's way. A status that refuses is an answer, not an error.
+    // A single call, as in the Go package. A status that refuses is an answer, not an error.
     let request = PublishRequest::new(
         "notifications",
         r#"{"type": "alert", "message": "System maintenance"}"#,
@@ -27,7 +28,7 @@ fn main() -> Result<(), Error> {
         println!("Event published successfully: {}", response.body);
     }
 
-    // For more than one. Here a refusal is an error.
+    // A publisher, for more than one event. Here a refusal is an error.
     let publisher = Publisher::new(&url).timeout(Duration::from_secs(5));
     publisher.publish("notifications", "A text is a JSON string")?;
     let alert = Alert {

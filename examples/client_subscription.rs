@@ -1,7 +1,7 @@
-//! The Go package's "Basic Client Subscription": follows a category, of the server at the URL given as argument or of
-//! one of its own.
+//! The Go package's "Basic Client Subscription": follows a category of the server at the URL given as argument, or of a
+//! server of its own.
 //!
-//! Retries, their backoff and the position between two polls are [`Subscriber`]'s work.
+//! [`Subscriber`] retries, waits between two attempts, and keeps the position between two polls.
 
 mod common;
 
@@ -15,17 +15,17 @@ fn main() -> Result<(), Error> {
         }
     }
 
-    // From the oldest event that the server still has; `Cursor::Now` is the default.
+    // Starts with the oldest event that the server still has. The default is `Cursor::Now`.
     let events = Subscriber::new(format!("{url}/events"), "notifications")
         .start_at(Cursor::Oldest)
         .on_retry(|error| eprintln!("trying again: {}", error.report()));
-    // Without `take`, it follows for ever.
+    // Without `take`, this loop follows the category forever.
     for event in events.take(3) {
         match event {
             Ok(event) => println!("Event: {} - {}", event.category(), event.text()),
-            // The server no longer had what came next; what follows is complete again.
+            // The server no longer has the next events. Those after this gap are complete.
             Err(gap) if gap.is_gap() => eprintln!("{gap}"),
-            // What can't mend itself: a wrong URL, say. It is the last item.
+            // An error that a retry can't help, such as a wrong URL. It is the last item.
             Err(error) => return Err(error),
         }
     }

@@ -1,8 +1,8 @@
-//! The Go package's best practice 4, "Implement Graceful Shutdown": the server stops on SIGTERM, SIGHUP and Ctrl-C, parked
-//! subscribers are answered, and what was published is in the file.
+//! The Go package's best practice 4, "Implement Graceful Shutdown": on SIGTERM, SIGHUP and Ctrl-C, the server answers its
+//! parked subscribers, writes all events to the file, and stops.
 //!
-//! With an address as argument it serves until the signal comes; without one it raises SIGTERM itself, as soon as a
-//! subscriber is parked.
+//! With an address as argument, the program serves until a signal arrives. Without one, it sends itself SIGTERM as soon as
+//! a subscriber is parked.
 
 #[path = "common/signals.rs"]
 mod signals;
@@ -14,15 +14,16 @@ use long_polling::{FilePersistorInfo, Server, ServerInfo, SubscriptionRequest, s
 use signals::Signals;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Before anything else is started, so that no signal is missed.
+    // Before anything else starts, so that no signal is missed.
     let signals = Signals::handle()?;
 
     let address = std::env::args().nth(1);
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("events.log");
-    let file = FilePersistorInfo::new(&path);
-    let info = ServerInfo::new(address.clone().unwrap_or("127.0.0.1:0".into()));
-    let server = Server::start(info.file(file.clone()))?;
+    let server = Server::start(
+        ServerInfo::new(address.clone().unwrap_or("127.0.0.1:0".into()))
+            .file(FilePersistorInfo::new(&path)),
+    )?;
     println!("listening on http://{}", server.local_addr());
     server.publish("notifications", "published before the stop")?;
 
@@ -42,9 +43,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let signal = signals.wait();
-    // First of all: after SIGHUP there may be no terminal to print to.
+    // Before anything is printed: after SIGHUP, there may be no terminal.
     server.stop(Duration::from_secs(10))?;
-    println!("{signal}: stopped; the file has:");
+    println!("{signal}: stopped; the file contains:");
     print!("{}", std::fs::read_to_string(&path)?);
 
     if let Some(subscriber) = subscriber {

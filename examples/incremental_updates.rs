@@ -1,7 +1,7 @@
-//! The Go package's "Client with Incremental Updates": a client that keeps its position in a file, so that it goes on
-//! where it was when it is started again, however it ended.
+//! The Go package's "Client with Incremental Updates": a client that saves its position in a file, and continues from this
+//! position after a restart, however it ended.
 //!
-//! Without arguments it shows this twice, with a server of its own. In earnest, it goes on until it is stopped:
+//! Without arguments, it runs twice with a server of its own. With arguments, it runs until it is stopped:
 //!
 //! ```text
 //! cargo run --example incremental_updates -- http://localhost:8080 updates updates.position
@@ -29,7 +29,7 @@ fn two_runs() -> Result<(), Box<dyn Error>> {
         server.publish("updates", &format!("update {number}"))?;
     }
     let url = format!("http://{}", server.local_addr());
-    // In earnest, a place that stays.
+    // A real program names a file that stays.
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("updates.position");
     for run in 1..=2 {
@@ -39,7 +39,7 @@ fn two_runs() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Shows updates, `most` of them, and commits the position after each.
+/// Prints at most `most` updates, and commits the position after each.
 pub(crate) fn follow(
     url: &str,
     category: &str,
@@ -52,7 +52,7 @@ pub(crate) fn follow(
         match event {
             Ok(event) => {
                 println!("Update: {}", event.text());
-                // Once the work is done: a kill in between repeats this event, and loses none.
+                // After the work: a kill in between repeats this event, and loses none.
                 commit(event.id(), file)?;
             }
             Err(gap) if gap.is_gap() => eprintln!("{gap}"),
@@ -62,7 +62,7 @@ pub(crate) fn follow(
     Ok(())
 }
 
-/// The position in the file; none before the first run of all.
+/// Returns the position in the file, or `None` before the first run.
 pub(crate) fn committed(file: &Path) -> Result<Option<EventId>, Box<dyn Error>> {
     match fs::read_to_string(file) {
         Ok(saved) => Ok(Some(saved.parse()?)),
@@ -71,11 +71,11 @@ pub(crate) fn committed(file: &Path) -> Result<Option<EventId>, Box<dyn Error>> 
     }
 }
 
-/// Puts the position into the file, in place of the one before.
+/// Replaces the position in the file.
 ///
-/// `fs::write` would empty the file first, and a kill at that moment would leave it so. Hence the new position goes into
-/// a file beside it, which then takes its name: at any moment the file holds one of the two positions, and all of it.
-/// Without `sync_all` this would be so after a kill, but not after a power failure.
+/// `fs::write` would empty the file first, and a kill at that moment would leave it empty. So this function writes the new
+/// position to a file beside it and renames that file: at any moment, the file holds one whole position. `sync_all` makes
+/// this true after a power failure too.
 fn commit(position: EventId, file: &Path) -> io::Result<()> {
     let mut beside = file.as_os_str().to_owned();
     beside.push(".new");

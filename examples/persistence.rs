@@ -1,34 +1,32 @@
-//! The Go package's "Server with File Persistence": what was published before a stop is there again after the next
-//! start.
+//! The Go package's "Server with File Persistence": events published before a stop are there after the next start.
 
 use std::time::Duration;
 
 use long_polling::{Cursor, FilePersistorInfo, Server, ServerInfo};
+use serde_json::json;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // In earnest, a place that stays: /var/lib/longpoll/events.db.
+    // A real program names a file that stays, such as /var/lib/long-polling/events.log.
     let folder = tempfile::tempdir()?;
-    let path = folder.path().join("events.db");
-    let file = FilePersistorInfo::new(&path)
-        // Written when this many bytes wait, or this long after the first of them: this much a power cut may cost.
-        .write_buffer_size(1000)
-        .write_flush_period(Duration::from_secs(5));
-    let info = ServerInfo::new("127.0.0.1:0");
+    let path = folder.path().join("events.log");
+    let info = ServerInfo::new("127.0.0.1:0").file(
+        FilePersistorInfo::new(&path)
+            // The server writes once 1000 bytes wait, or 5 seconds after the first of them: a kill loses at most these.
+            .write_buffer_size(1000)
+            .write_flush_period(Duration::from_secs(5)),
+    );
 
-    let server = Server::start(info.clone().file(file.clone()))?;
-    let last = server.publish(
-        "orders",
-        &serde_json::json!({"number": 1, "item": "teapot"}),
-    )?;
-    server.publish("orders", &serde_json::json!({"number": 2, "item": "cup"}))?;
-    // Whatever waits is written now.
+    let server = Server::start(info.clone())?;
+    let first = server.publish("orders", &json!({"number": 1, "item": "teapot"}))?;
+    server.publish("orders", &json!({"number": 2, "item": "cup"}))?;
+    // Writes the events that wait.
     server.stop(Duration::from_secs(10))?;
     println!("the file:\n{}", std::fs::read_to_string(&path)?);
 
-    let server = Server::start(info.file(file))?;
-    println!("read from it: {} events", server.statistics().store.loaded);
-    // A position from before goes on working.
-    let batch = server.subscribe("orders", Cursor::LastId(last), Duration::from_secs(1))?;
+    let server = Server::start(info)?;
+    println!("events read: {}", server.statistics().store.loaded);
+    // A position from before the restart is still valid.
+    let batch = server.subscribe("orders", Cursor::LastId(first), Duration::from_secs(1))?;
     for event in &*batch {
         println!("after the first: {}", event.data());
     }

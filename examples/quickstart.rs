@@ -1,7 +1,7 @@
-//! The whole of it in one program: a server with a file, a client that follows a category and one that publishes to it,
-//! and a restart of the server between two events, at which nothing is lost.
+//! All parts in one program: a server with a file, a client that follows a category, a client that publishes to it, and a
+//! restart of the server between two events. No event is lost.
 //!
-//! It exits with status 1 if something was lost.
+//! The exit status is 1 if an event was lost.
 //!
 //! ```text
 //! cargo run --example quickstart
@@ -19,16 +19,15 @@ const EVENTS: [&str; 4] = ["one", "two", "three", "four"];
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let file = FilePersistorInfo::new(folder.path().join("events.log"));
-
-    // Port 0 is a free one.
-    let info = ServerInfo::new("127.0.0.1:0").file(file);
+    // Port 0 takes a free port.
+    let info = ServerInfo::new("127.0.0.1:0")
+        .file(FilePersistorInfo::new(folder.path().join("events.log")));
     let server = Server::start(info.clone())?;
     let address = server.local_addr();
     let url = format!("http://{address}");
     println!("listening on {url}");
 
-    // A subscriber is an iterator that waits for the next event, so it has a thread of its own.
+    // A subscriber is an iterator that blocks for the next event, so it gets a thread of its own.
     let subscriber = Subscriber::new(format!("{url}/events"), "numbers").start_at(Cursor::Oldest);
     let stopper = subscriber.stopper();
     let (sender, arrived) = mpsc::channel();
@@ -40,7 +39,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             }
         }
     });
-    let shows = |expected: &[&str]| {
+    let receives = |expected: &[&str]| {
         expected.iter().all(|expected| {
             let text = arrived.recv_timeout(Duration::from_secs(10));
             println!("arrived: {}", text.as_deref().unwrap_or("nothing"));
@@ -52,9 +51,9 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     for text in &EVENTS[..2] {
         publisher.publish("numbers", text)?;
     }
-    let before = shows(&EVENTS[..2]);
+    let before = receives(&EVENTS[..2]);
 
-    // The subscriber is answered, tries again, and goes on where it was.
+    // The stop answers the subscriber's poll. The subscriber then retries, and continues at its position.
     server.stop(Duration::from_secs(10))?;
     println!("stopped");
     let server = Server::start(info.address(address.to_string()))?;
@@ -62,11 +61,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     for text in &EVENTS[2..] {
         server.publish("numbers", text)?;
     }
-    let after = shows(&EVENTS[2..]);
+    let after = receives(&EVENTS[2..]);
     stopper.stop();
     follower.join().map_err(|_| "the follower panicked")?;
 
-    // What was published before the restart came out of the file.
+    // The events from before the restart come from the file.
     let batch = server.subscribe("numbers", Cursor::Oldest, Duration::ZERO)?;
     let held: Vec<_> = batch.events().iter().map(|event| event.text()).collect();
     println!("the server holds: {}", held.join(", "));

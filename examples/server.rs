@@ -1,9 +1,9 @@
 //! A standalone server with flags for its settings. It prints `listening on http://ADDRESS` once it serves, and logs to
-//! standard error what it does; `RUST_LOG` says how much (`info` where it is not set).
+//! standard error. `RUST_LOG` sets the level of the log, `info` by default.
 //!
-//! SIGTERM, SIGINT (Ctrl-C) and SIGHUP stop it cleanly: parked subscribers are answered, and every event is written to the
-//! file. Another signal, a second later or more, ends it at once. Under `nohup` SIGHUP stays ignored. The exit status is 0
-//! after a clean stop, 1 after an error, and 2 where a flag is wrong.
+//! SIGTERM, SIGINT (Ctrl-C) and SIGHUP stop it cleanly: it answers its parked subscribers and writes every event to the
+//! file. A second signal, a second later or more, ends it at once. Under `nohup`, it ignores SIGHUP. The exit status is 0
+//! after a clean stop, 1 after an error, and 2 for a wrong flag.
 //!
 //! ```text
 //! cargo run --release --example server -- --address 127.0.0.1:8080 --file events.log
@@ -35,28 +35,28 @@ A long-polling server.
     --address HOST:PORT               where to listen; :8080 is every address, port 0 a free one (127.0.0.1:8080)
     --subscription-uri PATH           where polls go (/events)
     --publish-uri PATH                where publishes go (/publish)
-    --timeout SECONDS                 the longest poll that is granted (120)
-    --file PATH                       keep events in this file, and start with those in it
-    --durability LEVEL                buffered, synced or acknowledged: what a crash may cost (buffered)
-    --write-buffer-size BYTES         write to the file when this much waits (65536)
+    --timeout SECONDS                 the longest poll (120)
+    --file PATH                       keep events in this file, and start with its events
+    --durability LEVEL                what a crash may cost: buffered, synced or acknowledged (buffered)
+    --write-buffer-size BYTES         write to the file once this many bytes wait (65536)
     --flush-period SECONDS            write to the file, and sync it with synced, at least this often (1)
-    --max-queue-size BYTES            events that may wait for the file (67108864)
-    --max-wait SECONDS                a publish waits for room there, then 503; 0 for at once (5)
+    --max-queue-size BYTES            the most bytes of events that may wait for the file (67108864)
+    --max-wait SECONDS                how long a publish waits for room there before it gets 503 (5)
     --keep-history                    never compact the file
-    --events-per-category N           events kept of each category (250)
+    --events-per-category N           the most events kept of each category (250)
     --event-ttl SECONDS               events expire after this long (never)
-    --max-batch-size BYTES            of events in one answer; what is left comes with the next (4194304)
-    --max-event-size BYTES            of one event's data; a larger one is refused (1048576)
-    --max-event-bytes BYTES           of all events held; past it, the oldest are lost (67108864)
-    --delete-after-first-retrieval    an event is gone once fetched
+    --max-batch-size BYTES            the most bytes of events in one answer; the next has the rest (4194304)
+    --max-event-size BYTES            the most bytes of one event's data (1048576)
+    --max-event-bytes BYTES           the most bytes of all events in memory; the oldest make room (67108864)
+    --delete-after-first-retrieval    delete an event once a poll has fetched it
     --golongpoll-timeouts             answer polls that time out as golongpoll does, not with 204
-    --publish-token TOKEN             publishing needs this bearer token
-    --subscribe-token TOKEN           polling needs this bearer token
-    --max-parked N                    subscribers parked at once (10000)
-    --idle-timeout SECONDS            close connections that say nothing for this long (timeout and 10)
-    --restore-timeout SECONDS         report it as a failure when no connection can be accepted for this long (30)
+    --publish-token TOKEN             require this bearer token for publishes
+    --subscribe-token TOKEN           require this bearer token for polls
+    --max-parked N                    the most subscribers parked at once (10000)
+    --idle-timeout SECONDS            close connections that are silent for this long (timeout and 10)
+    --restore-timeout SECONDS         report a failure after accepting no connection for this long (30)
     --write-timeout SECONDS           close connections that don't read an answer for this long (10)
-    --trusted-proxy IP                believe X-Forwarded-For of this proxy; may be given more than once
+    --trusted-proxy IP                take client addresses from X-Forwarded-For of this proxy; may be repeated
 ";
 
 /// The settings that errors of the library name, and the flags that set them.
@@ -86,11 +86,21 @@ const FLAGS: [(&str, &str); 23] = [
     ("trusted_proxies", "--trusted-proxy"),
 ];
 
+/// The flags that have no effect without `--file`.
+const FILE_FLAGS: [&str; 6] = [
+    "--durability",
+    "--write-buffer-size",
+    "--flush-period",
+    "--max-queue-size",
+    "--max-wait",
+    "--keep-history",
+];
+
 /// Why the program ends.
 enum Failure {
-    /// A flag, or the value of one, can't be used.
+    /// A flag or its value can't be used.
     Usage(String),
-    /// What the flags ask for can't be done, or could not be finished.
+    /// The server can't start, or did not stop cleanly.
     Run(String),
 }
 
@@ -107,7 +117,7 @@ struct Flags {
 }
 
 impl Flags {
-    /// Returns `None` where help was asked for.
+    /// Returns `None` if the flags ask for help.
     fn parse(mut arguments: lexopt::Parser) -> Result<Option<Flags>, Failure> {
         let mut info = ServerInfo::default();
         let mut file = FilePersistorInfo::new(PathBuf::new());
@@ -116,7 +126,7 @@ impl Flags {
         let mut flush_period = Duration::from_secs(1);
         let mut proxies = Vec::new();
         let mut durability = None;
-        let mut needs_file = None;
+        let mut needs_file: Option<String> = None;
         while let Some(argument) = arguments.next()? {
             let flag = match argument {
                 Long(flag) => format!("--{flag}"),
@@ -164,32 +174,16 @@ impl Flags {
                 "--help" => return Ok(None),
                 _ => return Err(Failure::Usage(format!("invalid option '{flag}'"))),
             }
-            if let "--durability"
-            | "--write-buffer-size"
-            | "--flush-period"
-            | "--max-queue-size"
-            | "--max-wait"
-            | "--keep-history" = &*flag
-            {
+            if FILE_FLAGS.contains(&&*flag) {
                 needs_file.get_or_insert(flag);
             }
         }
         if let (Some(flag), false) = (needs_file, has_file) {
             return Err(Failure::Usage(format!(
-                "{flag} has no effect without --file: give --file PATH, too"
+                "{flag} has no effect without --file: give --file PATH too"
             )));
         }
-        file = file.durability(match durability.as_deref() {
-            None | Some("buffered") => Durability::Buffered,
-            Some("synced") => Durability::Synced {
-                period: flush_period,
-            },
-            Some("acknowledged") => Durability::Acknowledged,
-            Some(other) => {
-                let hint = "give buffered, synced or acknowledged";
-                return Err(invalid("--durability", other, hint));
-            }
-        });
+        file = file.durability(parse_durability(durability.as_deref(), flush_period)?);
         info = info.broker(broker).trusted_proxies(proxies);
         if has_file {
             info = info.file(file);
@@ -198,7 +192,19 @@ impl Flags {
     }
 }
 
-/// The value of the flag with this name.
+fn parse_durability(level: Option<&str>, period: Duration) -> Result<Durability, Failure> {
+    match level {
+        None | Some("buffered") => Ok(Durability::Buffered),
+        Some("synced") => Ok(Durability::Synced { period }),
+        Some("acknowledged") => Ok(Durability::Acknowledged),
+        Some(other) => {
+            let hint = "give buffered, synced or acknowledged";
+            Err(invalid("--durability", other, hint))
+        }
+    }
+}
+
+/// The value of the flag with this name, not yet read.
 struct Value<'a>(&'a str, &'a mut lexopt::Parser);
 
 impl Value<'_> {
@@ -219,7 +225,7 @@ impl Value<'_> {
         self.parsed("give a whole number")
     }
 
-    /// Seconds, or a fraction of one.
+    /// Seconds, with or without a fraction.
     fn seconds(&mut self) -> Result<Duration, Failure> {
         let hint = "give seconds, such as 5 or 0.5";
         let seconds: f64 = self.parsed(hint)?;
@@ -233,7 +239,7 @@ impl Value<'_> {
             return Err(invalid(
                 self.0,
                 token,
-                "it is empty, which protects nothing; give a token",
+                "it is empty and protects nothing; give a token",
             ));
         }
         Ok(Handler::bearer_token(&token))
@@ -244,7 +250,7 @@ fn invalid(flag: &str, value: impl Display, why: impl Display) -> Failure {
     Failure::Usage(format!("{flag}: invalid value \"{value}\": {why}"))
 }
 
-/// The message of an error, with flags in place of the settings that it names.
+/// The message of an error, with the names of flags instead of the names of settings.
 fn with_flags(error: &Error) -> String {
     let message = error.report().to_string();
     if !matches!(
@@ -260,7 +266,7 @@ fn with_flags(error: &Error) -> String {
     let Some((_, flag)) = FLAGS.iter().find(|(field, _)| *field == name) else {
         return message;
     };
-    // Other settings may be named in the text, but a file or an address is not a setting.
+    // The text may name other settings. A file or an address in it is not a setting.
     let mut problem = problem.to_owned();
     if error.kind() == ErrorKind::InvalidSetting {
         for (field, flag) in FLAGS.iter().filter(|(field, _)| field.contains('_')) {
@@ -271,7 +277,7 @@ fn with_flags(error: &Error) -> String {
 }
 
 fn run(flags: Flags) -> Result<(), Failure> {
-    // Before the first thread is started, so that no signal is missed.
+    // Before the first thread starts, so that no signal is missed.
     let signals = Signals::handle()
         .map_err(|error| Failure::Run(format!("can't handle signals: {error}")))?;
     let info = flags
@@ -280,13 +286,13 @@ fn run(flags: Flags) -> Result<(), Failure> {
             "/health" => Response::text(200, "well\n"),
             _ => Response::error(404, "not found"),
         })
-        // The server goes on: it serves open connections and parked subscribers, and tries to accept again.
+        // The server continues: it serves open connections and parked subscribers, and tries to accept again.
         .on_failure(|error| log::error!("{}; the server tries again", error.report()));
     let server = Server::start(info).map_err(|error| match error.kind() {
         ErrorKind::InvalidSetting => Failure::Usage(with_flags(&error)),
         _ => Failure::Run(with_flags(&error)),
     })?;
-    // Where nobody reads the line, the server is wanted all the same.
+    // If standard output is closed, the server continues without this line.
     let _ = writeln!(io::stdout(), "listening on http://{}", server.local_addr());
     if !flags.has_file {
         log::info!("events are kept in memory only; --file keeps them across restarts");
@@ -298,7 +304,7 @@ fn run(flags: Flags) -> Result<(), Failure> {
 }
 
 fn main() -> ExitCode {
-    // RUST_LOG says otherwise. tiny_http's own words are left out: it takes every stop for an error.
+    // RUST_LOG overrides this. tiny_http's own records are off, because it logs every stop as an error.
     env_logger::Builder::new()
         .parse_filters("info,tiny_http=off")
         .parse_default_env()
@@ -311,7 +317,7 @@ fn main() -> ExitCode {
         }
         Err(failure) => Err(failure),
     };
-    // Not by eprintln, which panics where standard error is gone, as it may be after SIGHUP.
+    // Not with eprintln, which panics if standard error is closed, as it may be after SIGHUP.
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(error)) => {

@@ -1,5 +1,5 @@
-//! The Go package's "Multi-Category Subscription". It has a thread for each category; here one poll follows them all,
-//! in the order in which their events were published.
+//! The Go package's "Multi-Category Subscription". The Go example has a thread for each category; here one poll follows all
+//! of them, in publish order.
 
 mod common;
 
@@ -10,7 +10,7 @@ fn main() -> Result<(), Error> {
     if let Some(server) = &server {
         server.publish("notifications", "You have mail")?;
         server.publish("alerts", "The disk is almost full")?;
-        server.publish("gossip", "Nobody follows this")?;
+        server.publish("gossip", "No one follows this")?;
         server.publish("updates", "Version 2 is out")?;
         server.publish("notifications", "More mail")?;
     }

@@ -1,5 +1,5 @@
-//! [`AtomicU64`] on every target: std's where the processor has 64-bit atomics, and a lock in its place elsewhere (32-bit
-//! MIPS, PowerPC and ARMv5). The rest of the crate takes it from here; `.ci/run` checks that.
+//! [`AtomicU64`] for every target: std's if the processor has 64-bit atomics, otherwise one with a lock (32-bit MIPS, PowerPC
+//! and ARMv5). The rest of the crate uses this one; `.ci/run` checks that.
 
 #[cfg(target_has_atomic = "64")]
 pub(crate) use std::sync::atomic::AtomicU64;
@@ -7,10 +7,10 @@ pub(crate) use std::sync::atomic::AtomicU64;
 #[cfg(not(target_has_atomic = "64"))]
 pub(crate) use locked::AtomicU64;
 
-/// The part of std's `AtomicU64` that this crate uses, over a lock. Every operation takes the lock, which is at least as
-/// strong as any ordering that the caller gives.
+/// The part of std's `AtomicU64` that this crate uses, with a lock. The lock is at least as strong as any ordering that a
+/// caller passes.
 #[cfg(any(test, not(target_has_atomic = "64")))]
-// All that the crate may come to use, so that std's is never chosen for want of a method.
+// Also has methods that the crate does not use yet, so that nobody uses std's for lack of a method.
 #[allow(dead_code)]
 mod locked {
     use std::sync::atomic::Ordering;
@@ -43,27 +43,29 @@ mod locked {
             std::mem::replace(&mut self.0.lock(), value)
         }
 
-        /// Adds, and wraps around on overflow. Returns the previous value.
+        /// Adds with wrapping. Returns the previous value.
         pub(crate) fn fetch_add(&self, value: u64, _: Ordering) -> u64 {
             self.replace(|now| Some(now.wrapping_add(value)))
                 .unwrap_or_else(|now| now)
         }
 
-        /// Subtracts, and wraps around on overflow. Returns the previous value.
+        /// Subtracts with wrapping. Returns the previous value.
         pub(crate) fn fetch_sub(&self, value: u64, _: Ordering) -> u64 {
             self.replace(|now| Some(now.wrapping_sub(value)))
                 .unwrap_or_else(|now| now)
         }
 
-        /// Stores the larger of the present value and this one. Returns the previous value.
+        /// Stores the greater of the current value and this one. Returns the previous value.
         pub(crate) fn fetch_max(&self, value: u64, _: Ordering) -> u64 {
             self.replace(|now| Some(now.max(value)))
                 .unwrap_or_else(|now| now)
         }
 
+        /// Stores what `update` returns. Returns the previous value.
+        ///
         /// # Errors
         ///
-        /// The present value, where `update` returns `None`; it is not changed.
+        /// The current value, if `update` returns `None`; it is not changed.
         pub(crate) fn fetch_update(
             &self,
             _: Ordering,
@@ -73,9 +75,11 @@ mod locked {
             self.replace(update)
         }
 
+        /// Stores `new` if the value is `current`. Returns the previous value.
+        ///
         /// # Errors
         ///
-        /// The present value, where it is not `current`; it is not changed.
+        /// The current value, if it is another; it is not changed.
         pub(crate) fn compare_exchange(
             &self,
             current: u64,
@@ -103,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_locked_counter_returns_what_the_one_of_std_returns() {
+    fn the_locked_atomic_returns_what_that_of_std_returns() {
         let (ours, theirs) = (locked::AtomicU64::new(3), AtomicU64::new(3));
         macro_rules! same {
             ($call:ident($($argument:expr),*)) => {
@@ -129,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn no_addition_to_the_locked_counter_is_lost() {
+    fn no_addition_to_the_locked_atomic_is_lost() {
         let counter = locked::AtomicU64::from(0);
         thread::scope(|scope| {
             for _ in 0..4 {

@@ -55,8 +55,12 @@ mod atomic;
 mod broker;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "server")]
+mod deadline;
 mod error;
 mod event;
+#[cfg(all(feature = "server", feature = "client"))]
+pub mod guide;
 mod headers;
 #[cfg(feature = "server")]
 mod open;

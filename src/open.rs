@@ -1,4 +1,4 @@
-//! Starting a [`Broker`] with the store that its settings name.
+//! Starting a [`Broker`] with a file.
 
 use crate::broker::{Broker, BrokerOptions, Clock};
 use crate::error::Error;
@@ -6,8 +6,8 @@ use crate::store::file::{self, FilePersistorInfo};
 use crate::store::{NoStore, Store};
 
 impl Broker {
-    /// A broker whose events are kept in a file: those in it are there again, as far as the options allow, and new ones
-    /// are written to it.
+    /// Creates a broker that keeps its events in a file. It restores the events of the file, as far as the options allow, and
+    /// writes new ones to it.
     ///
     /// ```
     /// use std::time::Duration;
@@ -27,13 +27,13 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) where an option can't be used, [`File`](crate::ErrorKind::File) where the
-    /// file can't be opened or read, another process has it, or it is no log.
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) if an option can't be used, and [`File`](crate::ErrorKind::File) if
+    /// the file can't be opened or read, if another process has it, or if it is not a log.
     pub fn open(options: BrokerOptions, info: FilePersistorInfo) -> Result<Self, Error> {
         Broker::start(options, Some(info), Clock::System)
     }
 
-    /// A broker with a file or without.
+    /// Creates a broker with or without a file.
     pub(crate) fn start(
         options: BrokerOptions,
         file: Option<FilePersistorInfo>,

@@ -1,5 +1,5 @@
-//! What is allocated, against the formula of the README (section "Memory"): never more, and not so much less that the
-//! formula would say nothing.
+//! The bytes that brokers and servers allocate, compared with the formula of the guide's page `memory`: never more, and
+//! more than a third of it.
 
 #[path = "support/limits.rs"]
 mod limits;
@@ -43,7 +43,7 @@ struct Use {
     anew: bool,
 }
 
-/// The README's formula, in bytes.
+/// The formula of the guide's page `memory`, in bytes.
 fn most(options: &Limits, of: Use) -> usize {
     let events = options
         .max_categories

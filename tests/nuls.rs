@@ -1,4 +1,4 @@
-//! A log that ends with NUL bytes, as a power cut may leave it: gigabytes of them cost neither memory nor much time.
+//! A log that ends with gigabytes of NUL bytes, as after a power cut, is opened in little memory and time.
 #![cfg(feature = "server")]
 
 use std::fs::{self, OpenOptions};
@@ -11,10 +11,10 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static ALLOCATED: PeakAlloc = PeakAlloc;
 
-/// Reading the holes of such a file takes a few seconds, and longer where the machine has other work.
+/// Reading such a sparse file takes a few seconds, and longer on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
-/// The README's for a file, and the pieces in which it is read.
-const MOST_MEMORY: usize = 4 << 20;
+/// The bound of the guide's page `memory` for a file, and the chunks in which the file is read.
+const MAX_MEMORY: usize = 4 << 20;
 
 fn open(file: &Path) -> Broker {
     Broker::open(BrokerOptions::default(), FilePersistorInfo::new(file)).unwrap()
@@ -28,9 +28,9 @@ fn numbers(broker: &Broker) -> Vec<u64> {
     events.map(|event| event.decode().unwrap()).collect()
 }
 
-/// One test: all of them would share the allocator.
+/// The only test of this program: others would share the allocator.
 #[test]
-fn gigabytes_of_nuls_at_the_end_of_a_log_are_cut_off_in_little_memory_and_time() {
+fn gigabytes_of_nuls_at_the_end_of_a_log_are_removed_in_little_memory_and_time() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.db");
     let broker = open(&file);
@@ -39,7 +39,7 @@ fn gigabytes_of_nuls_at_the_end_of_a_log_are_cut_off_in_little_memory_and_time()
     }
     broker.stop(LIMIT).unwrap();
     let whole = fs::read(&file).unwrap();
-    // After a whole line, within one, and all there is.
+    // After a complete line, within a line, and in an otherwise empty file.
     let (gigabytes, less) = (4 << 30, 100 << 20);
     for (kept, tail) in [
         (whole.len() - 10, gigabytes),
@@ -58,7 +58,7 @@ fn gigabytes_of_nuls_at_the_end_of_a_log_are_cut_off_in_little_memory_and_time()
         let broker = open(&file);
         let took = began.elapsed();
         let peak = ALLOCATED.peak_usage() - before;
-        assert!(peak < MOST_MEMORY, "{peak} bytes");
+        assert!(peak < MAX_MEMORY, "{peak} bytes");
         assert!(took < LIMIT, "{took:?}");
         let expected: &[u64] = if kept > 0 { &[0, 1, 2] } else { &[] };
         assert_eq!(numbers(&broker), expected);
@@ -69,7 +69,7 @@ fn gigabytes_of_nuls_at_the_end_of_a_log_are_cut_off_in_little_memory_and_time()
         assert_eq!(numbers(&again), [expected, &[9]].concat());
         assert_eq!(again.statistics().store.damaged, 0);
         again.stop(LIMIT).unwrap();
-        // What is left of the line is kept, and not the NULs.
+        // The text of the incomplete line is kept, without the NULs.
         for entry in fs::read_dir(folder.path()).unwrap() {
             let entry = entry.unwrap();
             assert!(entry.metadata().unwrap().len() < 10_000, "{entry:?}");

@@ -1,9 +1,9 @@
-//! What the clients among the examples share: a server to talk to.
+//! Gives the client examples a server.
 
 use long_polling::{Error, Server, ServerInfo};
 
-/// The URL of the server to talk to. It is the program's argument, such as `http://localhost:8080`; without one, a
-/// server with these settings is started here, on a free port, which stops when it is dropped.
+/// Returns the URL of a server: the program's argument, such as `http://localhost:8080`. Without an argument, starts a
+/// server with these settings on a free port, and returns it too; dropping it stops it.
 pub(crate) fn server(info: ServerInfo) -> Result<(String, Option<Server>), Error> {
     if let Some(url) = std::env::args().nth(1) {
         return Ok((url, None));

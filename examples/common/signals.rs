@@ -1,8 +1,8 @@
 //! The signals that stop a server: SIGTERM, SIGINT (Ctrl-C) and SIGHUP, and on Windows the console's events.
 //!
-//! The first one asks for a clean stop. Another one, a second later or more, ends the process at once, which loses what is
-//! not written yet. Within that second it counts as the first one repeated: `timeout` and shells send one signal twice, to
-//! a process and to its group.
+//! The first signal asks for a clean stop. A second one, a second later or more, ends the process at once, and events that
+//! are not written yet are lost. Within that second, it counts as a repetition: `timeout` and shells send one signal twice,
+//! to a process and to its group.
 
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -19,11 +19,11 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Handles signals from now on. To be called before the server is started, so that no signal is missed.
+    /// Handles signals from now on. Call this before the server starts, so that no signal is missed.
     ///
     /// # Errors
     ///
-    /// Where the system refuses a handler, or a thread.
+    /// If the system refuses a handler or a thread.
     pub(crate) fn handle() -> io::Result<Self> {
         let (sender, first) = channel();
         system::handle(Handler {
@@ -33,13 +33,13 @@ impl Signals {
         Ok(Signals { first, sender })
     }
 
-    /// Blocks until a signal comes, and returns its name.
+    /// Blocks until a signal arrives, and returns its name.
     pub(crate) fn wait(&self) -> &'static str {
         // `self` keeps the channel open.
         self.first.recv().unwrap_or_default()
     }
 
-    /// Sends this process the signal that a service manager stops it with.
+    /// Sends this process the signal with which a service manager stops it.
     #[allow(dead_code)]
     pub(crate) fn raise(&self) -> io::Result<()> {
         #[cfg(unix)]
@@ -51,20 +51,20 @@ impl Signals {
     }
 }
 
-/// What to do with each signal.
+/// Decides what a signal does.
 struct Handler {
-    /// When the first one came.
+    /// When the first signal arrived.
     first: Option<Instant>,
     sender: Sender<&'static str>,
 }
 
 impl Handler {
-    /// True where the process is to end at once.
-    fn came(&mut self, signal: &'static str) -> bool {
+    /// Returns `true` if the process must end at once.
+    fn receive(&mut self, signal: &'static str) -> bool {
         match self.first {
             None => {
                 self.first = Some(Instant::now());
-                // Nobody waits any more where the process is ending anyway.
+                // Without a receiver, the process is ending already.
                 _ = self.sender.send(signal);
                 false
             }
@@ -85,13 +85,13 @@ mod system {
 
     pub(super) fn handle(mut handler: Handler) -> io::Result<()> {
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
-        // `nohup` has SIGHUP ignored so that the process outlives its terminal.
+        // `nohup` starts the process with SIGHUP ignored, so that it outlives its terminal.
         if !is_ignored(SIGHUP) {
             signals.add_signal(SIGHUP)?;
         }
         let run = move || {
             for signal in signals.forever() {
-                if handler.came(signal_name(signal).unwrap_or("a signal")) {
+                if handler.receive(signal_name(signal).unwrap_or("a signal")) {
                     log::error!(
                         "ended at once by a second signal: events not written yet are lost"
                     );
@@ -103,7 +103,7 @@ mod system {
         thread.spawn(run).map(drop)
     }
 
-    /// True where the process was started with this signal ignored; only Linux tells without unsafe code.
+    /// Returns `true` if the process was started with this signal ignored. Only Linux shows this without unsafe code.
     fn is_ignored(signal: i32) -> bool {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -119,12 +119,12 @@ mod system {
     use super::Handler;
 
     pub(super) fn handle(mut handler: Handler) -> io::Result<()> {
-        let came = move || {
-            if handler.came("console event") {
+        let receive = move || {
+            if handler.receive("console event") {
                 log::error!("ended at once by a second event: events not written yet are lost");
                 std::process::exit(1);
             }
         };
-        ctrlc::set_handler(came).map_err(io::Error::other)
+        ctrlc::set_handler(receive).map_err(io::Error::other)
     }
 }

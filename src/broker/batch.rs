@@ -1,11 +1,11 @@
-//! [`Batch`]: what one poll brings.
+//! [`Batch`]: the answer to one poll.
 
 use std::sync::{Arc, OnceLock};
 
 use crate::event::Event;
 use crate::position::EventId;
 
-/// What a poll brings: events in publish order, or none where it timed out.
+/// The answer to one poll: events in publish order, or none if the poll timed out.
 #[derive(Debug)]
 pub struct Batch {
     events: Vec<Event>,
@@ -26,37 +26,38 @@ impl Batch {
         }
     }
 
-    /// What comes after this batch has a greater timestamp, in Unix milliseconds.
+    /// Sets the time after which later events are stamped, in Unix milliseconds.
     pub(crate) fn up_to(self, before: u64) -> Self {
         Batch { before, ..self }
     }
 
-    /// The time for golongpoll's answer to a poll that timed out: a follower that goes on from it by time alone misses
-    /// nothing that comes later, even in the same millisecond.
+    /// Returns the time for golongpoll's answer to a poll that timed out. A follower that goes on from it by time alone misses
+    /// no later event, even one of the same millisecond.
     pub(crate) fn before(&self) -> u64 {
         self.before
     }
 
-    /// The events, oldest first; empty where none came before the timeout.
+    /// Returns the events, oldest first; none if none came before the timeout.
     pub fn events(&self) -> &[Event] {
         &self.events
     }
 
-    /// True where events after the poll's cursor were lost: pushed out of the ring buffer, expired, evicted, or from a run that did not survive. Without events: they were lost, and none has come since.
+    /// Returns `true` if events after the poll's cursor were lost: pushed out of the ring buffer, expired, evicted, or lost
+    /// with an earlier run. In a batch without events: no event has come since.
     pub fn gap(&self) -> bool {
         self.gap
     }
 
-    /// The position reached: `Cursor::LastId` of it misses nothing and repeats nothing, even where no event came.
+    /// Returns the position reached. A poll from there, by [`Cursor::LastId`](crate::Cursor::LastId), misses no event and
+    /// repeats none, also after a batch without events.
     ///
-    /// It is the id of the last event, or, with a gap and nothing left for the next batch, a position after all that was
-    /// lost.
+    /// The position is the id of the last event. With a gap and no events left for the next batch, it is after all lost
+    /// events.
     pub fn last_id(&self) -> EventId {
         self.last_id
     }
 
-    /// What `render` makes of this batch, made once for all who share it: a front end's answer to every subscriber of a
-    /// fan-out.
+    /// Returns the bytes that `render` makes of this batch. It is called once for all subscribers that share the batch.
     pub(crate) fn rendered(&self, render: impl FnOnce(&Batch) -> Vec<u8>) -> &Arc<[u8]> {
         self.rendered.get_or_init(|| render(self).into())
     }

@@ -1,15 +1,15 @@
-//! [`BatchLimit`]: how much of what is there one batch holds.
+//! [`BatchLimit`]: the most that one batch may hold.
 
 use super::ring::Entry;
 
-/// How much of what is there one batch holds: the oldest, at least one event.
+/// The most that one batch may hold. It holds the oldest events, and at least one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BatchLimit {
     /// The most events.
     pub(crate) events: usize,
     /// The most bytes of JSON, with a comma for each event.
     pub(crate) bytes: usize,
-    /// It ends between two milliseconds, where one of them fits.
+    /// The batch ends between two milliseconds, if a whole one fits.
     pub(crate) whole_milliseconds: bool,
 }
 
@@ -21,7 +21,7 @@ struct Room {
 }
 
 impl Room {
-    /// False where the event does not fit any more.
+    /// Takes the room of an event. Returns `false` if the event does not fit.
     fn fits(&mut self, entry: &Entry) -> bool {
         let size = entry.event.as_json().len() + 1;
         let fits = self.empty || (self.events > 0 && self.bytes >= size);
@@ -41,8 +41,8 @@ impl BatchLimit {
         }
     }
 
-    /// As many of a category's events as can be needed to find the limit of several categories, and one more, which
-    /// tells that it is not all.
+    /// Returns as many of a category's events as one batch of several categories may need, and one more, which shows that
+    /// there are more.
     pub(crate) fn needed<'a>(
         self,
         entries: impl Iterator<Item = &'a Entry>,
@@ -55,8 +55,8 @@ impl BatchLimit {
         })
     }
 
-    /// How many of these events, which are in publish order, are the limit.
-    pub(crate) fn of(self, entries: &[Entry]) -> usize {
+    /// Counts how many of these events, which are in publish order, one batch holds.
+    pub(crate) fn count(self, entries: &[Entry]) -> usize {
         let mut room = self.room();
         let most = entries.iter().take_while(|entry| room.fits(entry)).count();
         if self.whole_milliseconds && most < entries.len() {
@@ -67,8 +67,8 @@ impl BatchLimit {
     }
 }
 
-/// The largest part of at most `most` events whose timestamps are all less than those of the rest. Events of several
-/// categories that were read from a file may be in another order than their timestamps.
+/// Returns the most events, up to `most`, whose timestamps are all less than those of the rest. Events of several
+/// categories that were read from a log may be in another order than their timestamps.
 fn between_milliseconds(entries: &[Entry], most: usize) -> Option<usize> {
     let mut earliest_of_rest = vec![u64::MAX; entries.len() + 1];
     for (at, entry) in entries.iter().enumerate().rev() {
@@ -102,7 +102,7 @@ mod tests {
             .collect()
     }
 
-    /// Of one of them, with its comma.
+    /// The bytes of one of these events, with its comma.
     fn size() -> usize {
         entries(&[1])[0].event.as_json().len() + 1
     }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_portion_has_as_many_events_as_fit_and_at_least_one() {
+    fn a_batch_has_as_many_events_as_fit_and_at_least_one() {
         let entries = entries(&[1, 1, 2, 2]);
         for (limit, count) in [
             (exact(usize::MAX, 4 * size()), 4),
@@ -126,19 +126,19 @@ mod tests {
             (exact(3, 2 * size()), 2),
             (exact(1, 2 * size()), 1),
         ] {
-            assert_eq!(limit.of(&entries), count, "{limit:?}");
+            assert_eq!(limit.count(&entries), count, "{limit:?}");
             let needed = limit.needed(entries.iter()).count();
             assert_eq!(needed, entries.len().min(count + 1), "{limit:?}");
         }
-        assert_eq!(exact(1, 1).of(&[]), 0);
+        assert_eq!(exact(1, 1).count(&[]), 0);
     }
 
     #[test]
-    fn a_portion_for_a_follower_by_time_ends_between_two_milliseconds() {
+    fn a_batch_for_a_follower_by_time_ends_between_two_milliseconds() {
         for (timestamps, most, count) in [
             (&[1, 1, 2, 2, 3][..], 4, 4),
             (&[1, 1, 2, 2, 3], 3, 2),
-            // Not in order: 5 is followed by 4, so that neither can be the end.
+            // Not in order: 4 follows 5, so that neither can be the end.
             (&[1, 5, 4, 6, 7], 2, 1),
             (&[1, 5, 4, 6, 7], 3, 3),
             (&[1, u64::MAX, u64::MAX], 2, 1),
@@ -156,7 +156,7 @@ mod tests {
                 bytes: longest.max().unwrap() * entries.len(),
                 whole_milliseconds: true,
             };
-            assert_eq!(limit.of(&entries), count, "{timestamps:?}");
+            assert_eq!(limit.count(&entries), count, "{timestamps:?}");
             let needed = limit.needed(entries.iter()).count();
             assert_eq!(needed, entries.len());
         }

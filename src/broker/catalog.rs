@@ -1,7 +1,7 @@
-//! [`Catalog`]: the categories in use, found by name, and what is left of those that are not.
+//! [`Catalog`]: the categories in use, by name, and the losses of categories that were removed.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, RandomState};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use super::ring::Ring;
@@ -12,19 +12,19 @@ use crate::store::{Loss, LossTable};
 /// A category: its ring buffer and its parked subscribers, behind one lock.
 pub(crate) struct Category {
     name: Arc<str>,
-    state: Mutex<State>,
+    state: Mutex<CategoryState>,
 }
 
-pub(crate) struct State {
+pub(crate) struct CategoryState {
     pub(crate) ring: Ring,
-    /// Parked subscribers by ticket, so the longest parked is woken first.
+    /// Parked subscribers by ticket, so that a publish wakes the longest parked first.
     pub(crate) waiters: BTreeMap<u64, Arc<Waiter>>,
-    /// No longer in the catalog: whoever still holds this looks the name up again.
-    gone: bool,
+    /// The category is no longer in the catalog: a thread that still holds it looks the name up again.
+    removed: bool,
 }
 
-impl State {
-    pub(crate) fn is_unused(&self) -> bool {
+impl CategoryState {
+    fn is_unused(&self) -> bool {
         self.ring.is_empty() && self.waiters.is_empty()
     }
 }
@@ -34,28 +34,116 @@ impl Category {
         &self.name
     }
 
-    /// The lock of the category, for as long as it is in the catalog.
-    pub(crate) fn lock(&self) -> Option<MutexGuard<'_, State>> {
+    /// Locks the category; `None` if it is no longer in the catalog.
+    fn lock(&self) -> Option<MutexGuard<'_, CategoryState>> {
         let state = self.state.lock();
-        (!state.gone).then_some(state)
+        (!state.removed).then_some(state)
     }
 }
 
-/// The map of categories. One that has neither events nor subscribers is not in it and takes no memory, but for the
-/// shared table of what was lost.
+/// A locked category. When this is dropped, also by a panic, the category is unlocked, and leaves the catalog if it is
+/// unused.
+pub(crate) struct CategoryGuard<'a> {
+    // Fields are dropped in this order: the map's lock comes before those of categories.
+    state: MutexGuard<'a, CategoryState>,
+    removal: Removal<'a>,
+}
+
+impl<'a> CategoryGuard<'a> {
+    pub(crate) fn name(&self) -> &'a Arc<str> {
+        self.removal.category.name()
+    }
+}
+
+impl Deref for CategoryGuard<'_> {
+    type Target = CategoryState;
+
+    fn deref(&self) -> &CategoryState {
+        &self.state
+    }
+}
+
+impl DerefMut for CategoryGuard<'_> {
+    fn deref_mut(&mut self) -> &mut CategoryState {
+        &mut self.state
+    }
+}
+
+impl Drop for CategoryGuard<'_> {
+    fn drop(&mut self) {
+        self.removal.due = self.state.is_unused();
+    }
+}
+
+/// Several locked categories, in the order of their names. When this is dropped, all are unlocked, and those that are
+/// unused leave the catalog.
+pub(crate) struct CategoryGuards<'a> {
+    // Fields are dropped in this order: see `CategoryGuard`.
+    states: Vec<MutexGuard<'a, CategoryState>>,
+    removals: Vec<Removal<'a>>,
+}
+
+impl CategoryGuards<'_> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        let categories = self.removals.iter().map(|removal| removal.category);
+        categories.map(Category::name)
+    }
+}
+
+impl<'a> Deref for CategoryGuards<'a> {
+    type Target = [MutexGuard<'a, CategoryState>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.states
+    }
+}
+
+impl DerefMut for CategoryGuards<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.states
+    }
+}
+
+impl Drop for CategoryGuards<'_> {
+    fn drop(&mut self) {
+        for (state, removal) in std::iter::zip(&self.states, &mut self.removals) {
+            removal.due = state.is_unused();
+        }
+    }
+}
+
+/// Removes a category from the catalog when dropped, if that is due.
+struct Removal<'a> {
+    catalog: &'a Catalog,
+    category: &'a Category,
+    due: bool,
+}
+
+impl Drop for Removal<'_> {
+    fn drop(&mut self) {
+        if self.due {
+            self.catalog.remove_unused(self.category);
+        }
+    }
+}
+
+/// The map of categories. One that has neither events nor subscribers is not in it and takes no memory, except for its row
+/// in the table of losses.
 ///
-/// Lock order: the map, then categories (several by name), then [`Parking`](super::waiter::Parking), then slots. The
-/// [`Sequencer`](super::sequencer::Sequencer)'s comes after categories and holds no other.
+/// Lock order: the map, then categories (several by name), then [`Parking`](super::waiter::Parking), then the slots of
+/// waiters. The [`Sequencer`](super::sequencer::Sequencer)'s lock comes after those of categories, and its holder takes no
+/// other.
 pub(crate) struct Catalog {
     categories: RwLock<HashMap<Arc<str>, Arc<Category>>>,
-    epitaphs: Mutex<Epitaphs>,
+    /// The losses of categories that were removed.
+    losses: Mutex<LossTable>,
 }
 
 impl Catalog {
     pub(crate) fn new() -> Self {
         Catalog {
             categories: RwLock::default(),
-            epitaphs: Mutex::default(),
+            losses: Mutex::new(LossTable::new()),
         }
     }
 
@@ -63,21 +151,74 @@ impl Catalog {
         self.categories.read().get(name).cloned()
     }
 
-    /// Does `work` with the category of this name, locked, made where there is none.
-    pub(crate) fn with<T>(
-        &self,
-        name: &str,
-        work: impl FnOnce(&Arc<Category>, &mut State) -> T,
-    ) -> T {
+    /// Locks a category; `None` if it is no longer in the catalog.
+    pub(crate) fn lock<'a>(&'a self, category: &'a Category) -> Option<CategoryGuard<'a>> {
+        let state = category.lock()?;
+        let removal = self.removal(category);
+        Some(CategoryGuard { state, removal })
+    }
+
+    fn removal<'a>(&'a self, category: &'a Category) -> Removal<'a> {
+        Removal {
+            catalog: self,
+            category,
+            due: false,
+        }
+    }
+
+    /// Calls `work` with the locked category of this name, which is created if there is none.
+    pub(crate) fn with<T>(&self, name: &str, work: impl FnOnce(&mut CategoryGuard<'_>) -> T) -> T {
         loop {
             let category = self.get_or_create(name);
-            if let Some(mut state) = category.lock() {
-                return work(&category, &mut state);
+            if let Some(mut guard) = self.lock(&category) {
+                return work(&mut guard);
             }
         }
     }
 
-    pub(crate) fn get_or_create(&self, name: &str) -> Arc<Category> {
+    /// Calls `work` with the locked category of this name, if there is one.
+    pub(crate) fn with_existing(&self, name: &str, work: impl FnOnce(&mut CategoryGuard<'_>)) {
+        if let Some(category) = self.get(name)
+            && let Some(mut guard) = self.lock(&category)
+        {
+            work(&mut guard);
+        }
+    }
+
+    /// Calls `work` with all these categories locked, whose names are given in order. A category that is not in the catalog
+    /// is created: while it could not be locked, an event could be published to it, and the position that a poll reaches
+    /// would lie after that event.
+    pub(crate) fn with_all<T>(
+        &self,
+        names: &[&str],
+        work: impl FnOnce(&mut CategoryGuards<'_>) -> T,
+    ) -> T {
+        loop {
+            let categories = names.iter().map(|name| self.get_or_create(name));
+            let categories: Vec<Arc<Category>> = categories.collect();
+            // Another thread may have removed one meanwhile.
+            let states: Option<Vec<_>> =
+                categories.iter().map(|category| category.lock()).collect();
+            let Some(states) = states else { continue };
+            let removals = categories.iter().map(|category| self.removal(category));
+            let mut guards = CategoryGuards {
+                states,
+                removals: removals.collect(),
+            };
+            return work(&mut guards);
+        }
+    }
+
+    /// Calls `work` with each category in turn, locked.
+    pub(crate) fn for_each(&self, mut work: impl FnMut(&mut CategoryGuard<'_>)) {
+        for category in self.all() {
+            if let Some(mut guard) = self.lock(&category) {
+                work(&mut guard);
+            }
+        }
+    }
+
+    fn get_or_create(&self, name: &str) -> Arc<Category> {
         if let Some(category) = self.get(name) {
             return category;
         }
@@ -86,11 +227,11 @@ impl Catalog {
             return category.clone();
         }
         let name: Arc<str> = name.into();
-        let lost = self.epitaphs.lock().of(&name);
-        let state = State {
-            ring: Ring::new(lost),
+        let loss = self.losses.lock().of(&name);
+        let state = CategoryState {
+            ring: Ring::new(loss),
             waiters: BTreeMap::new(),
-            gone: false,
+            removed: false,
         };
         let category = Arc::new(Category {
             name: name.clone(),
@@ -100,8 +241,8 @@ impl Catalog {
         category
     }
 
-    /// Takes the category out, if it is still unused.
-    pub(crate) fn remove_unused(&self, category: &Category) {
+    /// Removes the category, if it is still unused.
+    fn remove_unused(&self, category: &Category) {
         let mut categories = self.categories.write();
         let Some(mut state) = category.lock() else {
             return;
@@ -109,40 +250,30 @@ impl Catalog {
         if !state.is_unused() {
             return;
         }
-        state.gone = true;
-        self.epitaphs.lock().add(&category.name, state.ring.lost);
+        state.removed = true;
+        self.losses.lock().add(&category.name, state.ring.lost);
         categories.remove(&category.name);
         if categories.len() < categories.capacity() / 8 {
             categories.shrink_to_fit();
         }
     }
 
-    /// What was lost with categories that are gone, and with these, each loss told as `told` has it.
-    pub(crate) fn forgotten(
+    /// Returns the losses of categories that were removed and of `others`, each changed by `change`.
+    pub(crate) fn loss_table(
         &self,
         others: &[(Arc<str>, Loss)],
-        told: impl Fn(Loss) -> Loss,
+        change: impl Fn(Loss) -> Loss,
     ) -> LossTable {
-        let mut epitaphs = self.epitaphs.lock().clone();
-        others
-            .iter()
-            .for_each(|(name, lost)| epitaphs.add(name, *lost));
-        let lines = epitaphs.lines.iter().copied().map(told).enumerate();
-        LossTable {
-            salt: epitaphs.salt,
-            lines: lines.filter(|(_, lost)| lost.sequence > 0).collect(),
+        let mut losses = self.losses.lock().clone();
+        for (name, loss) in others {
+            losses.add(name, *loss);
         }
+        losses.map(change)
     }
 
-    /// Before anything else was lost here.
-    pub(crate) fn remember(&self, forgotten: &LossTable) {
-        let mut epitaphs = self.epitaphs.lock();
-        epitaphs.salt = forgotten.salt;
-        for (line, lost) in &forgotten.lines {
-            if let Some(line) = epitaphs.lines.get_mut(*line) {
-                *line = line.max(*lost);
-            }
-        }
+    /// Adds the losses of a table that was read from a log. Called before a category of this run has lost anything.
+    pub(crate) fn restore_losses(&self, table: &LossTable) {
+        self.losses.lock().restore(table);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -151,51 +282,5 @@ impl Catalog {
 
     pub(crate) fn all(&self) -> Vec<Arc<Category>> {
         self.categories.read().values().cloned().collect()
-    }
-}
-
-/// What was lost with categories that are gone, in a table of fixed size: a name shares its line with others, which can
-/// tell a follower of a gap that was another category's, but never hides one.
-#[derive(Clone)]
-struct Epitaphs {
-    lines: Box<[Loss; Epitaphs::LINES]>,
-    /// Which names share a line: other ones with every log.
-    salt: u64,
-}
-
-impl Default for Epitaphs {
-    fn default() -> Self {
-        // A test that fails once in a thousand runs is none.
-        let salt = if cfg!(feature = "testing") {
-            0
-        } else {
-            RandomState::new().hash_one(0)
-        };
-        Epitaphs {
-            lines: Box::new([Loss::default(); Epitaphs::LINES]),
-            salt,
-        }
-    }
-}
-
-impl Epitaphs {
-    const LINES: usize = 1024;
-
-    /// By a hash that is the same in every program that reads the log: FNV-1a.
-    fn line(&self, name: &str) -> usize {
-        let start = self.salt ^ 0xcbf2_9ce4_8422_2325;
-        let hash = name.bytes().fold(start, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        ((hash >> 32 ^ hash) % Epitaphs::LINES as u64) as usize
-    }
-
-    fn of(&self, name: &str) -> Loss {
-        self.lines[self.line(name)]
-    }
-
-    fn add(&mut self, name: &str, lost: Loss) {
-        let line = self.line(name);
-        self.lines[line] = self.lines[line].max(lost);
     }
 }

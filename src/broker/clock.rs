@@ -1,35 +1,35 @@
-//! [`Clock`]: where the time of events comes from, and [`Age`]: how old events are.
+//! [`Clock`]: the time that events are stamped with, and [`Age`]: the time that they expire by.
 //!
-//! A computer's clock can be wrong, and a correction makes it jump. Three rules keep one wrong reading from doing harm:
+//! A computer's clock can be wrong, and a correction makes it jump. Three rules limit the harm of a wrong reading:
 //!
 //! - Timestamps never decrease. A broker cannot tell which of two readings was right, and a device without a battery
 //!   starts in 1970 every time. So a log whose newest event is of the year 2100 is continued in 2100.
-//! - Timestamps do not stand still where a follower depends on them. After a follower that goes by time alone received a
-//!   timestamp, the next event has a greater one, by a millisecond if the clock has no later time. The same holds after
-//!   `max_batch_size` bytes of one timestamp, so that one millisecond always fits into one batch.
-//! - Events expire by elapsed time, which no correction changes.
+//! - Timestamps increase where a follower depends on that. After a follower that goes by time alone received a timestamp,
+//!   the next event has a greater one, by a millisecond if the clock shows no later time. The same holds after
+//!   `max_batch_size` bytes of one timestamp, so that the events of one millisecond always fit into one batch.
+//! - Events expire by elapsed time, which no correction of the clock changes.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// How far timestamps may be ahead of the clock because they were stepped, in milliseconds. PastEnd that, the clock itself
-/// was set back.
+/// The most milliseconds that timestamps get ahead of the clock because they have to increase. If they are further ahead,
+/// the clock was set back.
 pub(crate) const MAX_STEPS: u64 = 1000;
 
 /// In Unix milliseconds.
 const END_OF_9999: u64 = 253_402_300_799_999;
 
-/// The time that events are stamped with. It may step back: the [`Sequencer`](super::sequencer::Sequencer) sees to it
-/// that timestamps do not.
+/// The time that events are stamped with. It may step back; the [`Sequencer`](super::sequencer::Sequencer) makes sure that
+/// timestamps do not.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Clock {
     #[default]
     System,
     #[cfg(feature = "testing")]
-    Manual(crate::testing::ManualClock),
+    Manual(super::ManualClock),
 }
 
 impl Clock {
-    /// Unix time in milliseconds, at most the end of the year 9999: that leaves room for timestamps that follow.
+    /// Returns the Unix time in milliseconds, at most the end of the year 9999, which leaves room for later timestamps.
     pub(crate) fn now(&self) -> u64 {
         let now = match self {
             Clock::System => {
@@ -45,7 +45,8 @@ impl Clock {
     }
 }
 
-/// A time line that starts at the clock's reading when the broker starts and goes on by elapsed time, in milliseconds.
+/// The time that events expire by, in milliseconds. It starts at the clock's reading when the broker starts, and goes on by
+/// elapsed time.
 #[derive(Clone, Debug)]
 pub(crate) struct Age {
     start: u64,
@@ -56,7 +57,7 @@ pub(crate) struct Age {
 enum Since {
     Started(Instant),
     #[cfg(feature = "testing")]
-    Manual(crate::testing::ManualClock, u64),
+    Manual(super::ManualClock, u64),
 }
 
 impl Age {
@@ -72,7 +73,7 @@ impl Age {
         }
     }
 
-    /// The present, on this time line.
+    /// Returns the present time.
     pub(crate) fn now(&self) -> u64 {
         let elapsed = match &self.since {
             Since::Started(start) => u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -82,14 +83,14 @@ impl Age {
         self.start.saturating_add(elapsed)
     }
 
-    /// When an event is published that is stamped now, and how many milliseconds its timestamp is ahead of the clock. A
-    /// few count, so that the next start, which has only the timestamp, comes to the same result.
+    /// Returns the publish time of an event that is stamped now, with a timestamp this many milliseconds ahead of the clock.
+    /// Up to `MAX_STEPS` of them count, so that the next start, which has only the timestamp, gets the same result.
     pub(crate) fn published(&self, ahead: u64) -> u64 {
         let steps = if ahead <= MAX_STEPS { ahead } else { 0 };
         self.now().saturating_add(steps)
     }
 
-    /// When an event of a log was published. One from the future was published just now.
+    /// Returns the publish time of an event of a log. An event from the future counts as published now.
     pub(crate) fn restored(&self, timestamp: u64) -> u64 {
         timestamp.min(self.start.saturating_add(MAX_STEPS))
     }

@@ -1,44 +1,46 @@
-//! [`Commits`]: events that wait for the store, where nobody may see them before they are kept.
+//! [`Commits`]: hidden events, which are stamped, and not visible before the store keeps them.
 //!
-//! They become visible in publish order. One of the publishers who wait leads: it waits for the store and puts what is
-//! kept into the rings, its own event and those of the others, so that one write to the disk serves them all. Then the one
-//! who has waited longest leads.
+//! Events become visible in publish order. One of the publishers that wait is the leader: it waits for the store and makes
+//! the events that the store keeps visible, its own and those of others, so that one write to the disk serves many
+//! publishers. Then the publisher that has waited longest becomes the leader.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Shared;
-use super::calls::{self, Call};
 use super::ring::Entry;
+use super::store_call::StoreCall;
 use super::sync::{Condvar, Mutex};
+use crate::deadline::Deadline;
 use crate::error::Error;
 
-/// How long events that the store keeps may take to be visible: the leader has nothing to wait for then.
+/// How long to wait for another thread to settle events.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Events that have been handed to the store, in publish order, and not yet to subscribers.
+/// The hidden events, in publish order.
 #[derive(Default)]
 pub(super) struct Commits {
-    state: Mutex<State>,
-    /// Told when an event has been settled, and when nobody leads any more.
+    queue: Mutex<CommitQueue>,
+    /// Notified when an event is settled, and when a leader steps down and no publisher can follow it.
     settled: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    waiting: VecDeque<Waiting>,
-    led: bool,
+struct CommitQueue {
+    hidden: VecDeque<HiddenEvent>,
+    has_leader: bool,
 }
 
 #[derive(Clone)]
-struct Waiting {
+struct HiddenEvent {
     ticket: u64,
     entry: Entry,
-    publisher: Arc<PendingPublish>,
+    publish: Arc<PendingPublish>,
 }
 
-/// Who waits for what becomes of an event.
+/// A publish whose event is not settled yet.
 #[derive(Default)]
 pub(super) struct PendingPublish {
     state: Mutex<PublishState>,
@@ -49,12 +51,12 @@ pub(super) struct PendingPublish {
 struct PublishState {
     result: Option<Result<(), Error>>,
     leads: bool,
-    /// It has panicked, and can't lead.
-    gone: bool,
+    /// The publisher's thread panicked, and can't lead.
+    panicked: bool,
 }
 
 impl PendingPublish {
-    fn result(&self) -> Option<Result<(), Error>> {
+    fn take_result(&self) -> Option<Result<(), Error>> {
         self.state.lock().result.take()
     }
 
@@ -62,152 +64,199 @@ impl PendingPublish {
         self.state.lock().result.is_some()
     }
 
+    fn has_panicked(&self) -> bool {
+        self.state.lock().panicked
+    }
+
     fn settle(&self, result: Result<(), Error>) {
         self.state.lock().result = Some(result);
         self.changed.notify_one();
     }
 
-    /// Waits until its event is settled, or it is to lead: true then.
+    /// Waits until the event is settled, or the publisher is the leader: returns `true` then.
     fn wait(&self) -> bool {
         let mut state = self.state.lock();
-        while state.result.is_none() && !state.leads {
-            self.changed.wait(&mut state);
-        }
+        Deadline::NEVER.wait_while(&self.changed, &mut state, |state| {
+            state.result.is_none() && !state.leads
+        });
         std::mem::take(&mut state.leads)
     }
 
-    /// False where it can't.
+    /// Makes the publisher the leader. Returns `false` if its thread panicked.
     fn lead(&self) -> bool {
         let mut state = self.state.lock();
-        state.leads = !state.gone;
+        state.leads = !state.panicked;
         self.changed.notify_one();
         state.leads
     }
 }
 
-/// The lead, handed on when this is dropped, even by a store that panics.
-struct Lead<'a> {
+/// The leadership. When this is dropped, also by a store that panics, the next publisher becomes the leader.
+struct Leadership<'a> {
     commits: &'a Commits,
-    leader: Option<&'a PendingPublish>,
+    /// `None` for a thread that publishes nothing.
+    publish: Option<&'a PendingPublish>,
 }
 
-impl Drop for Lead<'_> {
+impl Drop for Leadership<'_> {
     fn drop(&mut self) {
-        if let (Some(leader), true) = (self.leader, std::thread::panicking()) {
-            leader.state.lock().gone = true;
+        if let (Some(publish), true) = (self.publish, std::thread::panicking()) {
+            publish.state.lock().panicked = true;
         }
-        let mut state = self.commits.state.lock();
-        state.led = state.waiting.iter().any(|next| next.publisher.lead());
-        drop(state);
+        let mut queue = self.commits.queue.lock();
+        queue.has_leader = queue.hidden.iter().any(|next| next.publish.lead());
+        drop(queue);
         self.commits.settled.notify_all();
     }
 }
 
+impl CommitQueue {
+    /// Returns `true` if an event up to this sequence number is hidden.
+    fn hides(&self, sequence: u64) -> bool {
+        let first = self.hidden.front();
+        first.is_some_and(|first| first.entry.sequence <= sequence)
+    }
+
+    fn has_publisher(&self) -> bool {
+        let mut publishes = self.hidden.iter().map(|event| &event.publish);
+        publishes.any(|publish| !publish.has_panicked())
+    }
+}
+
 impl Commits {
-    /// Called under the sequencer's lock, so that the queue has publish order.
+    /// Adds a hidden event. Called under the sequencer's lock, so that the queue has publish order.
     pub(super) fn add(&self, ticket: u64, entry: Entry) -> Arc<PendingPublish> {
-        let publisher = Arc::<PendingPublish>::default();
-        let waiting = Waiting {
+        let publish = Arc::<PendingPublish>::default();
+        let event = HiddenEvent {
             ticket,
             entry,
-            publisher: publisher.clone(),
+            publish: publish.clone(),
         };
-        self.state.lock().waiting.push_back(waiting);
-        publisher
+        self.queue.lock().hidden.push_back(event);
+        publish
     }
 
-    /// The timestamp of the oldest event that waits.
-    pub(super) fn oldest_timestamp(&self) -> Option<u64> {
-        let state = self.state.lock();
-        Some(state.waiting.front()?.entry.event.timestamp())
+    /// Returns the timestamp of the oldest event after `visible`, the newest visible sequence number, that is hidden.
+    pub(super) fn oldest_timestamp(&self, visible: u64) -> Option<u64> {
+        let queue = self.queue.lock();
+        let mut hidden = queue.hidden.iter().map(|event| &event.entry);
+        Some(hidden.find(|entry| entry.sequence > visible)?.time())
     }
 
-    /// False where somebody has it.
+    /// Returns the sequence number of the newest event after `visible` that is hidden and has at most this timestamp.
+    pub(super) fn newest_up_to(&self, timestamp: u64, visible: u64) -> Option<u64> {
+        let queue = self.queue.lock();
+        let hidden = queue.hidden.iter().map(|event| &event.entry);
+        let due = hidden.take_while(|entry| entry.time() <= timestamp);
+        let sequences = due.map(|entry| entry.sequence);
+        sequences.last().filter(|sequence| *sequence > visible)
+    }
+
+    /// Returns `false` if another thread is the leader.
     fn take_lead(&self) -> bool {
-        let mut state = self.state.lock();
-        !std::mem::replace(&mut state.led, true)
+        let mut queue = self.queue.lock();
+        !std::mem::replace(&mut queue.has_leader, true)
     }
 
-    /// Waits until the event is visible, or known not to be kept.
-    pub(super) fn settle(&self, shared: &Shared, publisher: &PendingPublish) -> Result<(), Error> {
+    /// Waits until the event is settled: it is visible, or the store has refused it.
+    pub(super) fn settle(&self, shared: &Shared, publish: &PendingPublish) -> Result<(), Error> {
         loop {
-            if let Some(result) = publisher.result() {
+            if let Some(result) = publish.take_result() {
                 return result;
             }
-            if !self.take_lead() && !publisher.wait() {
+            if !self.take_lead() && !publish.wait() {
                 continue;
             }
-            let _lead = Lead {
+            let _leadership = Leadership {
                 commits: self,
-                leader: Some(publisher),
+                publish: Some(publish),
             };
-            while !publisher.is_settled() && self.settle_first(shared, |_| true) {}
-            // Whatever was kept together with it.
+            while !publish.is_settled() && self.settle_first(shared, |_| true) {}
+            // And the events that the same write to the disk has kept.
             let settled = {
-                let _call = calls::enter(shared, Call::Settle);
+                let _call = StoreCall::Settle.enter(shared);
                 shared.store.settled()
             };
             while self.settle_first(shared, |ticket| ticket <= settled) {}
         }
     }
 
-    /// Waits until every event up to this sequence number is settled, and says that it is. They must have been flushed:
-    /// the leader may be the store's own thread. False where the leader is still in a call of the store after
-    /// `SETTLE_TIMEOUT`: that call may wait for this one.
-    pub(super) fn wait_for(&self, shared: &Shared, sequence: u64) -> bool {
-        // Schedules have no time.
-        let deadline = (!cfg!(all(test, shuttle))).then(|| Instant::now() + SETTLE_TIMEOUT);
-        let is_waiting = |state: &State| {
-            let first = state.waiting.front();
-            first.is_some_and(|first| first.entry.sequence <= sequence)
-        };
-        let mut state = self.state.lock();
-        while is_waiting(&state) {
-            if state.led {
-                match deadline {
-                    None => self.settled.wait(&mut state),
-                    Some(deadline) if Instant::now() >= deadline => return false,
-                    Some(deadline) => _ = self.settled.wait_until(&mut state, deadline),
-                }
-                continue;
-            }
-            state.led = true;
-            drop(state);
-            let lead = Lead {
-                commits: self,
-                leader: None,
-            };
-            while is_waiting(&self.state.lock()) && self.settle_first(shared, |_| true) {}
-            drop(lead);
-            state = self.state.lock();
-        }
-        true
+    /// Waits for a store that asks for records until every event up to this sequence number is settled. The store has
+    /// flushed these events, so this thread settles them itself if there is no leader: a publisher may be waiting for it.
+    /// Returns `false` if the leader is in a call of the store for longer than `SETTLE_TIMEOUT`: that call may wait for this
+    /// thread.
+    pub(super) fn settle_flushed(&self, shared: &Shared, sequence: u64) -> bool {
+        self.wait_until_settled(shared, sequence, |_| true)
     }
 
-    /// The events up to this sequence number that the store has and subscribers can't see yet, in publish order.
-    pub(super) fn waiting_up_to(&self, sequence: u64) -> Vec<Entry> {
-        let state = self.state.lock();
-        let entries = state.waiting.iter().map(|waiting| &waiting.entry);
+    /// Waits for a subscriber until every event up to this sequence number is settled. Publishers settle them; only if all
+    /// of these have panicked, this thread does. Returns `false` after `SETTLE_TIMEOUT`, or if the store panics.
+    pub(super) fn wait_for(&self, shared: &Shared, sequence: u64) -> bool {
+        let leads = |queue: &CommitQueue| !queue.has_publisher();
+        let wait = || self.wait_until_settled(shared, sequence, leads);
+        catch_unwind(AssertUnwindSafe(wait)).unwrap_or(false)
+    }
+
+    /// `leads` decides whether this thread becomes the leader if there is none.
+    fn wait_until_settled(
+        &self,
+        shared: &Shared,
+        sequence: u64,
+        leads: impl Fn(&CommitQueue) -> bool,
+    ) -> bool {
+        let deadline = settle_deadline();
+        let mut queue = self.queue.lock();
+        loop {
+            let in_time = deadline.wait_while(&self.settled, &mut queue, |queue| {
+                queue.hides(sequence) && (queue.has_leader || !leads(queue))
+            });
+            if !in_time || !queue.hides(sequence) {
+                return in_time;
+            }
+            queue.has_leader = true;
+            drop(queue);
+            let leadership = Leadership {
+                commits: self,
+                publish: None,
+            };
+            while self.queue.lock().hides(sequence) && self.settle_first(shared, |_| true) {}
+            drop(leadership);
+            queue = self.queue.lock();
+        }
+    }
+
+    /// Returns the events up to this sequence number that the store has and subscribers can't see yet, in publish order.
+    pub(super) fn hidden_up_to(&self, sequence: u64) -> Vec<Entry> {
+        let queue = self.queue.lock();
+        let entries = queue.hidden.iter().map(|event| &event.entry);
         let due = entries.take_while(|entry| entry.sequence <= sequence);
         due.cloned().collect()
     }
 
-    /// Settles the event that has waited longest, if there is one and its ticket is `due`. Only the leader does so.
+    /// Settles the oldest hidden event, if there is one and its ticket is `due`. Only the leader calls this.
     fn settle_first(&self, shared: &Shared, due: impl FnOnce(u64) -> bool) -> bool {
-        let first = self.state.lock().waiting.front().cloned();
+        let first = self.queue.lock().hidden.front().cloned();
         let Some(first) = first.filter(|first| due(first.ticket)) else {
             return false;
         };
         let result = {
-            let _call = calls::enter(shared, Call::Settle);
+            let _call = StoreCall::Settle.enter(shared);
             shared.store.flush(first.ticket)
         };
         if result.is_ok() {
             shared.commit(first.entry);
         }
-        self.state.lock().waiting.pop_front();
-        first.publisher.settle(result);
+        self.queue.lock().hidden.pop_front();
+        first.publish.settle(result);
         self.settled.notify_all();
         true
     }
+}
+
+/// Schedules have no time.
+fn settle_deadline() -> Deadline {
+    if cfg!(all(test, shuttle)) {
+        return Deadline::NEVER;
+    }
+    Deadline::after(SETTLE_TIMEOUT)
 }

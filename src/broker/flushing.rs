@@ -1,4 +1,4 @@
-//! [`Flushing`]: the thread that flushes a store from time to time, where the store asks for it by
+//! [`Flushing`]: the thread that flushes a store periodically, if the store has a
 //! [`flush_period`](super::Store::flush_period).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,29 +7,31 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::sync::{Condvar, Mutex};
+use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::store::StoreStatistics;
 
 /// The shortest period, so that a period of zero does not keep a processor busy, and the longest.
 const PERIODS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1 << 25));
 
-/// What has been appended and not flushed yet.
+/// The records that were appended and not flushed yet.
 pub(super) struct Flushing {
     period: Duration,
-    state: Mutex<State>,
+    state: Mutex<FlushState>,
+    /// Notified when a flush gets due and at the end.
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct FlushState {
     /// The ticket of the newest record.
     newest: u64,
-    /// True while a record was appended since the last flush that worked.
+    /// A record was appended since the last flush that worked.
     unflushed: bool,
     /// When the next flush is due.
     due: Option<Instant>,
     ended: bool,
-    /// Why the last flush failed; `None` where it worked.
+    /// Why the last flush failed; `None` if it worked.
     failing: Option<String>,
     failures: u64,
 }
@@ -47,7 +49,7 @@ impl Flushing {
     ///
     /// # Errors
     ///
-    /// `File` where the system has no thread left.
+    /// `File` if the system has no thread left.
     pub(super) fn start(self: &Arc<Self>, shared: Weak<Shared>) -> Result<(), Error> {
         let flushing = self.clone();
         let thread = std::thread::Builder::new().name("long-polling-flush".into());
@@ -66,7 +68,7 @@ impl Flushing {
         })
     }
 
-    /// A record was appended.
+    /// Notes that a record was appended.
     pub(super) fn appended(&self, ticket: u64) {
         let mut state = self.state.lock();
         state.newest = state.newest.max(ticket);
@@ -77,20 +79,16 @@ impl Flushing {
         }
     }
 
-    /// Waits until a flush is due; false after the end.
+    /// Waits until a flush is due. Returns `false` after the end.
     fn wait_until_due(&self) -> bool {
         let mut state = self.state.lock();
-        loop {
-            match state.due {
-                _ if state.ended => return false,
-                Some(due) if due <= Instant::now() => return true,
-                Some(due) => _ = self.changed.wait_until(&mut state, due),
-                None => self.changed.wait(&mut state),
-            }
+        while !state.ended && state.due.is_none_or(|due| Instant::now() < due) {
+            Deadline::from(state.due).wait(&self.changed, &mut state);
         }
+        !state.ended
     }
 
-    /// Flushes what has been appended so far. A failure is logged once, and the flush is tried again after the period.
+    /// Flushes the records that were appended so far. Logs a failure once, and tries again after the period.
     pub(super) fn flush(&self, shared: &Shared) {
         let mut state = self.state.lock();
         state.due = None;
@@ -127,7 +125,7 @@ impl Flushing {
         self.changed.notify_all();
     }
 
-    /// Adds what the flushes have done.
+    /// Adds the flushes that failed.
     pub(super) fn add_to(&self, statistics: &mut StoreStatistics) {
         let state = self.state.lock();
         statistics.failures += state.failures;

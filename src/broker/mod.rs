@@ -1,27 +1,31 @@
 //! Categories and waiting, without HTTP and without files: [`Broker`].
 //!
-//! An event is stamped by the [`Sequencer`], kept in the [`Ring`](ring::Ring) of its category and put into the slot of
-//! every [`Waiter`] parked there. A subscriber looks into the ring and parks under the same lock, so that nothing
-//! published in between is missed.
+//! A publish has the [`Sequencer`] stamp an event, puts it into the [`Ring`](ring::Ring) of its category and offers it to
+//! every [`Waiter`] that is parked there. A subscriber looks into the ring and parks under the same lock, so that it misses
+//! no event that is published in between.
 
 mod batch;
 mod batch_limit;
-mod calls;
 mod catalog;
 mod clock;
 mod commit;
 mod evict;
 mod flushing;
+#[cfg(feature = "testing")]
+mod manual_clock;
 mod options;
+mod parked;
 mod poll;
 mod publish;
 mod replay;
 mod restorer;
 mod ring;
+mod selection;
 mod sequencer;
 mod snapshot;
 mod statistics;
 mod stopping;
+mod store_call;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -30,15 +34,15 @@ mod waiter;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::position::{Cursor, EventId};
 use crate::store::{NoStore, Record, Snapshot, SnapshotSource, Store, StoreStatistics};
 use crate::wire::Categories;
-use calls::Call;
 use catalog::Catalog;
 use clock::Age;
 use commit::Commits;
@@ -48,13 +52,17 @@ use restorer::Restorer;
 use sequencer::Sequencer;
 use statistics::Counters;
 use stopping::Stopping;
-use sync::{AtomicU64, AtomicUsize, Mutex};
+use store_call::StoreCall;
+use sync::{AtomicU64, Mutex};
 use waiter::Parking;
 
 pub use batch::Batch;
 pub(crate) use clock::Clock;
+#[cfg(feature = "testing")]
+pub use manual_clock::ManualClock;
 pub use options::BrokerOptions;
-pub(crate) use poll::{Parked, PollMode, Polled};
+pub(crate) use parked::Parked;
+pub(crate) use poll::{PollMode, Polled};
 pub use statistics::Statistics;
 pub(crate) use waiter::Waiter;
 
@@ -81,8 +89,8 @@ pub(crate) use waiter::Waiter;
 #[derive(Clone)]
 pub struct Broker(Arc<Handle>);
 
-/// What all handles share. The last of them to go stops the store, though a poll or the store's own thread may hold on to
-/// the rest for a moment.
+/// What all handles to a broker share. It stops the store when the last handle is dropped; a poll or a thread of the store
+/// may hold the rest for a moment longer.
 struct Handle(Arc<Shared>);
 
 impl Deref for Handle {
@@ -97,14 +105,14 @@ impl Drop for Handle {
     fn drop(&mut self) {
         if let Err(error) = self.stop_store(DROP_TIMEOUT) {
             log::error!(
-                "a broker was dropped, and its store said: {}",
+                "the store of a broker that was dropped could not be stopped: {}",
                 error.report()
             );
         }
     }
 }
 
-/// How long a store may take that was not stopped.
+/// How long the drop of a broker waits for its store.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Shared {
@@ -114,37 +122,34 @@ struct Shared {
     sequencer: Sequencer,
     commits: Commits,
     store: Box<dyn Store>,
-    /// Where the store asks for flushes.
+    /// The periodic flushes, if the store has a flush period.
     flushing: Option<Arc<Flushing>>,
     stopping: Arc<Stopping>,
-    /// By which events expire.
+    /// The time that events expire by.
     age: Age,
     counters: Counters,
-    /// Categories that hold events.
-    occupied: AtomicUsize,
-    /// Held by whoever evicts; comes before all other locks.
+    /// The thread that evicts holds this lock, which comes before all others.
     evicting: Mutex<()>,
-    /// When expired events of all categories are looked for next, by `age`.
+    /// When the next sweep for expired events is due, by `age`.
     next_sweep: AtomicU64,
 }
 
 impl Broker {
-    /// A broker that keeps events in memory only. For one with a file see [`Broker::open`].
+    /// Creates a broker that keeps events in memory only. For one with a file see [`Broker::open`].
     ///
     /// # Errors
     ///
-    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) where an option can't be used.
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) if an option can't be used.
     pub fn new(options: BrokerOptions) -> Result<Self, Error> {
         Broker::restore(options, Clock::System, Box::new(NoStore))
     }
 
-    /// A broker whose events are kept in a store: those in it are there again, as far as the options allow, and new ones
-    /// go to it.
+    /// Creates a broker that keeps its events in a store. It restores the events of the store, as far as the options allow,
+    /// and appends new ones.
     ///
     /// # Errors
     ///
-    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) where an option can't be used, and those of
-    /// [`Store::start`].
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) if an option can't be used, and those of [`Store::start`].
     pub fn with_store(options: BrokerOptions, store: impl Store + 'static) -> Result<Self, Error> {
         Broker::restore(options, Clock::System, Box::new(store))
     }
@@ -165,17 +170,16 @@ impl Broker {
             stopping: Arc::default(),
             age: Age::starting_now(&clock),
             counters: Counters::default(),
-            occupied: AtomicUsize::new(0),
             evicting: Mutex::default(),
             next_sweep: AtomicU64::new(0),
             options,
         };
         let mut replay = Replay::default();
-        let live = Snapshot::default();
-        store.start(live.clone(), &mut |record| {
+        let snapshot = Snapshot::default();
+        store.start(snapshot.clone(), &mut |record| {
             shared.replay(&mut replay, record)
         })?;
-        shared.settle_restored(&mut replay);
+        shared.finish_replay(&mut replay);
         let acknowledges = store.acknowledges();
         let age = shared
             .options
@@ -191,20 +195,20 @@ impl Broker {
         shared.store = store;
         shared.sweep(shared.age.now());
         let shared = Arc::new(shared);
-        // Only what the store itself fills can be taken: nobody else has seen it.
         let source: Arc<dyn SnapshotSource> = shared.clone();
-        live.connect(Arc::downgrade(&source));
+        snapshot.connect(Arc::downgrade(&source));
         let started = Record::Started {
             position: shared.sequencer.end(),
             acknowledges: shared.store.acknowledges(),
         };
-        // That a run began is kept before anybody can see an event of it. Where the disk fails, it comes before them.
+        // The store keeps the start of a run before a subscriber can see an event of it. If the disk fails, the record at
+        // least comes before those of the events.
         if let Err(error) = shared
             .append_record(started)
             .and_then(|ticket| shared.store.flush(ticket))
         {
             log::warn!(
-                "that this run has begun could not be kept yet: {}",
+                "the store could not keep the record of this start yet: {}",
                 error.report()
             );
         }
@@ -215,16 +219,16 @@ impl Broker {
         Ok(broker)
     }
 
-    /// Publishes `data`, anything that serializes to JSON but not to null, to a category, and gives the event's id.
-    /// Never waits for a subscriber; for a disk only where a file's [`Durability`](crate::Durability) asks for it, or where
-    /// its queue is full.
+    /// Publishes `data`, which serializes to any JSON but null, to a category, and returns the event's id. Never waits for a
+    /// subscriber. Waits for a disk only if the [`Durability`](crate::Durability) of the file demands it, or if the file's
+    /// queue is full.
     ///
     /// # Errors
     ///
     /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for a category that is empty or longer than 1024 bytes and for
     /// data that is null or can't be serialized, [`TooLarge`](crate::ErrorKind::TooLarge) for data over
-    /// [`max_event_size`](BrokerOptions::max_event_size), [`Busy`](crate::ErrorKind::Busy) where the store can't take it,
-    /// [`Stopped`](crate::ErrorKind::Stopped) after the stop. What was refused was not published.
+    /// [`max_event_size`](BrokerOptions::max_event_size), [`Busy`](crate::ErrorKind::Busy) if the store can't take it,
+    /// [`Stopped`](crate::ErrorKind::Stopped) after the stop. The event is not published then.
     pub fn publish<T: Serialize + ?Sized>(
         &self,
         category: &str,
@@ -234,7 +238,7 @@ impl Broker {
             .inspect_err(|_| self.count_refused())
     }
 
-    /// Publishes, and leaves it to the caller to count a refusal.
+    /// Publishes, and leaves it to the caller to count an error.
     pub(crate) fn publish_uncounted<T: Serialize + ?Sized>(
         &self,
         category: &str,
@@ -244,10 +248,12 @@ impl Broker {
         self.0.publish(category, draft)
     }
 
-    /// Waits for events of one category or several, for as long as `timeout`; zero looks and does not wait. A batch
-    /// without events says that none came in time. It has at most
-    /// [`max_batch_size`](BrokerOptions::max_batch_size) bytes; what is left comes with the next poll, from
-    /// [`Batch::last_id`] on.
+    /// Waits up to `timeout` for events of one category or several; with zero, answers at once. A batch without events means
+    /// that none came in time. A batch has at most [`max_batch_size`](BrokerOptions::max_batch_size) bytes; the next poll,
+    /// from [`Batch::last_id`] on, returns the rest.
+    ///
+    /// With a store that [acknowledges](Store::acknowledges) events, a poll by time alone may take as long as the store needs
+    /// for the events of a millisecond, and at most five seconds longer than `timeout`.
     ///
     /// # Errors
     ///
@@ -263,17 +269,17 @@ impl Broker {
         self.wait(categories.into(), cursor, None, timeout)
     }
 
-    /// [`subscribe`](Broker::subscribe), for at most `limit` events. The next one may have the same timestamp as the last
-    /// of them, so go on by [`Batch::last_id`].
+    /// [`subscribe`](Broker::subscribe), for at most `limit` events. The next event may have the same timestamp as the last of
+    /// them, so go on by [`Batch::last_id`].
     ///
-    /// With [`delete_after_first_retrieval`](BrokerOptions::delete_after_first_retrieval) and a limit of 1, a category is
-    /// a queue of work: each of its events goes to one of those who ask for it, or, where several are parked at its
-    /// publish, to all of these. One parked in several categories may be handed an event of each.
+    /// With [`delete_after_first_retrieval`](BrokerOptions::delete_after_first_retrieval) and a limit of 1, a category is a
+    /// work queue: each event goes to one subscriber, or, if several are parked when it is published, to all of these. A
+    /// subscriber that is parked in several categories may get an event of each.
     ///
     /// ```
     /// # use std::time::Duration;
     /// # use long_polling::{Broker, BrokerOptions, Cursor};
-    /// let options = BrokerOptions { delete_after_first_retrieval: true, ..BrokerOptions::default() };
+    /// let options = BrokerOptions::new().delete_after_first_retrieval(true);
     /// let broker = Broker::new(options)?;
     /// broker.publish("jobs", "first")?;
     /// broker.publish("jobs", "second")?;
@@ -304,22 +310,21 @@ impl Broker {
         limit: Option<usize>,
         timeout: Duration,
     ) -> Result<Arc<Batch>, Error> {
-        let look = if timeout.is_zero() {
+        let mode = if timeout.is_zero() {
             PollMode::NoWait
         } else {
             PollMode::Park
         };
         let polled = self
-            .poll(&categories, cursor, limit, look)
+            .poll(&categories, cursor, limit, mode)
             .inspect_err(|_| self.count_refused())?;
         match polled {
             Polled::Ready(batch) => Ok(batch),
-            // A deadline beyond what an Instant can hold is none.
-            Polled::Parked(parked) => Ok(parked.wait(Instant::now().checked_add(timeout))),
+            Polled::Parked(parked) => Ok(parked.wait(Deadline::after(timeout))),
         }
     }
 
-    /// What the broker has done and holds.
+    /// Returns what the broker has done since it was created, and what it holds now.
     pub fn statistics(&self) -> Statistics {
         let shared = &self.0;
         Statistics {
@@ -330,30 +335,28 @@ impl Broker {
         }
     }
 
-    /// Answers all parked subscribers as if they had timed out, refuses what comes after, and writes to the file what
-    /// is not yet there. Doing so twice is fine. Returns within a tenth of a second after `timeout`, whatever the store
-    /// does: a store that does not return is left to a thread of its own.
+    /// Answers all parked subscribers as if they had timed out, refuses later polls and publishes, and has the store keep
+    /// every event. May be called twice. Returns within a tenth of a second after `timeout`: a store that does not return is
+    /// left to a thread of its own.
     ///
     /// # Errors
     ///
-    /// [`File`](crate::ErrorKind::File) where events could not be written, and
-    /// [`StopTimeout`](crate::ErrorKind::StopTimeout) where that took longer than `timeout`; for a store that does not return,
-    /// the message names the call.
+    /// [`File`](crate::ErrorKind::File) if events could not be written, and
+    /// [`StopTimeout`](crate::ErrorKind::StopTimeout) if that took longer than `timeout`. If the store does not return, the
+    /// message names the call.
     pub fn stop(&self, timeout: Duration) -> Result<(), Error> {
         self.release();
         self.0.end_and_stop(timeout)
     }
 
-    /// The first half of stopping: answers all parked subscribers, and nobody parks from here on. Publishing goes on.
+    /// The first half of a stop: answers all parked subscribers, and no subscriber parks from here on. Publishing goes on.
     pub(crate) fn release(&self) {
         self.0.parking.close();
     }
 
     #[cfg(feature = "testing")]
     pub(crate) fn wait_until_parked(&self, count: usize, limit: Duration) -> bool {
-        // A deadline beyond what an Instant can hold is none.
-        let deadline = Instant::now().checked_add(limit);
-        self.0.parking.wait_for(count, deadline)
+        self.0.parking.wait_for(count, Deadline::after(limit))
     }
 
     pub(crate) fn options(&self) -> &BrokerOptions {
@@ -364,18 +367,17 @@ impl Broker {
         self.0.counters.refused.fetch_add(1, Relaxed);
     }
 
-    /// The time that an event would be stamped with now, in Unix milliseconds.
+    /// Returns the time that an event would be stamped with now, in Unix milliseconds.
     pub(crate) fn now(&self) -> u64 {
         self.0.sequencer.now()
     }
 
-    /// True where a publish waits until the event is kept.
+    /// Returns `true` if a publish waits until the store keeps the event.
     pub(crate) fn acknowledges(&self) -> bool {
         self.0.store.acknowledges()
     }
 
-    /// Lets go of events that have expired. Publishing does so now and then; this is for a broker that nobody publishes
-    /// to.
+    /// Loses the events that have expired. Publishes do so periodically; this is for a broker without publishes.
     pub(crate) fn sweep(&self) {
         self.0.sweep(self.0.age.now());
     }
@@ -390,9 +392,9 @@ impl std::fmt::Debug for Broker {
 }
 
 impl Shared {
-    /// Has the store take a record.
+    /// Appends a record to the store, and returns its ticket.
     fn append_record(&self, record: Record) -> Result<u64, Error> {
-        let _call = calls::enter(self, Call::Append);
+        let _call = StoreCall::Append.enter(self);
         let ticket = self.store.append(record)?;
         if let Some(flushing) = &self.flushing {
             flushing.appended(ticket);

@@ -1,7 +1,7 @@
-//! A publish: stamping an event, keeping it, and handing it to whoever is parked.
+//! A publish: stamping an event, giving it to the store, and delivering it to parked subscribers.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use super::Shared;
 use super::batch::Batch;
-use super::catalog::State;
+use super::catalog::CategoryGuard;
 use super::ring::Entry;
+use super::statistics::Removal;
 use super::waiter::Waiter;
 use crate::error::{Error, ErrorKind};
 use crate::event::Draft;
@@ -25,7 +26,7 @@ impl Shared {
         data: &T,
     ) -> Result<Draft, Error> {
         check_category(category)?;
-        // A category in use lends its name, so that its events share one.
+        // The events of a category share its name.
         let name = self
             .catalog
             .get(category)
@@ -51,10 +52,10 @@ impl Shared {
         if self.store.acknowledges() {
             return self.publish_acknowledged(draft);
         }
-        let delivered = self.with_category(category, |state| {
+        let delivered = self.catalog.with(category, |category| {
             let (entry, _) = self.sequencer.stamp(draft, |entry| self.append(entry))?;
             let id = entry.event.id();
-            Ok((id, self.deliver(state, entry)))
+            Ok((id, self.deliver(category, entry)))
         });
         let (id, delivery) = delivered?;
         delivery.finish();
@@ -62,65 +63,51 @@ impl Shared {
         Ok(id)
     }
 
-    /// Publishes an event that nobody sees before it is kept: its publisher does not hold a lock meanwhile, so that many
-    /// can wait at the same time.
+    /// Publishes an event that nobody sees before the store keeps it. Its publisher holds no lock while it waits for that,
+    /// so that many can wait at the same time.
     fn publish_acknowledged(&self, draft: Draft) -> Result<EventId, Error> {
-        let (entry, publisher) = self.sequencer.stamp(draft, |entry| {
+        let (entry, pending) = self.sequencer.stamp(draft, |entry| {
             let ticket = self.append(entry)?;
             Ok(self.commits.add(ticket, entry.clone()))
         })?;
-        self.commits.settle(self, &publisher)?;
+        self.commits.settle(self, &pending)?;
         Ok(entry.event.id())
     }
 
+    /// Gives an event to the store.
     fn append(&self, entry: &Entry) -> Result<u64, Error> {
         let (sequence, event) = (entry.sequence, entry.event.clone());
         self.append_record(Record::Published { sequence, event })
     }
 
-    /// Shows an event to subscribers that the store has kept; called in publish order.
+    /// Makes an event visible that the store has kept. The leader calls this in publish order.
     pub(super) fn commit(&self, entry: Entry) {
-        let category = entry.event.shared_category().clone();
-        let delivery = self.with_category(&category, |state| {
+        let name = entry.event.shared_category().clone();
+        let delivery = self.catalog.with(&name, |category| {
             let sequence = entry.sequence;
-            let delivery = self.deliver(state, entry);
-            self.sequencer.show(sequence);
+            let delivery = self.deliver(category, entry);
+            self.sequencer.make_visible(sequence);
             delivery
         });
         delivery.finish();
         self.tidy();
     }
 
-    fn with_category<T>(&self, name: &str, work: impl FnOnce(&mut State) -> T) -> T {
-        let (done, category, unused) = self.catalog.with(name, |category, state| {
-            // A store that panics leaves no category behind, either.
-            let done = catch_unwind(AssertUnwindSafe(|| work(state)));
-            (done, category.clone(), state.is_unused())
-        });
-        if unused {
-            self.catalog.remove_unused(&category);
-        }
-        done.unwrap_or_else(|panic| resume_unwind(panic))
-    }
-
     /// Puts an event where subscribers find it, under the lock of its category.
-    fn deliver(&self, state: &mut State, entry: Entry) -> Delivery {
+    fn deliver(&self, category: &mut CategoryGuard<'_>, entry: Entry) -> Delivery {
         self.counters.published.fetch_add(1, Relaxed);
         let id = entry.event.id();
-        let waiters = std::mem::take(&mut state.waiters);
+        let waiters = std::mem::take(&mut category.waiters);
         if waiters.values().any(|waiter| waiter.goes_by_time()) {
-            self.sequencer.reached(entry.time());
+            self.sequencer.stamp_after(entry.time());
         }
         let batch = (!waiters.is_empty())
             .then(|| Arc::new(Batch::new(vec![entry.event.clone()], false, id)));
         if let (true, Some(batch)) = (self.options.delete_after_first_retrieval, &batch) {
-            // Whether the event is kept depends on whether anyone was still there to take it, so this can't wait for
-            // the lock to be released.
-            let taken = waiters
-                .values()
-                .filter(|waiter| waiter.offer(batch))
-                .count();
-            if taken > 0 {
+            // The event stays in the ring only if every subscriber has left already, so the lock has to be held until that
+            // is known.
+            let accepted = waiters.values().filter(|waiter| waiter.offer(batch));
+            if accepted.count() > 0 {
                 self.record(Record::Taken {
                     category: entry.event.shared_category().clone(),
                     seen: self.sequencer.position(entry.sequence - 1),
@@ -129,48 +116,38 @@ impl Shared {
                 return Delivery::default();
             }
         }
-        self.push(state, entry);
+        self.push(category, entry);
         Delivery { waiters, batch }
     }
 
-    /// What is done now and then, by those who publish.
-    fn tidy(&self) {
-        if self.is_over() {
-            self.evict(self.age.now());
-        }
-        if self.options.event_ttl.is_some() {
-            let now = self.age.now();
-            if now >= self.next_sweep.load(Relaxed) {
-                self.sweep(now);
-            }
-        }
-    }
-
-    pub(super) fn push(&self, state: &mut State, entry: Entry) {
-        if state.ring.is_empty() {
-            self.occupied.fetch_add(1, Relaxed);
-        }
-        self.counters.added(entry.event.as_json().len());
+    /// Adds an event to the ring of its category.
+    pub(super) fn push(&self, category: &mut CategoryGuard<'_>, entry: Entry) {
+        let ring = &mut category.ring;
         let now = entry.published;
-        let removed = state.ring.push(entry, self.options.events_per_category);
-        self.counters.lost(&self.counters.pushed_out, removed);
-        self.expire(&mut state.ring, now);
+        self.counters.added(ring, entry.event.as_json().len());
+        let pushed_out = ring.push(entry, self.options.events_per_category);
+        self.counters.removed(pushed_out, Removal::PushedOut);
+        self.expire(ring, now);
     }
 
-    /// Has the store keep what has happened already, whatever becomes of that.
+    /// Gives the store a record of something that has happened already. A failure is only logged.
     pub(super) fn record(&self, record: Record) {
         match catch_unwind(AssertUnwindSafe(|| self.append_record(record))) {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => log::error!(
-                "the store did not take what it should keep: {}",
-                error.report()
-            ),
-            Err(_) => log::error!("the store panicked over what it should keep"),
+            Ok(Err(error)) => {
+                log::error!(
+                    "the store did not take a record, which the next start lacks: {}",
+                    error.report()
+                )
+            }
+            Err(_) => {
+                log::error!("the store panicked in append, and the next start may lack the record")
+            }
         }
     }
 }
 
-/// What is left to do for an event once the lock of its category is released.
+/// The rest of a delivery, without the lock of the category.
 #[derive(Default)]
 struct Delivery {
     waiters: BTreeMap<u64, Arc<Waiter>>,

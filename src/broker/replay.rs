@@ -1,4 +1,4 @@
-//! Starting from a log: each record does again what it tells of.
+//! Starting from a log: the broker applies each record in turn.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,98 +6,100 @@ use std::sync::Arc;
 use super::Shared;
 use super::restorer::Restorer;
 use super::ring::{Entry, plausible};
+use super::statistics::Removal;
 use crate::position::EventId;
 use crate::store::{Loss, Record};
 
-/// So many records may stand in a log between an event and the word that it was handed to whoever was parked.
-const RECENT: usize = 4096;
-/// And so many bytes of them.
-const RECENT_BYTES: usize = 4 << 20;
+/// The most records of a log between an event and the record that parked subscribers retrieved it.
+const MAX_PENDING: usize = 4096;
+/// The most bytes of these records.
+const MAX_PENDING_BYTES: usize = 4 << 20;
 
-/// How far a log has been read.
+/// The state of reading a log.
 #[derive(Default)]
 pub(super) struct Replay {
     pub(super) restorer: Restorer,
-    recent: Recent,
-    /// Events that stand twice in the log, or out of their place.
+    pending: Pending,
+    /// Events that are in the log twice, or out of order.
     out_of_place: u64,
-    /// Records whose numbers can't be true.
+    /// Records with impossible numbers.
     impossible: u64,
 }
 
-/// What was read last and is not done yet, in the order in which subscribers saw it.
+/// The newest changes, which are not applied yet, in the order in which subscribers saw them.
 #[derive(Default)]
-struct Recent {
-    waiting: VecDeque<Waiting>,
+struct Pending {
+    changes: VecDeque<Change>,
     bytes: usize,
     /// The sequence number of the event that was read last.
     newest: u64,
 }
 
-enum Waiting {
+enum Change {
     Published(Entry),
-    Taken(Arc<str>, Vec<EventId>),
+    Retrieved(Arc<str>, Vec<EventId>),
 }
 
-impl Waiting {
+impl Change {
     fn bytes(&self) -> usize {
         match self {
-            Waiting::Published(entry) => entry.event.as_json().len(),
-            Waiting::Taken(_, ids) => size_of_val(&ids[..]),
+            Change::Published(entry) => entry.event.as_json().len(),
+            Change::Retrieved(_, ids) => size_of_val(&ids[..]),
         }
     }
 
-    fn is(&self, id: EventId) -> bool {
-        matches!(self, Waiting::Published(entry) if entry.event.id() == id)
+    fn publishes(&self, id: EventId) -> bool {
+        matches!(self, Change::Published(entry) if entry.event.id() == id)
     }
 }
 
-impl Recent {
-    fn is_over(&self) -> bool {
-        self.waiting.len() > RECENT || self.bytes > RECENT_BYTES
+impl Pending {
+    fn is_full(&self) -> bool {
+        self.changes.len() > MAX_PENDING || self.bytes > MAX_PENDING_BYTES
     }
 
-    fn insert(&mut self, at: usize, waiting: Waiting) {
-        self.bytes += waiting.bytes();
-        self.waiting.insert(at, waiting);
+    fn insert(&mut self, index: usize, change: Change) {
+        self.bytes += change.bytes();
+        self.changes.insert(index, change);
     }
 
-    fn remove(&mut self, at: usize) -> Option<Waiting> {
-        let removed = self.waiting.remove(at)?;
+    fn remove(&mut self, index: usize) -> Option<Change> {
+        let removed = self.changes.remove(index)?;
         self.bytes -= removed.bytes();
         Some(removed)
     }
 
     fn published(&mut self, entry: Entry) {
         self.newest = entry.sequence;
-        self.insert(self.waiting.len(), Waiting::Published(entry));
+        self.insert(self.changes.len(), Change::Published(entry));
     }
 
-    /// A retrieval comes before the events that could not be seen yet. Of these, it had those that were handed to whoever
-    /// was parked: they never were in their ring, and have pushed out no other.
-    fn taken(&mut self, category: Arc<str>, seen: u64, mut ids: Vec<EventId>) {
-        let mut at = self.waiting.len();
-        if seen < self.newest {
-            at = self.first_after(seen);
+    /// Inserts a retrieval before the events that were not visible then. It removes those of them that parked subscribers
+    /// retrieved: these never were in their ring, and have pushed out no other.
+    fn retrieved(&mut self, category: Arc<str>, visible: u64, mut ids: Vec<EventId>) {
+        let mut index = self.changes.len();
+        if visible < self.newest {
+            index = self.first_after(visible);
             ids.retain(|id| {
-                let mut later = self.waiting.range(at..);
-                let handed = later.position(|waiting| waiting.is(*id));
-                handed.and_then(|ahead| self.remove(at + ahead)).is_none()
+                let mut later = self.changes.range(index..);
+                let published = later.position(|change| change.publishes(*id));
+                let removed = published.and_then(|offset| self.remove(index + offset));
+                removed.is_none()
             });
         }
         if !ids.is_empty() {
-            self.insert(at, Waiting::Taken(category, ids));
+            self.insert(index, Change::Retrieved(category, ids));
         }
     }
 
-    /// Where the first event stands that came to be seen after this.
-    fn first_after(&self, seen: u64) -> usize {
-        let mut first = self.waiting.len();
-        for (at, waiting) in self.waiting.iter().enumerate().rev() {
-            match waiting {
-                Waiting::Published(entry) if entry.sequence <= seen => break,
-                Waiting::Published(_) => first = at,
-                Waiting::Taken(..) => {}
+    /// Returns the index of the first event that became visible after the event with this sequence number.
+    fn first_after(&self, visible: u64) -> usize {
+        let mut first = self.changes.len();
+        for (index, change) in self.changes.iter().enumerate().rev() {
+            match change {
+                Change::Published(entry) if entry.sequence <= visible => break,
+                Change::Published(_) => first = index,
+                Change::Retrieved(..) => {}
             }
         }
         first
@@ -105,6 +107,7 @@ impl Recent {
 }
 
 impl Shared {
+    /// Applies the next record of a log.
     pub(super) fn replay(&self, replay: &mut Replay, record: Record) {
         let restorer = &mut replay.restorer;
         let record = match restorer.is_possible(&record) {
@@ -122,8 +125,8 @@ impl Shared {
             Record::Published { sequence, event } => {
                 if let Some(mut entry) = restorer.place(sequence, event) {
                     entry.published = self.age.restored(entry.time());
-                    replay.recent.published(entry);
-                    self.do_recent(&mut replay.recent, false);
+                    replay.pending.published(entry);
+                    self.apply(&mut replay.pending, false);
                 } else {
                     replay.out_of_place += 1;
                 }
@@ -133,9 +136,9 @@ impl Shared {
                 seen,
                 ids,
             } => {
-                let seen = seen.parts().map_or(u64::MAX, |(_, sequence)| sequence);
-                replay.recent.taken(category, seen, ids);
-                self.do_recent(&mut replay.recent, false);
+                let visible = seen.parts().map_or(u64::MAX, |(_, sequence)| sequence);
+                replay.pending.retrieved(category, visible, ids);
+                self.apply(&mut replay.pending, false);
             }
             Record::Refused(id) => restorer.refuse(id),
             Record::Ended(id) => restorer.end(id),
@@ -157,87 +160,68 @@ impl Shared {
                 if category.is_empty() {
                     restorer.lost(lost);
                 } else {
-                    self.catalog.with(&category, |_, state| {
-                        state.ring.lost = state.ring.lost.max(lost)
+                    self.catalog.with(&category, |category| {
+                        category.ring.lost = category.ring.lost.max(lost)
                     });
                 }
             }
-            Record::LossTable(forgotten) => self.catalog.remember(&forgotten),
+            Record::LossTable(table) => self.catalog.restore_losses(&table),
         }
     }
 
-    /// After the last record.
-    pub(super) fn settle_restored(&self, replay: &mut Replay) {
-        self.do_recent(&mut replay.recent, true);
+    /// Completes the start after the last record.
+    pub(super) fn finish_replay(&self, replay: &mut Replay) {
+        self.apply(&mut replay.pending, true);
         if replay.out_of_place > 0 {
             log::warn!(
-                "{} events stand twice in the log, or out of their place, and are left out",
+                "{} events of the log are left out, since they are in it twice or out of order",
                 replay.out_of_place
             );
         }
         if replay.impossible > 0 {
             log::warn!(
-                "{} records of the log have a sequence number or a run that can't be true; they count as damaged",
+                "{} records of the log count as damaged, since they have an impossible sequence number or run",
                 replay.impossible
             );
         }
-        for category in self.catalog.all() {
-            let Some(mut state) = category.lock() else {
-                continue;
-            };
-            state.ring.sort_by_time();
+        let max_sequence = replay.restorer.max_sequence();
+        self.catalog.for_each(|category| {
+            category.ring.sort_by_time();
             // A loss past the last number would be a gap in every answer.
-            let lost = &mut state.ring.lost.sequence;
-            *lost = replay.restorer.most().min(*lost);
-            let unused = state.is_unused();
-            drop(state);
-            if unused {
-                self.catalog.remove_unused(&category);
-            }
-        }
+            let lost = &mut category.ring.lost.sequence;
+            *lost = max_sequence.min(*lost);
+        });
     }
 
-    /// Does what waits, but for the newest; or all of it, as nothing has to wait where nothing is deleted.
-    fn do_recent(&self, recent: &mut Recent, all: bool) {
+    /// Applies pending changes until few are left, or all of them: none has to wait if retrievals delete nothing.
+    fn apply(&self, pending: &mut Pending, all: bool) {
         let all = all || !self.options.delete_after_first_retrieval;
-        while (all || recent.is_over())
-            && let Some(oldest) = recent.remove(0)
+        while (all || pending.is_full())
+            && let Some(oldest) = pending.remove(0)
         {
             match oldest {
-                Waiting::Published(entry) => self.keep(entry),
-                Waiting::Taken(category, ids) => self.forget(&category, &ids),
+                Change::Published(entry) => self.restore_event(entry),
+                Change::Retrieved(category, ids) => {
+                    self.catalog.with_existing(&category, |category| {
+                        let removed = category.ring.retrieve_ids(&ids);
+                        self.counters.removed(removed, Removal::Retrieved);
+                    });
+                }
             }
         }
     }
 
-    /// What expired or was evicted in the meantime did so by the time of the event, not of this start: else what was
-    /// handed out afterwards would count as lost.
-    fn keep(&self, mut entry: Entry) {
+    /// Adds an event to its ring. Other events expire and are evicted by the time of this event, not of the start:
+    /// otherwise events that subscribers retrieved later would count as lost.
+    fn restore_event(&self, mut entry: Entry) {
         let name = entry.event.shared_category().clone();
         let now = entry.published;
-        self.catalog.with(&name, |category, state| {
+        self.catalog.with(&name, |category| {
             entry.event.share_category(category.name());
-            self.push(state, entry);
+            self.push(category, entry);
         });
-        if self.is_over() {
+        if self.exceeds_limits() {
             self.evict(now);
-        }
-    }
-
-    /// Lets go of events that an earlier run has handed out for good.
-    fn forget(&self, category: &str, ids: &[EventId]) {
-        let Some(category) = self.catalog.get(category) else {
-            return;
-        };
-        let Some(mut state) = category.lock() else {
-            return;
-        };
-        let removed = self.remove(&mut state.ring, |ring| ring.remove(ids));
-        self.counters.removed(removed);
-        let unused = state.is_unused();
-        drop(state);
-        if unused {
-            self.catalog.remove_unused(&category);
         }
     }
 }

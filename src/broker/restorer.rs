@@ -1,4 +1,4 @@
-//! [`Restorer`]: finds out from a log which runs there were, what they lost, and where the next one goes on.
+//! [`Restorer`]: finds the runs of a log, what they lost, and where the next run goes on.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -9,51 +9,106 @@ use crate::event::Event;
 use crate::position::{EventId, MAX_SEQUENCE, Run};
 use crate::store::{Loss, Record};
 
-/// How many earlier runs are known at most: a position of an older one is as good as unknown.
+/// The most earlier runs that a broker knows. A position of an older run is unknown.
 const MAX_RUNS: usize = 10_000;
 
-/// A log whose sequence numbers step up by more than this at once is damaged there: nobody publishes that many events.
-/// Whatever the greatest number is, this run and many more can go on from it.
+/// A sequence number that is greater than the one before by more than this is damage: no broker publishes that many events.
+/// This run and many more can go on from the greatest number.
 const MAX_STEP: u64 = 1 << 56;
-/// The year 10000, in Unix milliseconds: no run starts later, except those that follow one another.
+/// The year 10000, in Unix milliseconds. A run that starts later is damage, unless it follows another such run.
 const MAX_START: u64 = 253_402_300_800_000;
 /// A run past [`MAX_START`] starts at most this many milliseconds after the run before it.
 const MAX_START_STEP: u64 = 1 << 20;
 
-/// Reads back what a file tells, oldest first, before the first new event is stamped.
+/// Reads the records of a log, oldest first, before the first new event is stamped.
 ///
-/// Sequence numbers have no holes but where something is missing. A run that did not say how it ended may have lost its
-/// last events, unless it acknowledged each: a number is left out for them, which counts as a lost event.
+/// A sequence number without an event is that of a lost event. A run of which the log does not have the end may have lost
+/// its last events, unless it acknowledged each event: for these, one number is left out, which counts as a lost event.
 #[derive(Default)]
 pub(crate) struct Restorer {
-    earlier: Vec<RunRange>,
-    /// The last of `earlier` has not ended.
-    open: bool,
-    /// The last of `earlier` showed no event before it was kept.
-    acknowledges: bool,
+    /// The runs so far, in their order.
+    runs: Vec<RunRange>,
+    last: LastRun,
     sequence: u64,
     timestamp: u64,
     lost: Loss,
+    /// The run with the greatest start time.
     newest: Option<Run>,
-    /// The number that the id of the last event tells.
-    own: u64,
-    /// The last of `earlier` was numbered without those before: files were joined.
-    follows_others: bool,
-    /// Of the numbers up to this one, those that are missing were let go of, and are told of elsewhere.
+    /// Sequence numbers up to this one may be absent because compaction dropped their events. Losses are recorded
+    /// separately.
     compacted_to: u64,
-    /// Something unreadable stands since the last event.
-    damaged: bool,
-    /// And before the first run.
+    /// Something unreadable is in the log before the first run.
     damaged_before_first_run: bool,
-    /// When the newest of what was lost was published is not known yet: before what comes next.
+    /// The time of the newest lost event is not known yet: it is at most that of the next record.
     loss_time_unknown: bool,
 }
 
+/// The last of the runs so far.
+#[derive(Clone, Copy, Default)]
+struct LastRun {
+    end: RunEnd,
+    /// The run showed no event to subscribers before the store kept it.
+    acknowledges: bool,
+    /// The sequence number in the id of its last event.
+    own_sequence: u64,
+    /// Its own numbers do not follow those of earlier runs: files were joined.
+    renumbered: bool,
+}
+
+/// How the last run ended, as far as the log has been read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum RunEnd {
+    /// The log has its end. Also before the first run.
+    #[default]
+    Clean,
+    /// The log does not have its end (yet): events may follow, or were lost.
+    Open,
+    /// Something unreadable is in the log since its last event, or since its end.
+    Damaged { ended: bool },
+}
+
+impl RunEnd {
+    fn is_open(self) -> bool {
+        matches!(self, RunEnd::Open | RunEnd::Damaged { ended: false })
+    }
+
+    fn is_damaged(self) -> bool {
+        matches!(self, RunEnd::Damaged { .. })
+    }
+
+    fn opened(self) -> Self {
+        match self {
+            RunEnd::Damaged { .. } => RunEnd::Damaged { ended: false },
+            RunEnd::Clean | RunEnd::Open => RunEnd::Open,
+        }
+    }
+
+    fn damaged(self) -> Self {
+        RunEnd::Damaged {
+            ended: !self.is_open(),
+        }
+    }
+
+    /// A readable record follows the damage.
+    fn readable(self) -> Self {
+        match self.is_open() {
+            true => RunEnd::Open,
+            false => RunEnd::Clean,
+        }
+    }
+}
+
 impl Restorer {
-    /// Returns `false` for a record that has a sequence number or a run so great that no broker has got there: were it
-    /// true, it would leave no numbers to those that follow.
+    /// Returns `false` for a record with a sequence number or a run so great that no broker can have made it. If it were
+    /// believed, the following runs would have no numbers left.
     pub(crate) fn is_possible(&self, record: &Record) -> bool {
-        let number = |number: u64| number <= self.most().saturating_add(MAX_STEP).min(MAX_SEQUENCE);
+        let number = |number: u64| {
+            number
+                <= self
+                    .max_sequence()
+                    .saturating_add(MAX_STEP)
+                    .min(MAX_SEQUENCE)
+        };
         let position = |id: EventId| {
             let newest = self.newest.map_or(0, Run::started);
             let most = MAX_START.max(newest + MAX_START_STEP);
@@ -67,39 +122,36 @@ impl Restorer {
             | Record::Ended(id)
             | Record::Compacted { position: id, .. } => position(*id),
             Record::Lost { sequence, .. } => number(*sequence),
-            Record::LossTable(forgotten) => {
-                let mut lines = forgotten.lines.iter();
-                lines.all(|(_, lost)| number(lost.sequence))
-            }
+            Record::LossTable(table) => table.losses().all(|loss| number(loss.sequence)),
             Record::Taken { .. } | Record::Damaged | Record::Torn => true,
         }
     }
 
     /// Returns the greatest sequence number in the log so far.
-    pub(crate) fn most(&self) -> u64 {
+    pub(crate) fn max_sequence(&self) -> u64 {
         self.sequence.max(self.compacted_to)
     }
 
-    /// A run begins after this position.
+    /// Reads that a run started at this position.
     pub(crate) fn start(&mut self, id: EventId, acknowledges: bool) {
-        // One that has begun already does not begin again.
+        // A run does not start twice.
         let Some((run, sequence)) = id.parts().filter(|(run, _)| !self.knows(*run)) else {
             return;
         };
         if sequence >= self.compacted_to {
-            self.pass_compacted();
+            self.skip_compacted();
         }
-        self.follows_others = sequence < self.sequence;
-        // Where the last run did not end, this one has left a number out.
-        self.go_to(sequence);
-        self.date(self.latest_before(run));
-        self.damaged = false;
+        self.last.renumbered = sequence < self.sequence;
+        // If the last run did not end, this one has left a number out.
+        self.skip_to(sequence);
+        self.date_loss(self.latest_before(run));
+        self.last.end = self.last.end.readable();
         self.open(run);
-        self.acknowledges = acknowledges;
+        self.last.acknowledges = acknowledges;
     }
 
-    /// The event's place in the order: its number in the log or, without, that of its id. Those that bring none are
-    /// numbered as they come. `None` where it stands out of place: it comes twice, or is told of as lost already.
+    /// Gives an event its sequence number: the one in the log, or else that of its id, or else the next. `None` if the event
+    /// is out of place: the log has it twice, or it counts as lost already.
     pub(crate) fn place(&mut self, number: u64, event: Event) -> Option<Entry> {
         let own = event.id().parts();
         let number = match (number, own) {
@@ -111,23 +163,23 @@ impl Restorer {
             if let Some((run, _)) = own {
                 self.enter(run);
             }
-            self.go_to(number - 1);
+            self.skip_to(number - 1);
         } else if own.is_some_and(|own| self.is_out_of_place(own)) {
             self.lost(Loss {
                 sequence: number,
                 timestamp,
             });
             return None;
-        } else if self.damaged {
-            self.go_to(self.sequence + 1);
+        } else if self.last.end.is_damaged() {
+            self.skip_to(self.sequence + 1);
         }
-        self.damaged = false;
-        self.date(timestamp);
+        self.last.end = self.last.end.readable();
+        self.date_loss(timestamp);
         self.timestamp = self.timestamp.max(timestamp);
         self.sequence += 1;
-        self.own = own.map_or(0, |(_, number)| number);
-        if let (true, Some(span)) = (self.open, self.earlier.last_mut()) {
-            span.last = self.sequence;
+        self.last.own_sequence = own.map_or(0, |(_, number)| number);
+        if let (true, Some(range)) = (self.last.end.is_open(), self.runs.last_mut()) {
+            range.last = self.sequence;
         }
         Some(Entry {
             sequence: self.sequence,
@@ -136,40 +188,43 @@ impl Restorer {
         })
     }
 
-    /// Of an event of ours with a number that has been passed.
+    /// Returns `true` if the event of this run, with a number that is not greater than the last, was read already or counts
+    /// as lost.
     fn is_out_of_place(&self, (run, number): (Run, u64)) -> bool {
-        if self.follows_others && self.earlier.last().is_some_and(|span| span.run == run) {
-            number <= self.own
+        if self.last.renumbered && self.is_last(run) {
+            number <= self.last.own_sequence
         } else {
             self.knows(run)
         }
     }
 
-    /// Something unreadable stands here. Where events have numbers, theirs tell whether one is missing; but not where
-    /// others were let go of, nor where what said so can't be read.
+    /// Reads something unreadable. The numbers of the events that follow show whether one is missing, except in a compacted
+    /// log and before its first run.
     pub(crate) fn damaged(&mut self) {
-        self.damaged = true;
-        self.damaged_before_first_run |= self.earlier.is_empty();
+        self.last.end = self.last.end.damaged();
+        self.damaged_before_first_run |= self.runs.is_empty();
         if self.sequence < self.compacted_to {
             self.lose(self.compacted_to);
         }
     }
 
-    /// The log ends within a record. An event that was to be kept before anybody sees it has been seen by nobody.
+    /// Reads that the log ends within a record. If the run acknowledges, no subscriber has seen the event.
     pub(crate) fn torn(&mut self) {
-        if !(self.open && self.acknowledges) || self.sequence < self.compacted_to {
+        if !(self.last.end.is_open() && self.last.acknowledges) || self.sequence < self.compacted_to
+        {
             self.damaged();
         }
     }
 
-    /// The numbers up to this position were given to events that nobody has seen; and some to others, perhaps, where
-    /// something is damaged.
+    /// Reads that the store refused the events up to this position, which no subscriber has seen. After damage, some of
+    /// these numbers may be those of other events.
     pub(crate) fn refuse(&mut self, id: EventId) {
         let Some((run, sequence)) = id.parts() else {
             return;
         };
         if sequence > self.sequence {
-            let is_whole = self.knows(run) && !self.damaged && !self.damaged_before_first_run;
+            let is_damaged = self.last.end.is_damaged() || self.damaged_before_first_run;
+            let is_whole = self.knows(run) && !is_damaged;
             self.enter(run);
             if !is_whole {
                 self.lose(sequence);
@@ -178,7 +233,7 @@ impl Restorer {
         }
     }
 
-    /// What is missing up to this position was let go of, and not lost.
+    /// Reads that compaction dropped the missing events up to this position, which are not lost by that.
     pub(crate) fn compacted(&mut self, id: EventId, timestamp: u64) {
         self.timestamp = self.timestamp.max(timestamp);
         if let Some((_, sequence)) = id.parts() {
@@ -186,42 +241,46 @@ impl Restorer {
         }
     }
 
-    /// All has been read that is left of what was compacted: the last numbers of it may have been let go of, too.
-    fn pass_compacted(&mut self) {
+    /// Skips the numbers at the end of the compacted part of the log, whose events compaction dropped.
+    fn skip_compacted(&mut self) {
         self.sequence = self.sequence.max(self.compacted_to);
-        // Where the end of an earlier run is damaged, they may have been another's.
-        if let (true, false, Some(span)) = (self.open, self.damaged, self.earlier.last_mut()) {
-            span.last = span.last.max(self.compacted_to);
+        // If the end of an earlier run is damaged, they may be of another run.
+        if let (RunEnd::Open, Some(range)) = (self.last.end, self.runs.last_mut()) {
+            range.last = range.last.max(self.compacted_to);
         }
     }
 
-    /// Events were lost, whatever their category.
+    /// Reads that events of any category were lost, up to this one.
     pub(crate) fn lost(&mut self, lost: Loss) {
         self.lost = self.lost.max(lost);
     }
 
-    /// The run has ended at this position.
+    /// Reads that the run ended at this position.
     pub(crate) fn end(&mut self, id: EventId) {
         if let Some((run, sequence)) = id.parts()
             && self.enter(run)
         {
-            self.go_to(sequence);
-            (self.open, self.damaged) = (false, false);
-            if let Some(span) = self.earlier.last_mut() {
-                span.last = span.last.max(sequence);
+            self.skip_to(sequence);
+            self.last.end = RunEnd::Clean;
+            if let Some(range) = self.runs.last_mut() {
+                range.last = range.last.max(sequence);
             }
         }
     }
 
     fn knows(&self, run: Run) -> bool {
-        // They begin in their order, unless files were joined.
-        self.newest >= Some(run) && self.earlier.iter().rev().any(|span| span.run == run)
+        // Runs start in their order, unless files were joined.
+        self.newest >= Some(run) && self.runs.iter().rev().any(|known| known.run == run)
     }
 
-    /// Makes this run the last one, even where its start could not be read; false where others came after it.
+    fn is_last(&self, run: Run) -> bool {
+        self.runs.last().is_some_and(|last| last.run == run)
+    }
+
+    /// Makes this run the last one, even if its start could not be read. Returns `false` if other runs followed it.
     fn enter(&mut self, run: Run) -> bool {
-        if self.earlier.last().is_some_and(|span| span.run == run) {
-            self.open = true;
+        if self.is_last(run) {
+            self.last.end = self.last.end.opened();
             return true;
         }
         let is_new = !self.knows(run);
@@ -232,20 +291,23 @@ impl Restorer {
     }
 
     fn open(&mut self, run: Run) {
-        let span = RunRange {
+        self.runs.push(RunRange {
             run,
             first: self.sequence + 1,
             last: self.sequence,
-            over: true,
-        };
-        self.earlier.push(span);
+            ended: true,
+        });
         self.newest = self.newest.max(Some(run));
-        (self.open, self.acknowledges) = (true, false);
-        self.own = 0;
+        self.last = LastRun {
+            end: self.last.end.opened(),
+            acknowledges: false,
+            own_sequence: 0,
+            ..self.last
+        };
     }
 
-    /// The numbers up to this one are missing.
-    fn go_to(&mut self, sequence: u64) {
+    /// Skips the numbers up to this one, whose events are missing.
+    fn skip_to(&mut self, sequence: u64) {
         if sequence <= self.sequence {
             return;
         }
@@ -255,6 +317,7 @@ impl Restorer {
         }
     }
 
+    /// Counts this number as lost, at a time that is not known yet.
     fn lose(&mut self, sequence: u64) {
         let timestamp = self.timestamp;
         self.lost(Loss {
@@ -264,54 +327,55 @@ impl Restorer {
         self.loss_time_unknown = true;
     }
 
-    /// The greatest timestamp that an event can have that was lost before this run: timestamps may be a little ahead of
-    /// the clock.
+    /// Returns the greatest timestamp that an event lost before this run can have: timestamps may be a little ahead of the
+    /// clock.
     fn latest_before(&self, run: Run) -> u64 {
         self.latest_by(run.started())
     }
 
-    /// The same, by the time of the clock.
+    /// Returns the greatest timestamp that an event lost before this time of the clock can have.
     fn latest_by(&self, now: u64) -> u64 {
         self.timestamp.max(now).saturating_add(MAX_STEPS)
     }
 
-    /// What was lost was published by then.
-    fn date(&mut self, timestamp: u64) {
+    /// Dates the newest lost event, which was published by then.
+    fn date_loss(&mut self, timestamp: u64) {
         if std::mem::take(&mut self.loss_time_unknown) {
             self.lost.timestamp = self.lost.timestamp.max(timestamp);
         }
     }
 
-    /// The sequencer of the run that goes on from there.
+    /// Returns the sequencer of the run that follows the log.
     pub(crate) fn finish(mut self, clock: Clock, acknowledges: bool) -> Sequencer {
-        self.pass_compacted();
-        // What a run that has not ended published last is not known, nor what is damaged.
-        let acknowledged = self.acknowledges && !self.damaged_before_first_run;
-        // The clock was set back: a follower may stand at a timestamp that comes again only by steps.
+        self.skip_compacted();
+        // The log may lack the last events of a run without an end, and those that are damaged.
+        let acknowledged = self.last.acknowledges && !self.damaged_before_first_run;
+        let end = self.last.end;
+        let may_lack_events = end.is_damaged() || end.is_open() && !acknowledged;
+        // The clock was set back: a follower may have received a timestamp that the clock reaches again only later.
         let is_ahead = self.timestamp > clock.now().saturating_add(MAX_STEPS);
-        let may_lack_events = (self.open && !acknowledged) || self.damaged;
         if may_lack_events {
-            self.go_to(self.sequence + 1);
+            self.skip_to(self.sequence + 1);
         }
         // A loss past the last number would be a gap in every answer.
         self.lost.sequence = self.lost.sequence.min(self.sequence);
         let random = RandomState::new().hash_one(0);
-        let newest_run = self.earlier.iter().map(|span| span.run.started()).max();
+        let newest_run = self.runs.iter().map(|known| known.run.started()).max();
         let now = clock.now().min(MAX_START);
         let run = Run::new(now.max(newest_run.unwrap_or(0) + 1), random);
-        // As those will date it who read this run's start.
-        self.date(self.latest_before(run));
-        // A run whose clock was far ahead dated what was lost before it too late. A follower can't stand there.
+        // As the next start dates it when it reads the start of this run.
+        self.date_loss(self.latest_before(run));
+        // A run whose clock was far ahead dated the losses before it too late. No follower has such a time.
         let latest = self.latest_by(clock.now());
         if self.lost.timestamp > latest.saturating_add(MAX_STEPS) {
             self.lost.timestamp = latest;
         }
-        // The runs whose positions nobody follows any more are let go of, the oldest first.
-        let surplus = self.earlier.len().saturating_sub(MAX_RUNS);
-        self.earlier.drain(..surplus);
+        // The oldest runs go: hardly a follower still has a position of theirs.
+        let surplus = self.runs.len().saturating_sub(MAX_RUNS);
+        self.runs.drain(..surplus);
         let past = Past {
             run,
-            runs: self.earlier,
+            runs: self.runs,
             lost: self.lost,
             sequence: self.sequence,
             timestamp: self.timestamp,

@@ -1,6 +1,7 @@
-//! [`Ring`]: the newest events of one category, and what it has to say about those that it no longer holds.
+//! [`Ring`]: the newest events of one category, and the newest of those that it lost.
 
 use std::collections::{HashSet, VecDeque};
+use std::ops::Range;
 
 use crate::event::Event;
 use crate::position::EventId;
@@ -10,13 +11,14 @@ use crate::store::Loss;
 #[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) sequence: u64,
-    /// When it was published, by the broker's [`Age`](super::clock::Age): what it expires by. 0 where nothing expires.
+    /// When it was published, by the broker's [`Age`](super::clock::Age), which decides when it expires. 0 without an
+    /// `event_ttl`.
     pub(crate) published: u64,
     pub(crate) event: Event,
 }
 
 impl Entry {
-    /// The timestamp by which the event is ordered.
+    /// Returns the timestamp that orders the event.
     pub(crate) fn time(&self) -> u64 {
         plausible(self.event.timestamp())
     }
@@ -25,8 +27,8 @@ impl Entry {
 /// The greatest timestamp that a JSON number holds exactly in every language, in the year 287396.
 const MAX_TIMESTAMP: u64 = 1 << 53;
 
-/// The timestamp by which an event of a log is ordered. One that leaves no room for greater ones counts as far in the
-/// future, and new timestamps follow it.
+/// Returns the timestamp that orders an event of a log. A timestamp that leaves no room for greater ones counts as one
+/// that is far in the future, and new timestamps follow that.
 pub(crate) fn plausible(timestamp: u64) -> u64 {
     if timestamp > MAX_TIMESTAMP {
         MAX_TIMESTAMP / 2
@@ -35,11 +37,11 @@ pub(crate) fn plausible(timestamp: u64) -> u64 {
     }
 }
 
-/// Up to this `since_time` a poll asks for everything that is buffered, whatever its timestamp: the Go package's tests
-/// poll with 1 for that.
+/// A poll with this `since_time` or less asks for every event that is buffered, whatever its timestamp: the tests of the
+/// Go package poll with 1 for that.
 const EVERYTHING: u64 = 1;
 
-/// Where a poll starts, once its cursor has been resolved: strictly after this.
+/// Where a poll starts once its cursor is resolved: strictly after this place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Oldest,
@@ -48,7 +50,7 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// True if a follower at this place misses an event that `loss` covers.
+    /// Returns `true` if a follower at this place misses an event that `loss` covers.
     pub(crate) fn misses(self, loss: Loss) -> bool {
         match self {
             Place::Oldest => false,
@@ -68,17 +70,30 @@ impl Place {
     }
 }
 
-/// What left a ring: how many events, and how many bytes of JSON.
+/// What a call removed from a ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Removed {
     pub(crate) events: usize,
+    /// Bytes of JSON.
     pub(crate) bytes: usize,
+    /// No event is left in the ring.
+    pub(crate) emptied: bool,
+}
+
+impl Removed {
+    fn add(&mut self, entry: &Entry) {
+        self.events += 1;
+        self.bytes += entry.event.as_json().len();
+    }
 }
 
 /// The events of a category, oldest first. Both sequence numbers and timestamps ascend.
+///
+/// Each method that removes events returns what it removed, for the [`Counters`](super::statistics::Counters).
 #[derive(Default)]
 pub(crate) struct Ring {
     entries: VecDeque<Entry>,
+    /// The newest event that was lost.
     pub(crate) lost: Loss,
 }
 
@@ -98,7 +113,7 @@ impl Ring {
         self.entries.back()
     }
 
-    /// Appends an event; where more than `capacity` are held then, the oldest are lost.
+    /// Appends an event. If the ring then holds more than `capacity`, it loses the oldest.
     pub(crate) fn push(&mut self, entry: Entry, capacity: usize) -> Removed {
         self.entries.push_back(entry);
         let surplus = self.entries.len().saturating_sub(capacity);
@@ -114,24 +129,21 @@ impl Ring {
 
     /// Loses the `count` oldest events.
     pub(crate) fn lose(&mut self, count: usize) -> Removed {
-        let mut removed = Removed::default();
-        for entry in self.entries.drain(..count) {
-            removed.events += 1;
-            removed.bytes += entry.event.as_json().len();
+        // All of them: while a log is read, timestamps may not ascend yet.
+        for entry in self.entries.range(..count) {
             self.lost = self.lost.max(Loss {
                 sequence: entry.sequence,
                 timestamp: entry.time(),
             });
         }
-        self.shrink();
-        removed
+        self.remove_range(0..count)
     }
 
     pub(crate) fn lose_all(&mut self) -> Removed {
         self.lose(self.entries.len())
     }
 
-    /// Loses the oldest events, as few as have so many bytes of JSON together; the `kept` newest stay in any case.
+    /// Loses as few of the oldest events as have `bytes` bytes of JSON together, but none of the `kept` newest.
     pub(crate) fn lose_bytes(&mut self, bytes: usize, kept: usize) -> Removed {
         let mut missing = bytes;
         let enough = self.entries.iter().take_while(|entry| {
@@ -151,13 +163,25 @@ impl Ring {
         self.entries.range(..end)
     }
 
-    /// A category keeps no memory for the events that it once had.
-    fn shrink(&mut self) {
-        let held = self.entries.len();
-        if held == 0 {
+    fn remove_range(&mut self, range: Range<usize>) -> Removed {
+        let mut removed = Removed::default();
+        for entry in self.entries.drain(range) {
+            removed.add(&entry);
+        }
+        self.shrink(removed)
+    }
+
+    /// Frees the memory of events that were removed.
+    fn shrink(&mut self, removed: Removed) -> Removed {
+        let count = self.entries.len();
+        if count == 0 {
             self.entries = VecDeque::new();
-        } else if self.entries.capacity() > 4 * held {
-            self.entries.shrink_to(2 * held);
+        } else if self.entries.capacity() > 4 * count {
+            self.entries.shrink_to(2 * count);
+        }
+        Removed {
+            emptied: removed.events > 0 && count == 0,
+            ..removed
         }
     }
 
@@ -178,21 +202,15 @@ impl Ring {
             .partition_point(|entry| !place.is_before(entry))
     }
 
-    /// Takes the events after `place` out, up to this sequence number: handed out, not lost.
-    pub(crate) fn take(&mut self, place: Place, last: u64) -> Removed {
+    /// Removes the events after `place`, up to this sequence number, which are not lost: a subscriber retrieves them.
+    pub(crate) fn retrieve(&mut self, place: Place, last: u64) -> Removed {
         let end = self.entries.partition_point(|entry| entry.sequence <= last);
         let start = self.start(place).min(end);
-        let mut removed = Removed::default();
-        for entry in self.entries.drain(start..end) {
-            removed.events += 1;
-            removed.bytes += entry.event.as_json().len();
-        }
-        self.shrink();
-        removed
+        self.remove_range(start..end)
     }
 
-    /// Takes these events out: handed out, not lost.
-    pub(crate) fn remove(&mut self, ids: &[EventId]) -> Removed {
+    /// Removes these events, which are not lost: a subscriber retrieved them in an earlier run.
+    pub(crate) fn retrieve_ids(&mut self, ids: &[EventId]) -> Removed {
         let mut removed = Removed::default();
         let mut wanted: HashSet<EventId> = ids.iter().copied().collect();
         let mut kept = Vec::new();
@@ -201,8 +219,7 @@ impl Ring {
             && let Some(entry) = self.entries.pop_front()
         {
             if wanted.remove(&entry.event.id()) {
-                removed.events += 1;
-                removed.bytes += entry.event.as_json().len();
+                removed.add(&entry);
             } else {
                 kept.push(entry);
             }
@@ -210,11 +227,11 @@ impl Ring {
         for entry in kept.into_iter().rev() {
             self.entries.push_front(entry);
         }
-        self.shrink();
-        removed
+        self.shrink(removed)
     }
 
-    /// The sequence number of the event with this id, searched from the newest: a follower's is most often that.
+    /// Returns the sequence number of the event with this id. Searches from the newest on, since a follower most often has
+    /// the id of a recent event.
     pub(crate) fn find(&self, id: EventId) -> Option<u64> {
         let found = self
             .entries
@@ -224,7 +241,8 @@ impl Ring {
         found.map(|entry| entry.sequence)
     }
 
-    /// Restores the order of timestamps, which a file of golongpoll's may lack: sequence numbers keep their places.
+    /// Sorts the events by timestamp: a file of golongpoll may have them in another order. Sequence numbers keep their
+    /// places.
     pub(crate) fn sort_by_time(&mut self) {
         if self.entries.iter().is_sorted_by_key(Entry::time) {
             return;
@@ -293,25 +311,27 @@ mod tests {
     }
 
     #[test]
-    fn expired_events_are_lost_and_taken_ones_are_not() {
+    fn expired_events_are_lost_and_retrieved_ones_are_not() {
         let mut ring = ring(&[(1, 10), (2, 20), (3, 30)], 10);
         let expired = ring.expire(20);
         assert_eq!((expired.events, ring.lost.sequence), (1, 1));
-        assert_eq!(ring.take(Place::Sequence(1), 2).events, 1);
+        assert_eq!(ring.retrieve(Place::Sequence(1), 2).events, 1);
         assert_eq!(sequences(&ring, Place::Oldest), [3]);
-        assert_eq!(ring.take(Place::Oldest, 3).events, 1);
+        let last = ring.retrieve(Place::Oldest, 3);
+        assert_eq!((last.events, last.emptied), (1, true));
         assert_eq!(ring.lost.sequence, 1);
         assert!(ring.is_empty());
     }
 
     #[test]
-    fn bytes_are_lost_from_the_oldest_on_and_no_more_than_asked_for() {
+    fn the_oldest_events_are_lost_for_their_bytes_and_no_more_than_needed() {
         let mut ring = ring(&[(1, 10), (2, 10), (3, 10), (4, 10)], 10);
         let one = entry(1, 10).event.as_json().len();
         assert_eq!(ring.lose_bytes(0, 0), Removed::default());
         let two = Removed {
             events: 2,
             bytes: 2 * one,
+            emptied: false,
         };
         assert_eq!(ring.lose_bytes(one + 1, 0), two);
         assert_eq!(ring.lost.sequence, 2);
@@ -321,14 +341,14 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_that_has_lost_most_of_its_events_gives_their_memory_back() {
+    fn a_ring_that_has_lost_most_of_its_events_frees_their_memory() {
         let entries: Vec<(u64, u64)> = (1..=1000).map(|number| (number, number)).collect();
         let mut ring = ring(&entries, 1000);
         ring.lose(900);
         assert!(ring.entries.capacity() <= 400);
-        ring.take(Place::Sequence(903), 1000);
+        ring.retrieve(Place::Sequence(903), 1000);
         assert!(ring.entries.capacity() <= 12);
-        ring.remove(&[EventId::from(901), EventId::from(902)]);
+        ring.retrieve_ids(&[EventId::from(901), EventId::from(902)]);
         assert_eq!(sequences(&ring, Place::Oldest), [903]);
         assert!(ring.entries.capacity() <= 4);
         ring.lose_all();

@@ -1,4 +1,4 @@
-//! [`Sequencer`]: gives every event its timestamp, its sequence number and its id, and tells where an id stands.
+//! [`Sequencer`]: gives every event its timestamp, sequence number and id, and finds the place of an id.
 
 use super::clock::{Age, Clock};
 use super::ring::{Entry, Place};
@@ -9,25 +9,25 @@ use crate::event::Draft;
 use crate::position::{EventId, Run};
 use crate::store::Loss;
 
-/// The one clock of events of a broker. Its lock is the innermost of all: held for a stamp and for handing the event to
-/// the store, so that ids, timestamps and the file's lines have one order.
+/// Stamps the events of a broker. Its lock is the innermost of all. A thread holds it while it stamps an event and appends
+/// it to the store, so that ids, timestamps and the records of the store have one order.
 pub(crate) struct Sequencer {
     run: Run,
     clock: Clock,
-    /// The runs that the log tells of, in their order, and then this one.
+    /// The runs of the log, in their order, and then this one.
     runs: Vec<RunRange>,
-    /// What the file should have but has not.
+    /// The newest event that the log should have and lacks.
     lost: Loss,
-    /// Events are visible once the store has them, and not as soon as they are stamped.
+    /// Events become visible once the store keeps them, and not as soon as they are stamped.
     acknowledges: bool,
     /// The most bytes of JSON of one timestamp, with a comma for each event; one event may have more.
     millisecond_bytes: usize,
-    /// Tells when events are published, where they expire.
+    /// The time at which events are published, if they expire.
     age: Option<Age>,
     stamps: Mutex<Stamps>,
 }
 
-/// The timestamp of an event whose clock shows less: up to 1, `since_time` asks for everything that is buffered.
+/// The least timestamp of an event: a poll with a `since_time` of 0 or 1 asks for every event that is buffered.
 const FIRST_TIMESTAMP: u64 = 2;
 
 struct Stamps {
@@ -35,7 +35,7 @@ struct Stamps {
     timestamp: u64,
     /// The bytes of JSON stamped with this timestamp, with a comma for each event.
     bytes: usize,
-    /// The greatest timestamp that a follower by time may go on from: the next event has a greater one.
+    /// The greatest timestamp that a follower by time may go on from. The next event has a greater one.
     reached: u64,
     /// When the newest event was published, by `age`.
     published: u64,
@@ -44,65 +44,66 @@ struct Stamps {
     closed: bool,
 }
 
-/// How far everything published can be seen.
+/// The high-water mark of what is visible: every event up to this sequence number is.
 pub(crate) struct HighWaterMark {
     pub(crate) sequence: u64,
-    /// The position after it.
+    /// The position after that event.
     pub(crate) id: EventId,
-    /// What comes to be seen from now on has a greater timestamp.
+    /// Every event that becomes visible from now on has a greater timestamp.
     pub(crate) before: u64,
-    /// The greatest timestamp that an event can have that was stamped up to now, in this run or before.
+    /// The greatest timestamp that an event stamped up to now can have, in this run or an earlier one.
     pub(crate) time: u64,
 }
 
-/// The sequence numbers of a run that a log holds.
+/// The sequence numbers of the events of one run.
 pub(crate) struct RunRange {
     pub(super) run: Run,
     pub(crate) first: u64,
     pub(crate) last: u64,
-    /// Its last event is known, or there will be more.
-    pub(super) over: bool,
+    /// `false` for the present run, which goes on.
+    pub(super) ended: bool,
 }
 
-/// What a log tells of the runs before, and the run that follows them.
+/// The earlier runs as the log has them, and the run that follows them.
 pub(super) struct Past {
     pub(super) run: Run,
     pub(super) runs: Vec<RunRange>,
     pub(super) lost: Loss,
-    /// Those of the newest event.
+    /// The sequence number of the newest event.
     pub(super) sequence: u64,
+    /// The timestamp of the newest event.
     pub(super) timestamp: u64,
     /// The greatest timestamp that a follower of these runs can have received.
     pub(super) reached: u64,
 }
 
 impl RunRange {
-    /// The position before its first event.
+    /// Returns the position before the run's first event.
     pub(crate) fn start(&self) -> EventId {
         EventId::new(self.run, self.first - 1)
     }
 
-    /// The position after its last event; `None` for the run that goes on.
+    /// Returns the position after the run's last event; `None` for the present run.
     pub(crate) fn end(&self) -> Option<EventId> {
-        self.over.then(|| EventId::new(self.run, self.last))
+        self.ended.then(|| EventId::new(self.run, self.last))
     }
 }
 
-/// Where an id was found to stand.
+/// The place of an id.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Placed {
-    /// Its sequence number.
+    /// After the event with its sequence number.
     At(Place),
-    /// Of a run that the file holds, but after the last event that the file has of it: that end of the run was lost.
+    /// After the last event that the log has of the id's run: the end of that run was lost.
     PastEnd(Place),
-    /// Of a run that is not known here: one without a file, or of another broker.
+    /// The id is of a run that this broker does not know: a run without a log, or of another broker.
     UnknownRun,
-    /// Not made by this crate: only a search can tell.
+    /// The id was not made by this crate. Only a search for the event can place it.
     Foreign,
 }
 
 impl Stamps {
-    /// The timestamp of the next event, at this time of the clock.
+    /// Returns the timestamp of an event that is stamped when the clock shows `now`.
     fn next(&self, now: u64) -> u64 {
         let step = u64::from(self.reached >= self.timestamp);
         let least = self.timestamp.max(self.reached).saturating_add(step);
@@ -111,14 +112,14 @@ impl Stamps {
 }
 
 impl Sequencer {
-    /// The sequencer of a new run.
+    /// Returns the sequencer of the run that follows `past`.
     pub(super) fn after(past: Past, clock: Clock, acknowledges: bool) -> Self {
         let Past { run, mut runs, .. } = past;
         runs.push(RunRange {
             run,
             first: past.sequence + 1,
             last: u64::MAX,
-            over: false,
+            ended: false,
         });
         let stamps = Stamps {
             sequence: past.sequence,
@@ -141,7 +142,7 @@ impl Sequencer {
         }
     }
 
-    /// Limits the bytes of JSON that events of one timestamp have together, and notes when each is published, by `age`.
+    /// Sets the most bytes of JSON of one timestamp, and the time at which events are published.
     pub(super) fn limited(self, millisecond_bytes: usize, age: Option<Age>) -> Self {
         let mut stamps = self.stamps.lock();
         stamps.published = age.as_ref().map_or(0, |age| age.restored(stamps.timestamp));
@@ -153,7 +154,8 @@ impl Sequencer {
         }
     }
 
-    /// Stamps an event and shows it to `store` before any other is stamped. Where the store refuses it, it never was.
+    /// Stamps an event and calls `store` with it before any other is stamped. If that fails, the event is not published and
+    /// the next one gets its number.
     ///
     /// # Errors
     ///
@@ -197,25 +199,24 @@ impl Sequencer {
         Ok((entry, stored))
     }
 
-    /// Everything up to this number can be seen.
-    pub(crate) fn show(&self, sequence: u64) {
+    /// Notes that every event up to this number is visible.
+    pub(crate) fn make_visible(&self, sequence: u64) {
         self.stamps.lock().visible = sequence;
     }
 
-    /// After this no event is stamped, so the store has seen all. True the first time.
+    /// Ends stamping: from here on, the store has every event. Returns `true` the first time.
     pub(crate) fn close(&self) -> bool {
         !std::mem::replace(&mut self.stamps.lock().closed, true)
     }
 
-    /// What the file should have had but had not.
+    /// Returns the newest event that the log should have had and lacked.
     pub(crate) fn lost(&self) -> Loss {
         self.lost
     }
 
-    /// How far everything can be seen that was published.
-    ///
-    /// With the lock of a category held, all events of that category up to here are in its ring.
-    pub(crate) fn newest(&self) -> HighWaterMark {
+    /// Returns the high-water mark of what is visible. With the lock of a category held, every event of that category up to
+    /// there is in its ring.
+    pub(crate) fn high_water_mark(&self) -> HighWaterMark {
         let now = self.clock.now();
         let stamps = self.stamps.lock();
         HighWaterMark {
@@ -226,55 +227,55 @@ impl Sequencer {
         }
     }
 
-    /// A follower by time goes on after this timestamp, so that the next event gets a greater one.
-    ///
-    /// With the locks of the categories held that the follower polls: what is stamped there already is in their rings.
-    pub(crate) fn reached(&self, timestamp: u64) {
+    /// Has the next event stamped with a greater timestamp than this, from which a follower by time goes on. Called with the
+    /// locks of the follower's categories held: events that are stamped already are in their rings, or hidden.
+    pub(crate) fn stamp_after(&self, timestamp: u64) {
         let mut stamps = self.stamps.lock();
         stamps.reached = stamps.reached.max(timestamp);
     }
 
-    /// The position after the event with this number.
+    /// Returns the position after the event with this sequence number.
     pub(crate) fn position(&self, sequence: u64) -> EventId {
         EventId::new(self.run, sequence)
     }
 
-    /// The position after the last event that was stamped.
+    /// Returns the position after the newest event that was stamped.
     pub(crate) fn end(&self) -> EventId {
         self.position(self.stamps.lock().sequence)
     }
 
-    /// The newest timestamp that an event was stamped with, in this run or before.
+    /// Returns the timestamp of the newest event, of this run or an earlier one.
     pub(crate) fn timestamp(&self) -> u64 {
         self.stamps.lock().timestamp
     }
 
-    /// The runs that are known, in their order; the last is this one.
-    pub(crate) fn spans(&self) -> &[RunRange] {
+    /// Returns the runs of the log, in their order, and then this one.
+    pub(crate) fn runs(&self) -> &[RunRange] {
         &self.runs
     }
 
-    /// The time, in Unix milliseconds, that an event would be stamped with now.
+    /// Returns the time, in Unix milliseconds, that an event would be stamped with now.
     pub(crate) fn now(&self) -> u64 {
         let now = self.clock.now();
         self.stamps.lock().next(now)
     }
 
+    /// Finds the place of an id.
     pub(crate) fn locate(&self, id: EventId) -> Placed {
         let Some((run, sequence)) = id.parts() else {
             return Placed::Foreign;
         };
         if run == self.run {
-            let known = sequence <= self.stamps.lock().sequence;
-            return if known {
+            let is_stamped = sequence <= self.stamps.lock().sequence;
+            return if is_stamped {
                 Placed::At(Place::Sequence(sequence))
             } else {
                 Placed::UnknownRun
             };
         }
-        match self.runs.iter().rev().find(|span| span.run == run) {
-            Some(span) if sequence > span.last => Placed::PastEnd(Place::Sequence(span.last)),
-            Some(span) => Placed::At(Place::Sequence(sequence.max(span.first - 1))),
+        match self.runs.iter().rev().find(|known| known.run == run) {
+            Some(known) if sequence > known.last => Placed::PastEnd(Place::Sequence(known.last)),
+            Some(known) => Placed::At(Place::Sequence(sequence.max(known.first - 1))),
             None => Placed::UnknownRun,
         }
     }

@@ -1,45 +1,37 @@
-//! What a broker holds, told as the log that would bring it back: what a store writes when it makes its log smaller.
+//! The records that restore what a broker holds: a store writes them when it compacts its log.
 
 use super::Shared;
-use super::calls::{self, Call};
 use super::ring::Entry;
+use super::store_call::StoreCall;
 use crate::store::{Loss, Record, SnapshotSource};
 
-/// The bytes that a line of a log has besides its event's JSON, about.
-const ADDED: usize = 64;
+/// About how many bytes a line of a log has besides the JSON of its event.
+const LINE_OVERHEAD: usize = 64;
 
 impl SnapshotSource for Shared {
     fn bytes(&self) -> u64 {
-        let counters = self.counters.snapshot();
-        (counters.event_bytes + counters.events * ADDED) as u64
+        (self.counters.event_bytes() + self.counters.events() * LINE_OVERHEAD) as u64
     }
 
-    /// What is held of the events up to `last`, run by run, as the log said it when it happened.
+    /// Returns the events up to `last` that the broker holds, run by run, and what it lost up to there, in the records that a
+    /// log would have. The log that follows has what was lost later.
     ///
-    /// What was lost is told as far as those events go: what follows in the log tells the rest.
-    ///
-    /// Empty where the events can't be had without waiting for the store's own call.
+    /// Empty if the events can't be had without waiting for the call of the store that asks.
     fn records(&self, last: u64) -> Vec<Record> {
-        if calls::is_inside(self, Call::Append) {
+        if StoreCall::Append.is_active(self) {
             log::error!(
                 "a store asked for the broker's records within its append, where the broker's locks are held: it gets \
                  none, and has to ask later or in a thread of its own"
             );
             return Vec::new();
         }
-        // Whoever has handed the last of them to the store holds this lock until it waits to be seen.
-        let _ = self.sequencer.end();
-        let mut entries: Vec<Entry> = Vec::new();
-        if calls::is_inside(self, Call::Settle) {
-            // This thread makes events visible, and no other does so meanwhile: what waits is not in a ring.
-            entries = self.commits.waiting_up_to(last);
-        } else if !self.commits.wait_for(self, last) {
+        let Some(mut entries) = self.hidden_entries(last) else {
             log::error!(
                 "a store asked for the broker's records up to number {last}, and its flush of these does not return: it \
                  gets none; flush must not wait for a thread that asks"
             );
             return Vec::new();
-        }
+        };
         let capped = |lost: Loss| Loss {
             sequence: lost.sequence.min(last),
             ..lost
@@ -60,44 +52,61 @@ impl SnapshotSource for Shared {
             })
         };
         records.extend(lost("", self.sequencer.lost()));
-        let mut gone = Vec::new();
-        for category in self.catalog.all() {
-            let Some(state) = category.lock() else {
-                continue;
-            };
-            let held = state.ring.up_to(last);
+        let mut empty = Vec::new();
+        self.catalog.for_each(|category| {
+            let held = category.ring.up_to(last);
             if held.len() > 0 {
-                records.extend(lost(category.name(), state.ring.lost));
+                records.extend(lost(category.name(), category.ring.lost));
             } else {
-                gone.push((category.name().clone(), state.ring.lost));
+                empty.push((category.name().clone(), category.ring.lost));
             }
             entries.extend(held.cloned());
-        }
-        // After the categories: one that left in the meantime is told of here.
-        records.push(Record::LossTable(self.catalog.forgotten(&gone, capped)));
+        });
+        // After the categories, so that it has the losses of one that was removed meanwhile.
+        let losses = self.catalog.loss_table(&empty, capped);
+        records.push(Record::LossTable(losses));
         entries.sort_unstable_by_key(|entry| entry.sequence);
+        self.push_runs(&mut records, entries);
+        records
+    }
+}
+
+impl Shared {
+    /// Returns the hidden events up to `last`, if this thread is the one that makes events visible, and waits until none is
+    /// left otherwise. `None` if that takes too long.
+    fn hidden_entries(&self, last: u64) -> Option<Vec<Entry>> {
+        // A publisher holds the sequencer's lock from its append until its event is in the queue of hidden events.
+        let _ = self.sequencer.end();
+        if StoreCall::Settle.is_active(self) {
+            // No other thread makes events visible meanwhile, so a hidden event is in no ring.
+            return Some(self.commits.hidden_up_to(last));
+        }
+        let settled = self.commits.settle_flushed(self, last);
+        settled.then(Vec::new)
+    }
+
+    /// Adds these events, which are in publish order, with the starts and ends of their runs.
+    fn push_runs(&self, records: &mut Vec<Record>, entries: Vec<Entry>) {
         let mut entries = entries.into_iter().peekable();
         let published = |entry: Entry| Record::Published {
             sequence: entry.sequence,
             event: entry.event,
         };
-        for span in self.sequencer.spans() {
-            let first = span.first;
-            while let Some(entry) = entries.next_if(|entry| entry.sequence < first) {
+        for run in self.sequencer.runs() {
+            while let Some(entry) = entries.next_if(|entry| entry.sequence < run.first) {
                 records.push(published(entry));
             }
             records.push(Record::Started {
-                position: span.start(),
-                // Of earlier runs, what is missing is told already.
+                position: run.start(),
+                // The losses of earlier runs have records of their own.
                 acknowledges: self.store.acknowledges(),
             });
-            let Some(end) = span.end() else { continue };
-            while let Some(entry) = entries.next_if(|entry| entry.sequence <= span.last) {
+            let Some(end) = run.end() else { continue };
+            while let Some(entry) = entries.next_if(|entry| entry.sequence <= run.last) {
                 records.push(published(entry));
             }
             records.push(Record::Ended(end));
         }
         records.extend(entries.map(published));
-        records
     }
 }

@@ -1,24 +1,27 @@
-//! [`Statistics`]: what a broker has done and holds.
+//! [`Statistics`]: what a broker has done and holds, and [`Counters`]: where the broker counts that.
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::ring::Removed;
+use serde::Serialize;
+
+use super::ring::{Removed, Ring};
 use super::sync::{AtomicU64, AtomicUsize};
 use crate::store::StoreStatistics;
 
-/// What a broker has done since it was made, and what it holds now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a broker has done since it was made, and what it holds now. [`Broker::statistics`](crate::Broker::statistics)
+/// returns it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Statistics {
     /// Events published since the start, in process and over HTTP.
     pub published: u64,
-    /// Events handed to subscribers: an event that goes to three counts three times.
+    /// Events delivered to subscribers: an event that goes to three subscribers counts three times.
     pub delivered: u64,
     /// Polls that ended without an event.
     pub timed_out: u64,
     /// Publishes and polls that were refused: bad parameters, limits, after the stop.
     pub refused: u64,
-    /// Polls that were told of a gap.
+    /// Answers with events that reported a gap.
     pub gaps: u64,
     /// Events pushed out of a full ring buffer.
     pub pushed_out: u64,
@@ -34,13 +37,26 @@ pub struct Statistics {
     pub categories: usize,
     /// Events held now.
     pub events: usize,
-    /// Bytes of JSON of the events held now: what `max_event_bytes` limits.
+    /// Bytes of JSON of the events held now, which [`max_event_bytes`](crate::BrokerOptions::max_event_bytes) limits.
     pub event_bytes: usize,
-    /// What the store, such as a file, has done; all zero without one.
+    /// What the store, such as a file, has done. All zero without one.
     pub store: StoreStatistics,
 }
 
+/// Why events leave a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Removal {
+    PushedOut,
+    Expired,
+    Evicted,
+    /// A subscriber retrieved them, and `delete_after_first_retrieval` is set.
+    Retrieved,
+}
+
 /// The counters behind [`Statistics`].
+///
+/// `events`, `event_bytes` and `occupied` agree with the rings, because [`added`](Counters::added) and
+/// [`removed`](Counters::removed) are called for every event that enters or leaves one.
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) published: AtomicU64,
@@ -48,31 +64,54 @@ pub(crate) struct Counters {
     pub(crate) timed_out: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) gaps: AtomicU64,
-    pub(crate) pushed_out: AtomicU64,
-    pub(crate) expired: AtomicU64,
-    pub(crate) evicted: AtomicU64,
-    pub(crate) events: AtomicUsize,
-    pub(crate) event_bytes: AtomicUsize,
+    pushed_out: AtomicU64,
+    expired: AtomicU64,
+    evicted: AtomicU64,
+    events: AtomicUsize,
+    event_bytes: AtomicUsize,
+    /// Categories that hold events.
+    occupied: AtomicUsize,
 }
 
 impl Counters {
-    pub(crate) fn added(&self, bytes: usize) {
+    /// Counts an event with so many bytes of JSON that is about to enter this ring.
+    pub(crate) fn added(&self, ring: &Ring, bytes: usize) {
+        if ring.is_empty() {
+            self.occupied.fetch_add(1, Relaxed);
+        }
         self.events.fetch_add(1, Relaxed);
         self.event_bytes.fetch_add(bytes, Relaxed);
     }
 
-    pub(crate) fn removed(&self, removed: Removed) {
+    /// Counts what left a ring, and why.
+    pub(crate) fn removed(&self, removed: Removed, why: Removal) {
+        if removed.events == 0 {
+            return;
+        }
         self.events.fetch_sub(removed.events, Relaxed);
         self.event_bytes.fetch_sub(removed.bytes, Relaxed);
+        if removed.emptied {
+            self.occupied.fetch_sub(1, Relaxed);
+        }
+        let counter = match why {
+            Removal::PushedOut => &self.pushed_out,
+            Removal::Expired => &self.expired,
+            Removal::Evicted => &self.evicted,
+            Removal::Retrieved => return,
+        };
+        counter.fetch_add(removed.events as u64, Relaxed);
+    }
+
+    pub(crate) fn events(&self) -> usize {
+        self.events.load(Relaxed)
     }
 
     pub(crate) fn event_bytes(&self) -> usize {
         self.event_bytes.load(Relaxed)
     }
 
-    pub(crate) fn lost(&self, why: &AtomicU64, removed: Removed) {
-        why.fetch_add(removed.events as u64, Relaxed);
-        self.removed(removed);
+    pub(crate) fn occupied(&self) -> usize {
+        self.occupied.load(Relaxed)
     }
 
     pub(crate) fn snapshot(&self) -> Statistics {
@@ -85,8 +124,8 @@ impl Counters {
             pushed_out: self.pushed_out.load(Relaxed),
             expired: self.expired.load(Relaxed),
             evicted: self.evicted.load(Relaxed),
-            events: self.events.load(Relaxed),
-            event_bytes: self.event_bytes.load(Relaxed),
+            events: self.events(),
+            event_bytes: self.event_bytes(),
             ..Statistics::default()
         }
     }

@@ -1,35 +1,38 @@
-//! [`Stopping`]: stops a store in a thread of its own, so that a stop keeps its timeout whatever the store does.
+//! [`Stopping`]: stops a store in a thread of its own, so that a stop keeps its timeout even if the store does not return.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::sync::{Condvar, Mutex};
+use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::store::Record;
 
-/// How much longer than its timeout a stop waits for the store's own error, which says more.
+/// How much longer than its timeout a stop waits for the store's own error, which says more than the broker's.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// Whether the store is being stopped.
+/// The thread that stops the store, if there is one.
 #[derive(Default)]
 pub(super) struct Stopping {
-    /// What the thread that stops the store waits for; `None` where there is no such thread.
+    /// What the thread is doing; `None` if there is no such thread.
     step: Mutex<Option<Step>>,
+    /// Notified when the thread ends.
     ended: Condvar,
 }
 
-/// What a stop does, in this order.
+/// The steps of a stop, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// No event is stamped any more. Waits for an event that the store is taking.
+    /// Closes the sequencer, after the `append` of an event that a publisher may be in.
     Close,
-    /// The log says that the run has ended.
+    /// Appends the record that the run has ended.
     End,
-    /// The last flush, where the store asks for flushes.
+    /// Flushes for the last time, if the store has a flush period.
     Flush,
+    /// Stops the store.
     Stop,
 }
 
@@ -50,11 +53,11 @@ impl Shared {
         self.stop_within(timeout, true)
     }
 
-    /// Stops the store of a broker that is dropped. Where an earlier stop still waits for it, this does not wait again.
+    /// Stops the store of a broker that is dropped. If an earlier stop still waits for the store, this does not wait again.
     pub(super) fn stop_store(self: &Arc<Self>, timeout: Duration) -> Result<(), Error> {
         let step = *self.stopping.step.lock();
         match step {
-            Some(step) => Err(hangs(step, timeout)),
+            Some(step) => Err(stop_timeout(step, timeout)),
             None => self.stop_within(timeout, false),
         }
     }
@@ -68,49 +71,57 @@ impl Shared {
             return self.stop_here(timeout, ends);
         }
         let began = Instant::now();
-        // A deadline beyond what an Instant can hold is none.
-        let deadline = began.checked_add(timeout.saturating_add(GRACE));
+        let deadline = Deadline::after(timeout.saturating_add(GRACE));
         let mut step = self.stopping.step.lock();
-        while let Some(current) = *step {
-            match deadline {
-                None => self.stopping.ended.wait(&mut step),
-                Some(deadline) if Instant::now() >= deadline => {
-                    return Err(hangs(current, timeout));
-                }
-                Some(deadline) => _ = self.stopping.ended.wait_until(&mut step, deadline),
-            }
+        let is_idle = deadline.wait_while(&self.stopping.ended, &mut step, |step| step.is_some());
+        if let (false, Some(current)) = (is_idle, *step) {
+            return Err(stop_timeout(current, timeout));
         }
         *step = Some(Step::Close);
         drop(step);
         let left = timeout.saturating_sub(began.elapsed());
-        let (tell, told) = mpsc::sync_channel(1);
-        let (shared, stopping) = (self.clone(), self.stopping.clone());
-        let thread = std::thread::Builder::new().name("long-polling-stop".into());
-        let spawned = thread.spawn(move || {
-            let stopped = shared.stop_here(left, ends);
-            // When the caller goes on, nothing of the broker is held here any more.
-            drop(shared);
-            stopping.end();
-            let _ = tell.send(stopped);
-        });
-        if let Err(error) = spawned {
-            log::warn!(
-                "can't start a thread that stops the store, so that a stop may take long: {error}"
-            );
-            let stopped = self.stop_here(left, ends);
-            self.stopping.end();
-            return stopped;
+        match self.spawn_stop(left, ends) {
+            Ok(stopped) => {
+                let stopped = match deadline.remaining() {
+                    None => stopped.recv().ok(),
+                    Some(remaining) => stopped.recv_timeout(remaining).ok(),
+                };
+                stopped.unwrap_or_else(|| {
+                    let step = *self.stopping.step.lock();
+                    Err(stop_timeout(step.unwrap_or(Step::Stop), timeout))
+                })
+            }
+            Err(error) => {
+                log::warn!(
+                    "can't start a thread that stops the store, so that a stop may take long: {error}"
+                );
+                let stopped = self.stop_here(left, ends);
+                self.stopping.end();
+                stopped
+            }
         }
-        let stopped = match deadline {
-            None => told.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(deadline) => told.recv_timeout(deadline.saturating_duration_since(Instant::now())),
-        };
-        stopped.unwrap_or_else(|_| {
-            let step = *self.stopping.step.lock();
-            Err(hangs(step.unwrap_or(Step::Stop), timeout))
-        })
     }
 
+    /// Stops the store in a thread of its own, which sends the result.
+    fn spawn_stop(
+        self: &Arc<Self>,
+        timeout: Duration,
+        ends: bool,
+    ) -> std::io::Result<Receiver<Result<(), Error>>> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let (shared, stopping) = (self.clone(), self.stopping.clone());
+        let thread = std::thread::Builder::new().name("long-polling-stop".into());
+        thread.spawn(move || {
+            let stopped = shared.stop_here(timeout, ends);
+            // When the caller goes on, this thread holds nothing of the broker any more.
+            drop(shared);
+            stopping.end();
+            let _ = sender.send(stopped);
+        })?;
+        Ok(receiver)
+    }
+
+    /// Does all steps of a stop in this thread.
     fn stop_here(&self, timeout: Duration, ends: bool) -> Result<(), Error> {
         let began = Instant::now();
         if ends && self.sequencer.close() {
@@ -124,14 +135,14 @@ impl Shared {
         self.stopping.reach(Step::Stop);
         let left = timeout.saturating_sub(began.elapsed());
         catch_unwind(AssertUnwindSafe(|| self.store.stop(left))).unwrap_or_else(|_| {
-            let message = "the store panicked, so that what it keeps is not known";
+            let message = "the store panicked in stop, so that it may lack the last events; check its log before the next start";
             Err(Error::new(ErrorKind::File, message))
         })
     }
 }
 
 impl Stopping {
-    /// Says where the thread is that stops the store, if there is one.
+    /// Notes the step that the thread has reached, if there is one.
     fn reach(&self, reached: Step) {
         if let Some(step) = &mut *self.step.lock() {
             *step = reached;
@@ -144,7 +155,7 @@ impl Stopping {
     }
 }
 
-fn hangs(step: Step, timeout: Duration) -> Error {
+fn stop_timeout(step: Step, timeout: Duration) -> Error {
     let waits_for = step.waits_for();
     let message = format!(
         "the store has not stopped within {timeout:?}: {waits_for} has not returned, so that events may not be kept; \

@@ -1,5 +1,5 @@
-//! What the broker's threads meet at: locks, condvars and atomics. They are parking_lot's and std's, and shuttle's where
-//! [schedules](super::schedules) are explored.
+//! The locks, condition variables and atomics of the broker: those of parking_lot and std, or those of shuttle in the tests
+//! that explore [schedules](super::tests).
 
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use crate::atomic::AtomicU64;
@@ -23,12 +23,14 @@ mod explored {
     use shuttle::rand::{Rng, thread_rng};
     use shuttle::sync::{RwLockReadGuard, RwLockWriteGuard};
 
+    use crate::deadline::TimedCondvar;
+
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
     pub(crate) struct MutexGuard<'a, T> {
         lock: &'a Mutex<T>,
-        /// `None` only while a condvar has it.
+        /// `None` only while a condition variable has it.
         held: Option<shuttle::sync::MutexGuard<'a, T>>,
     }
 
@@ -63,14 +65,6 @@ mod explored {
     #[derive(Debug, Default)]
     pub(crate) struct Condvar(shuttle::sync::Condvar);
 
-    pub(crate) struct WaitTimeoutResult(bool);
-
-    impl WaitTimeoutResult {
-        pub(crate) fn timed_out(&self) -> bool {
-            self.0
-        }
-    }
-
     impl Condvar {
         pub(crate) fn notify_one(&self) {
             self.0.notify_one();
@@ -85,18 +79,20 @@ mod explored {
             let held = self.0.wait(held).unwrap_or_else(PoisonError::into_inner);
             guard.held = Some(held);
         }
+    }
 
-        /// A schedule has no time: a deadline may pass at any moment, and a condvar may also wake up for nothing. So
-        /// this only lets others go first; a test of being woken waits without a deadline.
-        pub(crate) fn wait_until<T>(
-            &self,
-            guard: &mut MutexGuard<'_, T>,
-            _deadline: Instant,
-        ) -> WaitTimeoutResult {
+    impl<T> TimedCondvar<MutexGuard<'_, T>> for Condvar {
+        fn wait(&self, guard: &mut MutexGuard<'_, T>) {
+            Condvar::wait(self, guard);
+        }
+
+        /// A schedule has no time: a deadline may pass at any moment, and a condition variable may also wake up for
+        /// nothing. So this only lets other threads run; a test of a wakeup waits without a deadline.
+        fn wait_until(&self, guard: &mut MutexGuard<'_, T>, _deadline: Instant) -> bool {
             guard.held = None;
             shuttle::thread::yield_now();
             guard.held = guard.lock.lock().held;
-            WaitTimeoutResult(thread_rng().r#gen())
+            thread_rng().r#gen()
         }
     }
 

@@ -1,15 +1,15 @@
-//! [`Waiter`]: the slot and condvar of one parked subscriber, and [`Parking`], the list of all that are parked.
+//! [`Waiter`]: the slot and condition variable of one parked subscriber, and [`Parking`]: the list of all of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::batch::Batch;
 use super::sync::{Condvar, Mutex};
+use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 
-/// One parked subscriber. Each has a slot and a condvar of its own: a thousand threads woken on one condvar would fight
-/// for its one mutex (measured: three times as long until the last one has its event).
+/// A parked subscriber. Each has a slot and a condition variable of its own: a thousand threads that wake on one condition
+/// variable would contend for its mutex (measured: the last one has its event three times as late).
 #[derive(Default)]
 pub(crate) struct Waiter {
     by_time: bool,
@@ -19,31 +19,32 @@ pub(crate) struct Waiter {
 
 #[derive(Default)]
 struct Slot {
-    /// What publishers have put here. More than one only where the subscriber is parked in several categories.
+    /// What publishers have put here. More than one only if the subscriber is parked in several categories.
     batches: Vec<Arc<Batch>>,
-    /// To be answered now, as if timed out.
+    /// The subscriber is to be answered now, as if it had timed out.
     early: bool,
-    /// Nobody is there any more to be answered.
+    /// The client has disconnected.
     hung_up: bool,
-    /// The subscriber has left: what comes now is not delivered by this waiter.
+    /// The subscriber has left: a batch that comes now is not delivered by this waiter.
     closed: bool,
 }
 
 /// Why a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Woken {
-    /// Something was put into the slot; it is still open.
+    /// The slot, which is still open, has a batch.
     Filled,
-    /// The deadline passed, or the waiter is to be answered early.
+    /// The deadline passed, or the subscriber is to be answered early.
     Empty,
 }
 
 impl Waiter {
-    /// True if the subscriber may go on from its answer by time alone.
+    /// Returns `true` if the subscriber may go on from its answer by time alone.
     pub(crate) fn goes_by_time(&self) -> bool {
         self.by_time
     }
 
-    /// Hands a batch to the subscriber. False where it has left already: then it was not delivered.
+    /// Delivers a batch to the subscriber. Returns `false` if the subscriber has already left; the batch was not delivered.
     pub(crate) fn offer(&self, batch: &Arc<Batch>) -> bool {
         let mut slot = self.slot.lock();
         if slot.closed {
@@ -61,7 +62,7 @@ impl Waiter {
         self.filled.notify_one();
     }
 
-    /// Ends the wait of a subscriber that is no longer there: it takes nothing more out of the rings.
+    /// Ends the wait of a subscriber whose client has disconnected. The subscriber retrieves no more events.
     pub(crate) fn hang_up(&self) {
         let mut slot = self.slot.lock();
         (slot.early, slot.hung_up) = (true, true);
@@ -73,29 +74,19 @@ impl Waiter {
         self.slot.lock().hung_up
     }
 
-    /// Waits until something is in the slot, the deadline has passed or the waiter is answered early; `None` is no
-    /// deadline.
-    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Woken {
+    /// Waits until the slot has a batch, the deadline has passed or the subscriber is to be answered early.
+    pub(crate) fn wait(&self, deadline: Deadline) -> Woken {
         let mut slot = self.slot.lock();
-        let mut in_time = true;
-        loop {
-            if !slot.batches.is_empty() {
-                return Woken::Filled;
-            }
-            if slot.early || !in_time {
-                return Woken::Empty;
-            }
-            match deadline {
-                None => self.filled.wait(&mut slot),
-                // The loop looks once more after timing out: the slot may have been filled in that instant.
-                Some(deadline) => {
-                    in_time = !self.filled.wait_until(&mut slot, deadline).timed_out()
-                }
-            }
+        deadline.wait_while(&self.filled, &mut slot, |slot| {
+            slot.batches.is_empty() && !slot.early
+        });
+        match slot.batches.is_empty() {
+            true => Woken::Empty,
+            false => Woken::Filled,
         }
     }
 
-    /// Takes what is in the slot and closes it: from here on, offers fail.
+    /// Closes the slot, so that later offers fail, and returns what was in it.
     pub(crate) fn close(&self) -> Vec<Arc<Batch>> {
         let mut slot = self.slot.lock();
         slot.closed = true;
@@ -107,14 +98,14 @@ impl Waiter {
 ///
 /// Lock order: the locks of categories come before this one, the slots of waiters after it.
 pub(crate) struct Parking {
-    spaces: Mutex<Spaces>,
+    state: Mutex<ParkingState>,
     max: usize,
-    /// Told of everyone who comes or goes.
+    /// Notified when a subscriber parks or leaves.
     #[cfg(feature = "testing")]
     changed: Condvar,
 }
 
-struct Spaces {
+struct ParkingState {
     waiters: BTreeMap<u64, Arc<Waiter>>,
     next_ticket: u64,
     open: bool,
@@ -122,89 +113,84 @@ struct Spaces {
 
 impl Parking {
     pub(crate) fn new(max: usize) -> Self {
-        let spaces = Spaces {
+        let state = ParkingState {
             waiters: BTreeMap::new(),
             next_ticket: 0,
             open: true,
         };
         Parking {
-            spaces: Mutex::new(spaces),
+            state: Mutex::new(state),
             max,
             #[cfg(feature = "testing")]
             changed: Condvar::default(),
         }
     }
 
-    /// Parks a new waiter. Past the limit, the one parked longest is answered early as if it had timed out.
+    /// Parks a new waiter. Past the limit, the longest parked is answered early as if it had timed out.
     ///
     /// # Errors
     ///
     /// `Stopped` after [`close`](Parking::close).
     pub(crate) fn enter(&self, by_time: bool) -> Result<(u64, Arc<Waiter>), Error> {
-        let mut spaces = self.spaces.lock();
-        if !spaces.open {
+        let mut state = self.state.lock();
+        if !state.open {
             return Err(stopped());
         }
-        if spaces.waiters.len() >= self.max
-            && let Some((_, oldest)) = spaces.waiters.pop_first()
+        if state.waiters.len() >= self.max
+            && let Some((_, oldest)) = state.waiters.pop_first()
         {
             oldest.answer_early();
         }
-        let ticket = spaces.next_ticket;
-        spaces.next_ticket += 1;
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
         let waiter = Arc::new(Waiter {
             by_time,
             ..Waiter::default()
         });
-        spaces.waiters.insert(ticket, waiter.clone());
+        state.waiters.insert(ticket, waiter.clone());
         #[cfg(feature = "testing")]
         self.changed.notify_all();
         Ok((ticket, waiter))
     }
 
     pub(crate) fn leave(&self, ticket: u64) {
-        self.spaces.lock().waiters.remove(&ticket);
+        self.state.lock().waiters.remove(&ticket);
         #[cfg(feature = "testing")]
         self.changed.notify_all();
     }
 
-    /// Waits until so many are parked, no more and no fewer. False where that did not come about by the deadline.
+    /// Waits until exactly `count` subscribers are parked. Returns `false` if that is not so by the deadline.
     #[cfg(feature = "testing")]
-    pub(crate) fn wait_for(&self, count: usize, deadline: Option<Instant>) -> bool {
-        let mut spaces = self.spaces.lock();
-        while spaces.waiters.len() != count {
-            match deadline {
-                None => self.changed.wait(&mut spaces),
-                Some(deadline) => {
-                    if self.changed.wait_until(&mut spaces, deadline).timed_out() {
-                        return spaces.waiters.len() == count;
-                    }
-                }
-            }
-        }
-        true
+    pub(crate) fn wait_for(&self, count: usize, deadline: Deadline) -> bool {
+        let mut state = self.state.lock();
+        deadline.wait_while(&self.changed, &mut state, |state| {
+            state.waiters.len() != count
+        })
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.spaces.lock().waiters.len()
+        self.state.lock().waiters.len()
     }
 
-    /// Answers everyone early and lets nobody park any more.
+    /// Answers all parked subscribers early. From here on, no subscriber can park.
     pub(crate) fn close(&self) {
-        let mut spaces = self.spaces.lock();
-        spaces.open = false;
-        let waiters = std::mem::take(&mut spaces.waiters);
-        drop(spaces);
+        let mut state = self.state.lock();
+        state.open = false;
+        let waiters = std::mem::take(&mut state.waiters);
+        drop(state);
         waiters.values().for_each(|waiter| waiter.answer_early());
         #[cfg(feature = "testing")]
         self.changed.notify_all();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        !self.spaces.lock().open
+        !self.state.lock().open
     }
 }
 
 pub(crate) fn stopped() -> Error {
-    Error::new(ErrorKind::Stopped, "the broker has been stopped")
+    Error::new(
+        ErrorKind::Stopped,
+        "the broker has been stopped; start another one",
+    )
 }

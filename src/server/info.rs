@@ -18,7 +18,7 @@ use crate::store::file::FilePersistorInfo;
 ///
 /// No setting keeps the server from a request line with `HTTP/2.0`, from header lines or pipelined requests without end,
 /// or from a client that sends byte by byte: the HTTP library under it reads those before it reports a request. Only a proxy
-/// stops them; README, "Deploying", has a configuration of nginx that is tested to.
+/// stops them; [`guide::deploying`](crate::guide::deploying) has a configuration of nginx, with a test that it does.
 ///
 /// ```
 /// use std::time::Duration;

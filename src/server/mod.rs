@@ -9,10 +9,6 @@
 //!
 //! All threads share one `Service`. The backend here is `tiny_http`; none of the other modules knows it.
 
-pub mod conformance {
-    #![doc = include_str!("conformance.md")]
-}
-
 mod address;
 mod answer;
 mod cors;

@@ -1,7 +1,8 @@
-//! Where a broker's events are kept besides memory: [`Store`], the [`Record`]s that it keeps, and the [`Snapshot`] from
-//! which it compacts its log.
+//! Stores: [`Store`], the trait that a broker writes its events to, the [`Record`]s that a store keeps, and the
+//! [`Snapshot`] from which it compacts its log.
 //!
-//! A store knows no broker. `file` is the store that comes with this crate.
+//! A store knows nothing of a broker. The store that comes with this crate is a file: see
+//! [`FilePersistorInfo`](crate::FilePersistorInfo).
 
 pub(crate) mod file;
 mod loss;
@@ -21,44 +22,58 @@ pub use snapshot::Snapshot;
 pub(crate) use snapshot::SnapshotSource;
 pub use statistics::StoreStatistics;
 
-/// Where a broker keeps its events besides memory, so that the next start has them again: golongpoll's `AddOn`, but with
-/// errors. [`FilePersistorInfo`](crate::FilePersistorInfo) describes the one that comes with this crate; give another to
-/// [`Broker::with_store`](crate::Broker::with_store).
+/// A log of [`Record`]s outside the broker's memory, from which the next start restores the events. The broker calls
+/// [`start`](Store::start) once and before all else, then [`append`](Store::append) for each record in publish order from
+/// one thread at a time, and [`stop`](Store::stop) at the end. The next `start` must return the records in the order in
+/// which they were appended, and all that a [`flush`](Store::flush) succeeded for.
 ///
-/// # What the broker promises
+/// It is golongpoll's `AddOn`, but with errors. [`FilePersistorInfo`](crate::FilePersistorInfo) describes the store that
+/// comes with this crate. [`Broker::with_store`](crate::Broker::with_store) takes any other.
 ///
-/// [`start`](Store::start) is called once, before anything else. [`append`](Store::append) is called by one thread at a
-/// time, in publish order, and [`stop`](Store::stop) after the last of them. [`admit`](Store::admit) and
-/// [`flush`](Store::flush) are called by many threads at once and without any lock of the broker's held.
+/// # Threads and locks
 ///
-/// # What the store promises
+/// | method | thread | locks of the broker | may wait |
+/// |---|---|---|---|
+/// | [`start`](Store::start) | the one that starts the broker | none | yes |
+/// | [`admit`](Store::admit) | any that publishes, several at once | none | yes |
+/// | [`append`](Store::append) | any, one at a time | some | no |
+/// | [`flush`](Store::flush), [`settled`](Store::settled) | any that publishes or calls [`Snapshot::records`], a thread of the broker; several at once | none | yes |
+/// | [`stop`](Store::stop) | a thread of its own | none | yes |
+/// | [`statistics`](Store::statistics) | any, several at once | none | better not |
 ///
-/// The next `start` gives the records back in the order in which they were appended, and has all that were flushed. One
-/// that it could not keep may be missing, and then everything after it may, too: a follower is told of a gap, since
-/// sequence numbers have no holes. Where a store drops an event and goes on, it keeps
-/// [`Record::Refused`] in its place if nobody was told that the event was published.
+/// # Records that are lost
+///
+/// If a record is lost, the records after it may be lost too: sequence numbers are consecutive, so the next run notices what
+/// is missing and reports a gap to subscribers. A store that drops an event and goes on must put
+/// [`Record::Refused`] in its place, if `flush` has failed for it.
 ///
 /// # When `flush` is called
 ///
 /// - Once at the start, for [`Record::Started`].
-/// - With [`acknowledges`](Store::acknowledges), for every event, before its publisher and its subscribers see it.
-/// - Without it, publishing never calls `flush`: the store alone decides when it writes, and a crash loses what it has
-///   not written. A store that only buffers in `append` gives a [`flush_period`](Store::flush_period); the broker then
-///   calls `flush` for the newest record that often, and once more before [`stop`](Store::stop).
+/// - If the store [acknowledges](Store::acknowledges): for every event, before its publisher and its subscribers see it.
+/// - Otherwise never by publishing: the store decides when it writes, and a crash loses what it has not written. A store
+///   that only buffers in `append` returns a [`flush_period`](Store::flush_period). The broker then calls `flush` for the
+///   newest record once per period, and once more before `stop`.
 ///
-/// # Calls of `Snapshot` from within a store
+/// # Calls of a `Snapshot` from a store
 ///
-/// [`Snapshot::records`] works in `admit`, `flush`, `settled`, `stop` and `statistics`, and in a thread of the store's own. In
-/// `start` and `append` it returns nothing at once: at the start there is nothing yet, and `append` is called with the
-/// broker's locks held. A call of the store that does not return is left behind by [`Broker::stop`](crate::Broker::stop),
-/// which keeps its timeout.
+/// [`Snapshot::records`] works within `admit`, `flush`, `settled`, `stop` and `statistics`, and in a thread of the store.
+/// Within `start` and `append` it returns nothing: at the start there are no records yet, and `append` is called with locks
+/// of the broker. If a call of the store does not return, [`Broker::stop`](crate::Broker::stop) still returns after its
+/// timeout and leaves the call behind.
 ///
 /// # Panics of a store
 ///
-/// The broker goes on. A panic in `admit`, `append` or `flush` reaches whoever published; over HTTP it is a 500. An event
-/// that `append` panicked over is not published, and its number goes to the next one, so it must not have been kept. One
-/// that `flush` panicked over is neither published nor refused yet: whoever publishes next asks for it again. A panic
-/// over a record that is no event is logged, since what it tells of has happened, and one in `stop` is an error.
+/// The broker goes on. A panic in `admit`, `append` or `flush` reaches the publisher; over HTTP the answer is a 500.
+///
+/// - After a panic in `append`, the event is not published, and the next event gets its number. The store must not have
+///   kept it.
+/// - After a panic in `flush`, the event is neither published nor refused yet. The next publisher calls `flush` for it
+///   again.
+/// - A panic over a record that is not an event is logged; what the record describes has happened already.
+/// - A panic in `stop` is returned as an error.
+///
+/// # Example
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
@@ -66,7 +81,7 @@ pub use statistics::StoreStatistics;
 /// use long_polling::store::{Record, Snapshot, Store};
 /// use long_polling::{Broker, BrokerOptions, Cursor, Error};
 ///
-/// /// Keeps everything in memory that outlives the broker.
+/// /// Keeps the lines of records in memory that outlives the broker.
 /// #[derive(Clone, Default)]
 /// struct Memory(Arc<Mutex<Vec<String>>>);
 ///
@@ -101,84 +116,102 @@ pub use statistics::StoreStatistics;
 /// # Ok::<(), Error>(())
 /// ```
 pub trait Store: Send + Sync {
-    /// Makes ready, and gives each record kept so far to `each`, oldest first. `live` is what the broker holds, for a
-    /// store that makes its log smaller now and then; it says nothing before this has returned.
+    /// Opens the store, and passes each record that it has to `each`, oldest first. `snapshot` describes the broker's
+    /// events for a store that compacts its log; it is empty until this method has returned.
+    ///
+    /// Called once, before any other method, in the thread that starts the broker, without locks.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the broker from being started.
-    fn start(&mut self, live: Snapshot, each: &mut dyn FnMut(Record)) -> Result<(), Error>;
+    /// Any error keeps the broker from starting, and is returned from its start.
+    fn start(&mut self, snapshot: Snapshot, each: &mut dyn FnMut(Record)) -> Result<(), Error>;
 
-    /// Asks whether an event may come whose record is about so many bytes of text. May wait for room.
+    /// Decides whether an event may be published, by the approximate length of its record's line. May wait for room.
+    /// Defaults to accepting every event.
+    ///
+    /// Called before each event is appended, in the publisher's thread, without locks.
     ///
     /// # Errors
     ///
-    /// [`Busy`](crate::ErrorKind::Busy) where it may not: it is not published then, and its publisher is told the
-    /// reason; over HTTP by 503 with `Retry-After`. Admits everything unless a store does better.
+    /// [`Busy`](crate::ErrorKind::Busy) if the store has no room. The event is not published, and its publisher gets the
+    /// error; over HTTP, 503 with `Retry-After`.
     fn admit(&self, bytes: usize) -> Result<(), Error> {
         let _ = bytes;
         Ok(())
     }
 
-    /// Takes a record and gives its ticket, a number that grows with each. Called with locks of the broker's held: it
-    /// must neither wait for a disk nor call the broker.
+    /// Accepts a record and returns its ticket, a number that is greater than that of the record before it.
+    ///
+    /// Called by one thread at a time, in publish order, with locks of the broker: it must neither wait for a disk nor
+    /// call the broker.
     ///
     /// # Errors
     ///
-    /// Where the record can't be taken. An event is not published then.
+    /// If the store can't accept the record. An event is then not published.
     fn append(&self, record: Record) -> Result<u64, Error>;
 
-    /// Waits until every record up to this ticket is kept as well as the store promises. The trait's documentation says
-    /// when the broker calls it.
+    /// Waits until the store keeps every record up to this ticket.
+    ///
+    /// Called by several threads at once, without locks. The trait's documentation says when.
     ///
     /// # Errors
     ///
-    /// [`Busy`](crate::ErrorKind::Busy) where the record with this ticket could not be kept and will not be.
+    /// [`Busy`](crate::ErrorKind::Busy) if the store does not keep the record with this ticket and will not.
     fn flush(&self, ticket: u64) -> Result<(), Error>;
 
-    /// A ticket for which, and for all before it, [`flush`](Store::flush) would return at once. 0 unless a store says
-    /// otherwise, which costs speed where many publishers wait at the same time.
+    /// Returns a ticket up to which [`flush`](Store::flush) returns at once. The default, 0, is correct and slower when
+    /// many publishers wait at the same time.
+    ///
+    /// Called after a successful `flush`, if the store [acknowledges](Store::acknowledges), without locks.
     fn settled(&self) -> u64 {
         0
     }
 
-    /// True where an event may be seen only once it has been flushed: its publisher then waits for that, and so do its
-    /// subscribers. False unless a store says otherwise.
+    /// Returns `true` if an event may be seen only after a successful [`flush`](Store::flush): its publisher and its
+    /// subscribers then wait for that. Defaults to `false`.
+    ///
+    /// The answer must not change after the start. Called by any thread, with or without locks.
     fn acknowledges(&self) -> bool {
         false
     }
 
-    /// How often the broker calls [`flush`](Store::flush) while there are records that it has not flushed, for a store that
-    /// does not [acknowledge](Store::acknowledges) events: so much is lost at most if the process is killed. A thread of
-    /// the broker's does so, which ends with the broker. A flush that fails is logged, counted in
-    /// [`StoreStatistics::failures`], and tried again after the same period. Asked for once, after the start. Defaults to
-    /// `None`: the broker does not flush.
+    /// Returns how often the broker calls [`flush`](Store::flush) while it has records that are not flushed, for a store
+    /// that does not [acknowledge](Store::acknowledges) events. A killed process loses at most the events of one period.
+    /// Defaults to `None`: the broker does not flush.
+    ///
+    /// Called once, after the start. A thread of the broker then flushes. If a flush fails, the broker logs the error,
+    /// counts it in [`StoreStatistics::failures`], and tries again after the same period.
     fn flush_period(&self) -> Option<Duration> {
         None
     }
 
-    /// Keeps everything taken so far as well as it can; nothing comes after this. May be called twice. Called in a thread
-    /// of its own, which the broker leaves behind where this takes longer than `timeout`.
+    /// Keeps every record accepted so far, and closes the store. No record is appended after this call. It may be called
+    /// again, for example after it has reached its timeout.
+    ///
+    /// Called in a thread of its own, without locks. The broker leaves the thread behind if it needs longer than
+    /// `timeout`.
     ///
     /// # Errors
     ///
-    /// [`File`](crate::ErrorKind::File) where records could not be kept, and
-    /// [`StopTimeout`](crate::ErrorKind::StopTimeout) where that took longer than `timeout`.
+    /// [`File`](crate::ErrorKind::File) if records could not be kept, and
+    /// [`StopTimeout`](crate::ErrorKind::StopTimeout) if that took longer than `timeout`.
     fn stop(&self, timeout: Duration) -> Result<(), Error>;
 
-    /// What it has done, for [`Broker::statistics`](crate::Broker::statistics). All zero unless a store says otherwise.
+    /// Returns what the store has done, for [`Broker::statistics`](crate::Broker::statistics). Defaults to zeros.
+    ///
+    /// Called by any thread, without locks.
     fn statistics(&self) -> StoreStatistics {
         StoreStatistics::default()
     }
 
-    /// True for a store that never waits, so that its stop needs no thread.
+    /// Returns `true` for a store that never waits, so that stopping it needs no thread.
     #[doc(hidden)]
     fn keeps_nothing(&self) -> bool {
         false
     }
 }
 
-/// Keeps nothing: the store of [`Broker::new`](crate::Broker::new).
+/// The store of [`Broker::new`](crate::Broker::new), which keeps nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct NoStore;
 

@@ -1,7 +1,7 @@
-//! A client that commits its position to a file, killed again and again: the example `incremental_updates`.
+//! The example `incremental_updates`, a client that commits its position to a file, is killed repeatedly.
 #![cfg(unix)]
 
-// The example's code and not its program, which is there only after a build of the examples.
+// Includes the example's code, because its program exists only after a build of the examples.
 #[allow(dead_code)]
 #[path = "../../examples/incremental_updates.rs"]
 mod incremental_updates;
@@ -23,27 +23,27 @@ use support::{server, until};
 
 const KILLS: usize = 20;
 const EVENTS: usize = 2000;
-/// How many events the follower may be behind; the server keeps more.
-const BEHIND: usize = 40;
+/// The most events that the follower may be behind. The server keeps more.
+const MAX_BEHIND: usize = 40;
 
 #[test]
-#[ignore = "not a test: the follower that the other starts in a process of its own"]
+#[ignore = "not a test: the process of the follower"]
 fn follow_as_a_process() {
     let Some(arguments) = process::argument() else {
         return;
     };
     let (url, file) = arguments.split_once(' ').expect("a URL and a file");
-    follow(url, "updates", Path::new(file), usize::MAX).expect("to go on until the kill");
+    follow(url, "updates", Path::new(file), usize::MAX).expect("it runs until it is killed");
 }
 
-/// The follower in a process of its own, and its files.
+/// The process of the follower, and the folder of its files.
 struct Follower<'a> {
     process: Process,
     folder: &'a Path,
 }
 
-/// What a run of the follower leaves behind.
-struct Run {
+/// The result of one run of the follower.
+struct FollowerRun {
     /// The numbers of the events that it processed.
     processed: Vec<usize>,
     committed: Option<EventId>,
@@ -79,14 +79,18 @@ impl<'a> Follower<'a> {
         committed(&position(self.folder)).unwrap()
     }
 
-    /// By SIGKILL, which leaves it no time for anything.
-    fn kill(mut self) -> Run {
+    /// Kills the process with SIGKILL.
+    fn kill(mut self) -> FollowerRun {
         self.process.0.kill().unwrap();
         let status = self.process.0.wait().unwrap();
-        assert_eq!(status.code(), None, "it ended before it was killed");
+        assert_eq!(
+            status.code(),
+            None,
+            "the follower ended before it was killed"
+        );
         let errors = fs::read_to_string(self.folder.join("errors")).unwrap();
-        assert_eq!(errors, "", "neither a gap nor an error");
-        Run {
+        assert_eq!(errors, "", "a gap or an error");
+        FollowerRun {
             processed: self.processed(),
             committed: self.committed(),
         }
@@ -104,11 +108,11 @@ fn a_follower_killed_at_random_goes_on_exactly_after_the_position_that_it_commit
     let done = AtomicUsize::new(0);
     let publish = |number| {
         until("the follower has caught up", || {
-            number < done.load(SeqCst) + BEHIND
+            number < done.load(SeqCst) + MAX_BEHIND
         });
         server.publish("updates", &number).unwrap()
     };
-    // True where these are more than were done.
+    // Returns `true` if the follower has processed more than before.
     let count = |processed: &[usize]| {
         let last = processed.last();
         last.is_some_and(|last| done.fetch_max(last + 1, SeqCst) <= *last)
@@ -125,7 +129,7 @@ fn a_follower_killed_at_random_goes_on_exactly_after_the_position_that_it_commit
         let publisher = scope.spawn(|| (0..EVENTS).map(publish).collect::<Vec<EventId>>());
         for _ in 0..KILLS {
             let follower = Follower::start(&server, folder.path());
-            // In the middle of whatever it does; some while they start.
+            // The kill comes at a random moment, sometimes during the start.
             let more = random.usize(..=EVENTS / KILLS).saturating_sub(20);
             process_until(&follower, EVENTS.min(done.load(SeqCst) + more));
             thread::park_timeout(Duration::from_micros(random.u64(..20_000)));
@@ -143,7 +147,7 @@ fn a_follower_killed_at_random_goes_on_exactly_after_the_position_that_it_commit
         ids
     });
 
-    // Where the next run has to begin.
+    // The event that the next run must begin with.
     let mut next = 0;
     for (at, run) in runs.iter().enumerate() {
         let end = next + run.processed.len();
@@ -151,7 +155,7 @@ fn a_follower_killed_at_random_goes_on_exactly_after_the_position_that_it_commit
         assert_eq!(run.processed, expected, "run {at}");
         let number = |id| ids.iter().position(|other| *other == id).unwrap();
         next = run.committed.map_or(0, |id| number(id) + 1);
-        // But for the last event, which may have been processed and not committed.
+        // The last event may have been processed and not committed.
         let least = end - run.processed.len().min(1);
         assert!((least..=end).contains(&next), "run {at}: {next} of {end}");
     }

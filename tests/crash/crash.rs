@@ -1,4 +1,4 @@
-//! The log of a process that is killed, again and again, and of one whose disk is full: real files and real processes.
+//! Processes that are killed repeatedly, or whose disk is full, with real files.
 #![cfg(unix)]
 
 use crate::{process, support};
@@ -19,10 +19,10 @@ use process::Process;
 use support::{Connection, LIMIT, info, poll, until};
 
 const PUBLISHERS: usize = 16;
-/// Events that a category keeps: so few that the file is made smaller now and then.
+/// The events that a category keeps. They are few, so the file is compacted often.
 const RING: usize = 64;
 
-/// The settings of the process that is killed, and of the one that looks at what it left.
+/// Opens the file with the same settings in the process that is killed and in the one that checks the file.
 fn open(folder: &Path, level: &str) -> Result<Broker, long_polling::Error> {
     let options = BrokerOptions::new().events_per_category(RING);
     let period = Duration::from_millis(20);
@@ -43,7 +43,7 @@ fn log(folder: &Path) -> std::path::PathBuf {
 }
 
 #[test]
-#[ignore = "not a test: the process that the others kill"]
+#[ignore = "not a test: the process that is killed"]
 fn publish_as_a_process() {
     let Some(arguments) = process::argument() else {
         return;
@@ -65,7 +65,7 @@ fn publish_as_a_process() {
             scope.spawn(move || {
                 for number in first.. {
                     let id = broker.publish(&publisher.to_string(), &number).unwrap();
-                    // In the system's hands before the next one: a kill does not take it back.
+                    // Written before the next publish, so a kill can't undo it.
                     log.write_all(format!("{publisher} {number} {id}\n").as_bytes())
                         .unwrap();
                 }
@@ -74,27 +74,28 @@ fn publish_as_a_process() {
     });
 }
 
-/// What the processes were told that they had published.
-struct Told {
+/// The publishes that have returned in the killed processes.
+struct Returned {
     log: BufReader<fs::File>,
-    /// Numbers and ids of each publisher.
+    /// The numbers and ids of each publisher.
     published: Vec<Vec<(u64, EventId)>>,
 }
 
-impl Told {
+impl Returned {
     fn new(folder: &Path) -> Self {
         let log = OpenOptions::new()
             .append(true)
             .read(true)
             .create(true)
             .open(log(folder));
-        Told {
+        Returned {
             log: BufReader::new(log.unwrap()),
             published: vec![Vec::new(); PUBLISHERS],
         }
     }
 
-    /// Reads on. Lines are whole: each is one write, and who writes has been killed.
+    /// Reads the lines that were written since the last call. Every line is complete: each is one write, and the writing process
+    /// has been killed.
     fn read(&mut self) {
         for line in self.log.by_ref().lines() {
             let line = line.unwrap();
@@ -107,74 +108,77 @@ impl Told {
     }
 }
 
-/// Looks at what a killed process left: what it published has numbers from `first` on. Says how many publishers' last
-/// events were lost.
-fn check(broker: &Broker, told: &Told, first: u64, level: &str) -> usize {
+/// Checks the file of a killed process, whose events have numbers from `first` on. Returns how many publishers have lost their
+/// last event.
+fn check(broker: &Broker, returned: &Returned, first: u64, level: &str) -> usize {
     let poll = |category: &str, cursor| {
         let batch = broker.subscribe(category, cursor, Duration::ZERO).unwrap();
         let event = |event: &Event| (event.decode::<u64>().unwrap(), event.id());
-        let held: Vec<(u64, EventId)> = batch.events().iter().map(event).collect();
-        (held, batch.gap())
+        let events: Vec<(u64, EventId)> = batch.events().iter().map(event).collect();
+        (events, batch.gap())
     };
     let acknowledged = level == "acknowledged";
     let mut seen = HashSet::new();
     let mut lost = 0;
-    for (publisher, published) in told.published.iter().enumerate() {
+    for (publisher, published) in returned.published.iter().enumerate() {
         let category = publisher.to_string();
-        let (held, _) = poll(&category, Cursor::Oldest);
-        let context = format!("round of {first}, publisher {publisher}: {held:?}");
-        assert!(held.iter().all(|(_, id)| seen.insert(*id)), "an id twice");
+        let (restored, _) = poll(&category, Cursor::Oldest);
+        let context = format!("round of {first}, publisher {publisher}: {restored:?}");
         assert!(
-            held.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1),
+            restored.iter().all(|(_, id)| seen.insert(*id)),
+            "an id twice"
+        );
+        assert!(
+            restored.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1),
             "{context}"
         );
-        // What is there has no hole, but for what a kill cost at the end of a round.
-        let newest = held.last().map_or(0, |(number, _)| *number);
-        if let Some(oldest) = held.first() {
+        // No event is missing between the others, except at the end of a round, where a kill may have lost some.
+        let newest = restored.last().map_or(0, |(number, _)| *number);
+        if let Some(oldest) = restored.first() {
             let from = published.partition_point(|(number, _)| *number < first.max(oldest.0));
             for event in &published[from..] {
-                assert_eq!(held.contains(event), event.0 <= newest, "{context}");
+                assert_eq!(restored.contains(event), event.0 <= newest, "{context}");
             }
             let (rest, gap) = poll(&category, Cursor::LastId(oldest.1));
-            assert_eq!(rest, held[1..]);
-            assert!(!(gap && acknowledged), "a gap, though nothing is missing");
+            assert_eq!(rest, restored[1..]);
+            assert!(!(gap && acknowledged), "a gap, but no event is missing");
         }
         let Some(last) = published.last() else {
             continue;
         };
-        // Whoever has seen more than is left is told so.
+        // A position after the last restored event gets a gap.
         let (rest, gap) = poll(&category, Cursor::LastId(last.1));
-        if held.is_empty() || last.0 > newest {
-            assert!(gap && !acknowledged, "{context}, but {last:?} was told");
+        if restored.is_empty() || last.0 > newest {
+            assert!(gap && !acknowledged, "{context}, but {last:?} had returned");
             lost += 1;
         } else {
-            let next = held.iter().find(|(number, _)| *number > last.0);
+            let next = restored.iter().find(|(number, _)| *number > last.0);
             assert_eq!(rest.first(), next);
         }
     }
     lost
 }
 
-/// Kills a publishing process so many times, each time once it has told of at most so many bytes of events, and looks at
-/// what it left.
-fn kill_again_and_again(level: &str, rounds: u64, most: u64) {
+/// Starts a publishing process, kills it after it has written up to `max_bytes` to its log, and checks the file; this many
+/// times.
+fn kill_repeatedly(level: &str, rounds: u64, max_bytes: u64) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let mut lost = 0;
-    let mut told = Told::new(folder);
+    let mut returned = Returned::new(folder);
     let size = || fs::metadata(log(folder)).unwrap().len();
     for round in 0..rounds {
         let first = round * 1_000_000;
         let arguments = format!("{} {level} {first}", folder.display());
-        let enough = size() + random.u64(1..most);
+        let enough = size() + random.u64(1..max_bytes);
         let mut command = process::this_program("crash::publish_as_a_process", &arguments);
         let mut process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()));
-        until("published", || {
+        until("events are published", || {
             let ended = process.0.try_wait().unwrap();
-            assert!(ended.is_none(), "it ended by itself: {ended:?}");
+            assert!(ended.is_none(), "the process ended by itself: {ended:?}");
             size() > enough
         });
         if round == 0 {
@@ -187,34 +191,34 @@ fn kill_again_and_again(level: &str, rounds: u64, most: u64) {
             );
         }
         drop(process);
-        told.read();
+        returned.read();
 
         let broker = open(folder, level).unwrap();
-        // At most the line that was being written.
+        // Only the line that the kill has interrupted can be damaged.
         assert!(broker.statistics().store.damaged <= 1);
-        lost += check(&broker, &told, first, level);
-        // Every other run ends as it should, between two that do not.
+        lost += check(&broker, &returned, first, level);
+        // Every other run of this process ends cleanly.
         if round % 2 == 0 {
             broker.stop(LIMIT).unwrap();
         }
     }
-    let events: usize = told.published.iter().map(Vec::len).sum();
+    let events: usize = returned.published.iter().map(Vec::len).sum();
     println!(
         "{level}: {rounds} rounds, {events} events; {lost} times a publisher's last events were lost"
     );
 }
 
-/// 50 rounds, or what `CRASH_ROUNDS` says.
+/// Runs 50 rounds, or as many as the environment variable `CRASH_ROUNDS` says.
 #[test]
 fn a_kill_loses_nothing_that_was_acknowledged() {
     let rounds = env::var("CRASH_ROUNDS").map_or(50, |rounds| rounds.parse().unwrap());
-    kill_again_and_again("acknowledged", rounds, 60_000);
+    kill_repeatedly("acknowledged", rounds, 60_000);
 }
 
 #[test]
-fn a_kill_leaves_the_beginning_of_what_was_buffered_and_the_rest_is_told_as_a_gap() {
-    kill_again_and_again("buffered", 10, 1_000_000);
-    kill_again_and_again("synced", 10, 1_000_000);
+fn a_kill_keeps_the_first_of_the_buffered_events_and_the_rest_is_a_gap() {
+    kill_repeatedly("buffered", 10, 1_000_000);
+    kill_repeatedly("synced", 10, 1_000_000);
 }
 
 #[test]
@@ -236,17 +240,17 @@ fn serve_as_a_process() {
     process::serve(&server);
 }
 
-/// How a disk is made full in earnest.
+/// How the test fills a disk.
 #[derive(Clone, Copy, Debug)]
 enum Full {
-    /// A file may have so many blocks: what is written beyond fails (EFBIG).
+    /// A limit on the blocks of a file. Further writes fail (EFBIG).
     Limit,
-    /// A file system of its own has no space left (ENOSPC), in a mount namespace of the server's.
+    /// A file system without space (ENOSPC), in the mount namespace of the server.
     FileSystem,
 }
 
 impl Full {
-    /// What comes before the server, which is "$0"; "$1" is the folder of the file.
+    /// The shell script that starts the server, "$0". "$1" is the folder of the file.
     fn script(self) -> &'static str {
         match self {
             Full::Limit => "trap '' XFSZ; ulimit -S -f 32; exec \"$0\" \"${@:2}\"",
@@ -268,7 +272,7 @@ impl Full {
         }
     }
 
-    /// What the system says.
+    /// The error message of the operating system.
     fn reason(self) -> &'static str {
         match self {
             Full::Limit => "File too large",
@@ -276,19 +280,20 @@ impl Full {
         }
     }
 
-    fn relieve(self, process: &Process, folder: &Path) {
+    /// Makes space again, while the server runs.
+    fn make_space(self, process: &Process, folder: &Path) {
         let pid = process.0.id().to_string();
         match self {
             Full::Limit => {
-                let mut relieve = Command::new("prlimit");
-                relieve.args(["--pid", &pid, "--fsize=unlimited"]);
-                assert!(relieve.status().expect("prlimit").success());
+                let mut prlimit = Command::new("prlimit");
+                prlimit.args(["--pid", &pid, "--fsize=unlimited"]);
+                assert!(prlimit.status().expect("prlimit").success());
             }
-            // As the process sees its folder.
+            // The folder in the mount namespace of the process.
             Full::FileSystem => {
-                let seen = Path::new("/proc").join(pid).join("root");
+                let root = Path::new("/proc").join(pid).join("root");
                 let folder = folder.strip_prefix("/").unwrap();
-                fs::remove_file(seen.join(folder).join("filler")).unwrap();
+                fs::remove_file(root.join(folder).join("filler")).unwrap();
             }
         }
     }
@@ -319,8 +324,8 @@ fn a_full_disk(full: Full, level: &str) {
         (answer, number)
     };
     let refusal = loop {
-        let (answer, taken) = publish(&mut connection);
-        assert!(taken < 1000, "never full");
+        let (answer, accepted) = publish(&mut connection);
+        assert!(accepted < 1000, "the disk does not get full");
         if answer.status != 200 {
             break answer;
         }
@@ -329,24 +334,28 @@ fn a_full_disk(full: Full, level: &str) {
     assert!(refusal.header("Retry-After").is_some());
     // Reads go on.
     connection.ask("GET", &poll("c", 0, "&since_time=1"));
-    let held = connection.receive().data().len();
-    let (refused, taken) = publish(&mut connection);
-    assert_eq!((refused.status, held), (503, taken));
+    let buffered = connection.receive().data().len();
+    let (refused, accepted) = publish(&mut connection);
+    assert_eq!((refused.status, buffered), (503, accepted));
 
-    // There is space again.
-    full.relieve(&process, &disk);
+    full.make_space(&process, &disk);
     until("publishing goes on", || {
         publish(&mut connection).0.status == 200
     });
     connection.ask("GET", &poll("c", 0, "&since_time=1"));
-    let held = connection.receive().ids();
+    let buffered = connection.receive().ids();
     assert!(process.stop());
 
     let file = match full {
         Full::Limit => file,
         Full::FileSystem => folder.path().join("disk.db"),
     };
-    let broker = Broker::open(BrokerOptions::default(), FilePersistorInfo::new(&file)).unwrap();
+    assert_restored(&file, &buffered);
+}
+
+/// Asserts that the file has exactly the events with these ids, and that no position after one of them gets a gap.
+fn assert_restored(file: &Path, expected: &[String]) {
+    let broker = Broker::open(BrokerOptions::default(), FilePersistorInfo::new(file)).unwrap();
     let batch = broker
         .subscribe("c", Cursor::Oldest, Duration::ZERO)
         .unwrap();
@@ -355,7 +364,7 @@ fn a_full_disk(full: Full, level: &str) {
         .iter()
         .map(|event| event.id().to_string())
         .collect();
-    assert_eq!(ids, held);
+    assert_eq!(ids, expected);
     let last = batch.events().last().unwrap().id();
     let first = batch.events()[0].id();
     for position in [first, last] {
@@ -370,11 +379,11 @@ fn a_full_disk_refuses_publishes_and_nothing_else_until_there_is_space() {
     for level in ["buffered", "acknowledged"] {
         a_full_disk(Full::Limit, level);
     }
-    // Where a file system may be mounted.
+    // Needs permission to mount a file system.
     let mut mount = Full::FileSystem.command();
     let mount = mount.args(["-c", "mount -t tmpfs tmpfs /mnt"]).status();
     if !mount.is_ok_and(|status| status.success()) {
-        println!("no file system can be mounted here: a file's limit had to do");
+        println!("no file system can be mounted here: only the limit of a file was tested");
         return;
     }
     for level in ["buffered", "acknowledged"] {

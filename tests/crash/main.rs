@@ -1,5 +1,5 @@
-//! Processes that are killed or restarted, again and again, under load. They keep the machine busy for seconds, so tests
-//! that measure times must not run beside them: a program of their own.
+//! Processes that are killed or restarted under load. They keep the machine busy for seconds, so tests that measure times
+//! must not run at the same time: these are a test program of their own.
 
 #[cfg(unix)]
 #[path = "../support/process.rs"]

@@ -1,4 +1,4 @@
-//! A server with a file, stopped and started again under load: every event comes once, in order, and no gap is told.
+//! A server with a file is restarted under load: every event is delivered once, in order, and there is no gap.
 
 use crate::support;
 
@@ -18,7 +18,7 @@ const ALL: usize = CATEGORIES * EVENTS;
 const AHEAD: usize = 32;
 const RESTARTS: usize = 4;
 
-/// Ends all subscribers when the test does, be it by a panic.
+/// Stops all subscribers when the test ends, also by a panic.
 struct Stoppers(Vec<Stopper>);
 
 impl Drop for Stoppers {
@@ -28,7 +28,7 @@ impl Drop for Stoppers {
 }
 
 #[test]
-fn restarts_under_load_lose_nothing_repeat_nothing_and_tell_no_gap() {
+fn restarts_under_load_lose_nothing_repeat_nothing_and_cause_no_gap() {
     let folder = tempfile::tempdir().unwrap();
     let file = FilePersistorInfo::new(folder.path().join("events.db")).write_buffer_size(4096);
     let start = |address: &str| {
@@ -37,26 +37,26 @@ fn restarts_under_load_lose_nothing_repeat_nothing_and_tell_no_gap() {
     };
     let mut server = start("127.0.0.1:0");
     let address = server.local_addr().to_string();
-    let (taken, seen) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (accepted, delivered) = (AtomicUsize::new(0), AtomicUsize::new(0));
 
     let publish_all = |category: &str, ahead: SyncSender<()>| {
-        // Each has connections of its own, which it keeps, as programs of their own would.
+        // Each publisher keeps its own connections, as separate programs would.
         let agent = ureq::Agent::new_with_defaults();
         let publisher = Publisher::new(format!("http://{address}/publish")).agent(agent);
         for number in 0..EVENTS {
             ahead.send(()).expect("a subscriber");
-            // A stop answers whatever it has taken, so that nothing is published twice.
-            until("a server takes the event", || {
+            // A stop answers every request that it has accepted, so no event is published twice.
+            until("a server accepts the event", || {
                 publisher.publish(category, &number).is_ok()
             });
-            taken.fetch_add(1, SeqCst);
+            accepted.fetch_add(1, SeqCst);
         }
     };
     let follow_all = |events: Subscriber, behind: Receiver<()>| -> Vec<usize> {
         let numbers = events.take(EVENTS).map(|event| {
             let number = event.expect("no gap").decode().unwrap();
             behind.recv().expect("a publisher");
-            seen.fetch_add(1, SeqCst);
+            delivered.fetch_add(1, SeqCst);
             number
         });
         numbers.collect()
@@ -79,12 +79,14 @@ fn restarts_under_load_lose_nothing_repeat_nothing_and_tell_no_gap() {
         let mut published = 0;
         for restart in 1..=RESTARTS {
             let enough = restart * ALL / (RESTARTS + 1);
-            until("so many are taken", || taken.load(SeqCst) >= enough);
+            until("enough events are accepted", || {
+                accepted.load(SeqCst) >= enough
+            });
             server.stop(LIMIT).unwrap();
             published += server.statistics().published;
             server = start(&address);
         }
-        until("all have come", || seen.load(SeqCst) == ALL);
+        until("all events are delivered", || delivered.load(SeqCst) == ALL);
         for follower in followers {
             assert_eq!(follower.join().unwrap(), (0..EVENTS).collect::<Vec<_>>());
         }

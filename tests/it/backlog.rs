@@ -161,7 +161,7 @@ fn an_event_larger_than_a_batch_comes_alone() {
 #[test]
 fn whoever_goes_by_time_alone_gets_whole_milliseconds() {
     let clock = ManualClock::at(START);
-    let broker = testing::broker(of_events(7), None, &clock).unwrap();
+    let broker = testing::broker(of_events(7), &clock).unwrap();
     let mut before = None;
     for count in [5, 5, 12, 1, 1, 5] {
         before = before.or(Some(publish(&broker, count).0));

@@ -177,7 +177,7 @@ fn the_page_is_the_table() {
     for row in &rows {
         assert!(names.insert((row.group, row.name)), "{} twice", row.name);
     }
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/server/conformance.md");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/guide/conformance.md");
     let page = page(&rows);
     if std::env::var_os("UPDATE_CONFORMANCE").is_some() {
         std::fs::write(&path, page).expect("the page is written");

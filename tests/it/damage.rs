@@ -1,4 +1,4 @@
-//! Files that were cut off or changed: what is left is served as it was, and what is missing is told.
+//! Truncated and damaged files: events that can be read are served unchanged, and the others are a gap.
 
 use std::fs;
 use std::path::Path;
@@ -15,12 +15,12 @@ fn open(file: &Path) -> Broker {
     Broker::open(BrokerOptions::default(), FilePersistorInfo::new(file)).unwrap()
 }
 
-fn held(broker: &Broker, cursor: Cursor) -> (Vec<Event>, bool) {
+fn poll(broker: &Broker, cursor: Cursor) -> (Vec<Event>, bool) {
     let batch = broker.subscribe("c", cursor, Duration::ZERO).unwrap();
     (batch.events().to_vec(), batch.gap())
 }
 
-/// A file of a run that has ended, and its events.
+/// Writes a file of a run that has ended. Returns its bytes and its events.
 fn written(file: &Path, durability: Durability) -> (Vec<u8>, Vec<Event>) {
     let info = FilePersistorInfo::new(file).durability(durability);
     let broker = Broker::open(BrokerOptions::default(), info).unwrap();
@@ -28,19 +28,19 @@ fn written(file: &Path, durability: Durability) -> (Vec<u8>, Vec<Event>) {
         let data = serde_json::json!({"number": number, "text": "some text, é and \"quotes\""});
         broker.publish("c", &data).unwrap();
     }
-    let (events, _) = held(&broker, Cursor::Oldest);
+    let (events, _) = poll(&broker, Cursor::Oldest);
     broker.stop(LIMIT).unwrap();
     (fs::read(file).unwrap(), events)
 }
 
 #[test]
-fn a_file_cut_at_any_byte_of_its_last_records_loses_only_the_one_that_was_cut() {
+fn a_file_truncated_at_any_byte_of_its_last_records_loses_only_the_truncated_one() {
     for durability in [Durability::Buffered, Durability::Acknowledged] {
-        cut_at_any_byte(durability);
+        truncate_at_any_byte(durability);
     }
 }
 
-fn cut_at_any_byte(durability: Durability) {
+fn truncate_at_any_byte(durability: Durability) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.db");
     let (bytes, events) = written(&file, durability);
@@ -50,23 +50,23 @@ fn cut_at_any_byte(durability: Durability) {
     for cut in bytes.len() - last_three..=bytes.len() {
         fs::write(&file, &bytes[..cut]).unwrap();
         let mut start = 0;
-        let mut whole = 0;
+        let mut complete = 0;
         for line in &lines {
-            // A line is whole without its line break, too.
+            // A line is complete without its line break, too.
             if start + line.len() - 1 > cut {
                 break;
             }
             start += line.len();
-            whole += 1;
+            complete += 1;
         }
-        // The first line says that the run began.
-        let kept = &events[..(whole - 1).min(EVENTS)];
+        // The first line records the start of the run.
+        let kept = &events[..(complete - 1).min(EVENTS)];
         let torn = start < cut;
-        let ended = whole == lines.len();
+        let ended = complete == lines.len();
 
         let broker = open(&file);
-        let context = format!("cut at {cut} of {}", bytes.len());
-        assert_eq!(held(&broker, Cursor::Oldest).0, kept, "{context}");
+        let context = format!("truncated at {cut} of {}", bytes.len());
+        assert_eq!(poll(&broker, Cursor::Oldest).0, kept, "{context}");
         assert_eq!(
             broker.statistics().store.damaged,
             u64::from(torn),
@@ -78,16 +78,16 @@ fn cut_at_any_byte(durability: Durability) {
             assert_eq!(fs::read(&corrupt).unwrap(), &bytes[start..cut], "{context}");
             fs::remove_file(corrupt).unwrap();
         }
-        // Whoever has seen all that is left can't know whether that was all, unless the run has ended, or nobody can have
-        // seen what it was about to write.
+        // More events may have followed the last one that was kept, unless the run has ended, or has acknowledged each event
+        // only after it was written.
         let last = Cursor::LastId(kept.last().unwrap().id());
         let known = ended || durability == Durability::Acknowledged;
-        assert_eq!(held(&broker, last).1, !known, "{context}");
+        assert_eq!(poll(&broker, last).1, !known, "{context}");
 
         broker.publish("c", "afterwards").unwrap();
         broker.stop(LIMIT).unwrap();
         let broker = open(&file);
-        let (now, _) = held(&broker, Cursor::Oldest);
+        let (now, _) = poll(&broker, Cursor::Oldest);
         assert_eq!(&now[..kept.len()], kept, "{context}");
         assert_eq!(now[kept.len()..].len(), 1, "{context}");
         assert_eq!(broker.statistics().store.damaged, 0, "{context}");
@@ -100,7 +100,7 @@ fn random() -> Rng {
     Rng::with_seed(seed)
 }
 
-/// Flips so many bits, each at random.
+/// Flips this many random bits.
 fn flip(bytes: &mut [u8], count: usize, random: &mut Rng) {
     for _ in 0..count {
         let bit = random.usize(..8 * bytes.len());
@@ -125,7 +125,7 @@ fn ten_thousand_flipped_bits_change_no_event() {
 }
 
 #[test]
-fn a_broker_with_a_damaged_file_serves_what_is_left_and_tells_of_the_rest() {
+fn a_broker_with_a_damaged_file_serves_what_is_readable_and_the_rest_is_a_gap() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.db");
     let (bytes, events) = written(&file, Durability::Buffered);
@@ -135,12 +135,12 @@ fn a_broker_with_a_damaged_file_serves_what_is_left_and_tells_of_the_rest() {
         flip(&mut flipped, 1 + round % 4, &mut random);
         fs::write(&file, &flipped).unwrap();
         let broker = open(&file);
-        let (now, _) = held(&broker, Cursor::Oldest);
+        let (now, _) = poll(&broker, Cursor::Oldest);
         let text = String::from_utf8_lossy(&flipped);
         assert!(now.iter().all(|event| events.contains(event)), "{text}");
         assert!(now.is_sorted_by_key(Event::id), "{text}");
-        // A follower that had seen the first is told, wherever something is missing after it.
-        let (rest, gap) = held(&broker, Cursor::LastId(events[0].id()));
+        // A poll from the first event gets a gap if any event after it is missing.
+        let (rest, gap) = poll(&broker, Cursor::LastId(events[0].id()));
         let missing = rest.len() < EVENTS - 1;
         assert!(gap || !missing, "{rest:?}\n{text}");
         if missing {
@@ -153,23 +153,18 @@ fn a_broker_with_a_damaged_file_serves_what_is_left_and_tells_of_the_rest() {
     }
 }
 
-/// An id with this run, in Unix milliseconds, and this sequence number.
+/// An id of a run that started at this time, in Unix milliseconds, with this sequence number.
 fn id(started: u64, sequence: u64) -> EventId {
     let bits = u128::from(started) << 80 | 8 << 76 | 0b10 << 62 | u128::from(sequence);
     EventId::from(bits)
 }
 
-/// The greatest number that an id can tell, and the greatest time of a run.
+/// The greatest sequence number and the latest start of a run that fit an id.
 const MAX_SEQUENCE: u64 = (1 << 62) - 1;
 const MAX_START: u64 = (1 << 48) - 1;
 
-/// Whatever the numbers in a log are, with checksums that fit: the next runs keep what they publish, and its followers go
-/// on from one to the next.
-#[test]
-fn numbers_at_their_ends_leave_room_for_the_next_runs() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("events.db");
-    let (bytes, events) = written(&file, Durability::Buffered);
+/// Records with the greatest numbers and latest runs, possible and impossible ones.
+fn extreme_records(event: &Event) -> Vec<Record> {
     let sequences = [
         u64::MAX,
         u64::MAX - 1,
@@ -183,7 +178,7 @@ fn numbers_at_their_ends_leave_room_for_the_next_runs() {
     let (c, none) = ("c".into(), "".into());
     let mut records = Vec::new();
     for sequence in sequences {
-        let event = events[0].clone();
+        let event = event.clone();
         records.push(Record::Published { sequence, event });
         for category in [&c, &none] {
             records.push(Record::Lost {
@@ -195,7 +190,7 @@ fn numbers_at_their_ends_leave_room_for_the_next_runs() {
     }
     for (at, start) in starts.into_iter().enumerate() {
         for sequence in [MAX_SEQUENCE, MAX_SEQUENCE - 1, 1000] {
-            // One of the past and of a plausible number is nothing out of the ordinary.
+            // A plausible number of a run in the past is valid.
             if at == 2 && sequence == 1000 {
                 continue;
             }
@@ -217,7 +212,17 @@ fn numbers_at_their_ends_leave_room_for_the_next_runs() {
             });
         }
     }
-    for record in records {
+    records
+}
+
+/// Whatever numbers a log has, with checksums that match: the next runs keep what they publish, and subscribers go on from
+/// one to the next.
+#[test]
+fn extreme_numbers_leave_room_for_the_next_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    let (bytes, events) = written(&file, Durability::Buffered);
+    for record in extreme_records(&events[0]) {
         for at_start in [false, true] {
             let line = record.to_line() + "\n";
             let content = match at_start {
@@ -228,18 +233,18 @@ fn numbers_at_their_ends_leave_room_for_the_next_runs() {
             let mut last = events[EVENTS - 1].id();
             for run in 1..=3 {
                 let broker = open(&file);
-                let (now, _) = held(&broker, Cursor::Oldest);
+                let (now, _) = poll(&broker, Cursor::Oldest);
                 assert_eq!(now.len(), EVENTS + 2 * (run - 1), "{line}");
-                let (rest, gap) = held(&broker, Cursor::LastId(last));
+                let (rest, gap) = poll(&broker, Cursor::LastId(last));
                 assert!(rest.is_empty(), "{line}");
-                // Damage is one gap.
+                // The damage is one gap.
                 assert!(!gap || run == 1, "{line}");
                 for number in 0..2 {
                     let next = broker.publish("c", &number).unwrap();
                     assert!(next > last, "{line}");
                     last = next;
                 }
-                let (_, gap) = held(&broker, Cursor::LastId(last));
+                let (_, gap) = poll(&broker, Cursor::LastId(last));
                 assert!(!gap, "{line}");
                 broker.stop(LIMIT).unwrap();
             }
@@ -248,7 +253,7 @@ fn numbers_at_their_ends_leave_room_for_the_next_runs() {
 }
 
 #[test]
-fn a_timestamp_at_its_end_leaves_the_next_runs_their_events() {
+fn an_extreme_timestamp_does_not_cost_the_next_runs_their_events() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.db");
     let (bytes, events) = written(&file, Durability::Buffered);
@@ -269,8 +274,8 @@ fn a_timestamp_at_its_end_leaves_the_next_runs_their_events() {
         let mut last = events[EVENTS - 1].id();
         for run in 0..3 {
             let broker = open(&file);
-            assert_eq!(held(&broker, Cursor::Oldest).0.len(), EVENTS + run);
-            assert_eq!(held(&broker, Cursor::LastId(last)), (vec![], false));
+            assert_eq!(poll(&broker, Cursor::Oldest).0.len(), EVENTS + run);
+            assert_eq!(poll(&broker, Cursor::LastId(last)), (vec![], false));
             last = broker.publish("c", &run).unwrap();
             broker.stop(LIMIT).unwrap();
         }

@@ -1,5 +1,4 @@
-//! The log as others see it: golongpoll's files, a file that stays small, one that is written when it should be, and
-//! stores of a program's own.
+//! The log of a broker: golongpoll's files, compaction, when the file is written, settings, and stores of other programs.
 
 use crate::support;
 
@@ -24,9 +23,9 @@ fn numbers(events: &[Event]) -> Vec<u64> {
     events.iter().map(|event| event.decode().unwrap()).collect()
 }
 
-/// As golongpoll's `FilePersistorAddOn` writes it: a line break before each event, and none at the end.
+/// golongpoll's `FilePersistorAddOn` writes a line break before each event, and none at the end.
 #[test]
-fn golongpolls_file_is_read_completely_made_smaller_and_read_again() {
+fn a_golongpoll_file_is_read_completely_compacted_and_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.db");
     let ids: Vec<String> = (0..4)
@@ -56,9 +55,9 @@ fn golongpolls_file_is_read_completely_made_smaller_and_read_again() {
     assert_eq!(found, [&*ids[1], &ids[2], &ids[3], &ids[0]]);
     assert_eq!((read[3].text().len(), gap), (70_000, false));
     assert_eq!(broker.statistics().store.damaged, 0);
-    // golongpoll's ids are positions for as long as they are held, before and after the file is made smaller.
+    // golongpoll's ids are positions while their events are in memory, before and after a compaction.
     let mut last = read[3].id();
-    until("smaller", || {
+    until("the file is compacted", || {
         last = broker.publish("d", "makes the file grow").unwrap();
         until("written", || broker.statistics().store.pending == 0);
         broker.statistics().store.rewritten > 0
@@ -78,9 +77,9 @@ fn golongpolls_file_is_read_completely_made_smaller_and_read_again() {
     assert!(!events(&broker, "d", Cursor::LastId(last)).1);
 }
 
-/// golongpoll's reader stops at a line of more than 64 KiB.
+/// golongpoll stops reading at a line of more than 64 KiB.
 #[test]
-fn no_line_of_ours_is_too_long_for_golongpoll_but_that_of_an_event_that_is() {
+fn only_the_line_of_a_large_event_can_be_too_long_for_golongpoll() {
     let folder = tempfile::tempdir().unwrap();
     let options = BrokerOptions::new()
         .events_per_category(5000)
@@ -88,7 +87,7 @@ fn no_line_of_ours_is_too_long_for_golongpoll_but_that_of_an_event_that_is() {
         .delete_after_first_retrieval(true);
     let path = folder.path().join("events.db");
     let info = FilePersistorInfo::new(&path).compact_from(1);
-    let most = |kind: &str| {
+    let longest = |kind: &str| {
         let text = fs::read_to_string(&path).unwrap();
         let lines = text.lines().filter(|line| line.contains(kind));
         lines.map(str::len).max().unwrap_or(0)
@@ -100,16 +99,16 @@ fn no_line_of_ours_is_too_long_for_golongpoll_but_that_of_an_event_that_is() {
     for number in 0..2500 {
         broker.publish(&name, &number).unwrap();
     }
-    let (taken, _) = events(&broker, &name, start);
+    let (retrieved, _) = events(&broker, &name, start);
     broker.stop(LIMIT).unwrap();
-    assert!(taken.len() == 2500 && most("taken") < 64 << 10 && most("taken") > 20_000);
+    assert!(retrieved.len() == 2500 && longest("taken") < 64 << 10 && longest("taken") > 20_000);
     let broker = Broker::open(options.clone(), info.clone()).unwrap();
     assert_eq!(events(&broker, &name, start), (vec![], false));
 
-    // Each of these pushes out the one before, which leaves a word about what was lost.
+    // Each of these categories evicts the one before, whose loss the file records.
     let mut number = 0;
     let mut rewritten = 0;
-    until("made smaller with all that was lost", || {
+    until("a compacted file has the losses", || {
         for _ in 0..4000 {
             number += 1;
             broker.publish(&number.to_string(), "x").unwrap();
@@ -120,14 +119,14 @@ fn no_line_of_ours_is_too_long_for_golongpoll_but_that_of_an_event_that_is() {
     });
     broker.stop(LIMIT).unwrap();
     assert!(
-        most("forgotten") < 64 << 10 && most("forgotten") > 20_000,
+        longest("forgotten") < 64 << 10 && longest("forgotten") > 20_000,
         "{}",
-        most("forgotten")
+        longest("forgotten")
     );
 }
 
 #[test]
-fn a_file_stays_in_proportion_to_what_is_held_while_many_publish() {
+fn a_file_is_compacted_while_several_threads_publish() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.db");
     let options = BrokerOptions::new().events_per_category(20);
@@ -145,7 +144,7 @@ fn a_file_stays_in_proportion_to_what_is_held_while_many_publish() {
             });
         }
     });
-    until("made smaller", || {
+    until("the file is compacted", || {
         broker.publish("other", "one more").unwrap();
         until("written", || broker.statistics().store.pending == 0);
         broker.statistics().store.bytes < 80_000
@@ -167,7 +166,7 @@ fn a_file_stays_in_proportion_to_what_is_held_while_many_publish() {
     }
     again.stop(LIMIT).unwrap();
 
-    // The full history, for those who want it.
+    // Without compaction, the file has the full history.
     let path = folder.path().join("history.db");
     let info = FilePersistorInfo::new(&path).compact_from(None);
     let broker = Broker::open(options, info.clone()).unwrap();
@@ -180,7 +179,7 @@ fn a_file_stays_in_proportion_to_what_is_held_while_many_publish() {
 }
 
 #[test]
-fn the_file_is_written_when_the_buffer_is_full_or_the_period_is_over_and_not_before() {
+fn the_file_is_written_when_the_buffer_is_full_or_the_flush_period_is_over_and_not_before() {
     let folder = tempfile::tempdir().unwrap();
     let open = |name: &str, write_buffer_size, write_flush_period| {
         let info = FilePersistorInfo::new(folder.path().join(name))
@@ -210,7 +209,7 @@ fn the_file_is_written_when_the_buffer_is_full_or_the_period_is_over_and_not_bef
 }
 
 #[test]
-fn settings_that_make_no_sense_are_refused_by_name() {
+fn the_error_of_an_invalid_setting_names_it() {
     let info = FilePersistorInfo::new("events.db");
     for (info, name) in [
         (FilePersistorInfo::new(""), "file_name"),
@@ -254,12 +253,12 @@ fn a_queue_that_is_smaller_than_the_buffer_is_written_when_it_is_full() {
     broker.stop(LIMIT).unwrap();
 }
 
-/// Keeps records in memory, and fails where it is told to.
+/// A store in memory whose calls a test can make fail.
 #[derive(Clone, Default)]
-struct Own(Arc<Mutex<State>>);
+struct MemoryStore(Arc<Mutex<Content>>);
 
 #[derive(Default)]
-struct State {
+struct Content {
     records: Vec<Record>,
     start_fails: bool,
     append_fails: bool,
@@ -268,10 +267,10 @@ struct State {
 }
 
 fn busy() -> Error {
-    Error::new(ErrorKind::Busy, "told to fail")
+    Error::new(ErrorKind::Busy, "made to fail")
 }
 
-impl Store for Own {
+impl Store for MemoryStore {
     fn start(&mut self, _: Snapshot, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
         let state = self.0.lock().unwrap();
         state.records.iter().cloned().for_each(each);
@@ -296,7 +295,7 @@ impl Store for Own {
         if !state.flush_fails {
             return Ok(());
         }
-        // Not kept: this is what a store says of it.
+        // A store puts this record in the place of an event that it does not keep.
         let at = ticket as usize - 1;
         if let Some(event) = state.records[at].event() {
             state.records[at] = Record::Refused(event.id());
@@ -314,9 +313,9 @@ impl Store for Own {
 }
 
 #[test]
-fn a_store_of_ones_own_that_fails_refuses_what_it_could_not_keep() {
+fn another_store_that_fails_refuses_what_it_could_not_keep() {
     for acknowledges in [false, true] {
-        let store = Own::default();
+        let store = MemoryStore::default();
         store.0.lock().unwrap().acknowledges = acknowledges;
         let broker = Broker::with_store(BrokerOptions::default(), store.clone()).unwrap();
         let first = broker.publish("c", &1).unwrap();
@@ -324,7 +323,7 @@ fn a_store_of_ones_own_that_fails_refuses_what_it_could_not_keep() {
         let refused = broker.publish("c", &2).unwrap_err();
         assert_eq!(
             (refused.kind(), refused.to_string()),
-            (ErrorKind::Busy, "told to fail".into())
+            (ErrorKind::Busy, "made to fail".into())
         );
         store.0.lock().unwrap().append_fails = false;
         store.0.lock().unwrap().flush_fails = acknowledges;
@@ -345,7 +344,7 @@ fn a_store_of_ones_own_that_fails_refuses_what_it_could_not_keep() {
 }
 
 #[test]
-fn a_broker_in_memory_has_an_idle_store() {
+fn the_store_of_a_broker_without_one_has_no_statistics() {
     let broker = Broker::new(BrokerOptions::default()).unwrap();
     broker.publish("c", &1).unwrap();
     assert_eq!(numbers(&events(&broker, "c", Cursor::Oldest).0), [1]);

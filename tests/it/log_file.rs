@@ -1,4 +1,4 @@
-//! The log as a file among others: its mode, owner and names, who else has it, and what is no log.
+//! The log as a file: its mode, owner and links, other processes that have it, and files that are not logs.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -18,7 +18,7 @@ fn folder() -> (TempDir, PathBuf) {
     (folder, file)
 }
 
-/// A broker whose file is to be compacted soon.
+/// Opens a broker whose file is compacted soon.
 fn open(file: &Path, durability: Durability) -> Result<Broker, Error> {
     let options = BrokerOptions::new().events_per_category(3);
     let info = FilePersistorInfo::new(file)
@@ -29,7 +29,7 @@ fn open(file: &Path, durability: Durability) -> Result<Broker, Error> {
     Broker::open(options, info)
 }
 
-fn held(broker: &Broker) -> Vec<u64> {
+fn numbers(broker: &Broker) -> Vec<u64> {
     let batch = broker
         .subscribe("c", Cursor::Oldest, Duration::ZERO)
         .unwrap();
@@ -49,7 +49,7 @@ fn replace(broker: &Broker) {
     });
 }
 
-/// Every file of a folder and its bytes.
+/// Returns the bytes of every file in a folder.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -58,34 +58,34 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         .collect()
 }
 
-/// Who may read the file, and whose it is.
-fn belongs(file: &Path) -> (u32, u32, u32) {
+/// Returns the file's mode, owner and group.
+fn attributes(file: &Path) -> (u32, u32, u32) {
     let metadata = fs::metadata(file).unwrap();
     (metadata.mode() & 0o7777, metadata.uid(), metadata.gid())
 }
 
 #[test]
-fn the_mode_and_the_owner_are_kept_by_whatever_takes_the_files_place() {
+fn every_file_that_replaces_the_log_keeps_its_mode_and_owner() {
     let (folder, file) = folder();
     fs::write(&file, "{\"timestamp\":1,\"cat").unwrap();
     fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     // Only root can give a file away.
     let _ = chown(&file, Some(1000), Some(1000));
-    let before = belongs(&file);
+    let before = attributes(&file);
     let broker = open(&file, Durability::Buffered).unwrap();
     replace(&broker);
-    assert_eq!(belongs(&file), before, "compacted");
+    assert_eq!(attributes(&file), before, "compacted");
     fs::remove_file(&file).unwrap();
     replace(&broker);
-    assert_eq!(belongs(&file), before, "written anew");
+    assert_eq!(attributes(&file), before, "written anew");
     broker.stop(LIMIT).unwrap();
-    // What is left of a damaged line is the same events' data.
+    // The text of a damaged line has data of events too.
     let corrupt = folder.path().join("events.db.corrupt-0");
-    assert_eq!(belongs(&corrupt), before);
+    assert_eq!(attributes(&corrupt), before);
 }
 
 #[test]
-fn a_log_behind_a_link_stays_there_and_is_compacted() {
+fn a_log_behind_a_symbolic_link_is_compacted_there() {
     for exists in [false, true] {
         let (folder, link) = folder();
         let volume = folder.path().join("volume");
@@ -99,17 +99,20 @@ fn a_log_behind_a_link_stays_there_and_is_compacted() {
         let broker = open(&link, Durability::Buffered).unwrap();
         let first = fs::metadata(&file).unwrap().ino();
         replace(&broker);
-        let expected = held(&broker);
+        let expected = numbers(&broker);
         broker.stop(LIMIT).unwrap();
         assert_eq!(fs::read_link(&link).unwrap(), Path::new("other"));
         assert_ne!(fs::metadata(&file).unwrap().ino(), first);
         assert!(!file.is_symlink() && fs::metadata(&file).unwrap().len() < 4000);
-        assert_eq!(held(&open(&file, Durability::Buffered).unwrap()), expected);
+        assert_eq!(
+            numbers(&open(&file, Durability::Buffered).unwrap()),
+            expected
+        );
     }
 }
 
 #[test]
-fn a_second_broker_is_refused_by_whatever_name_it_has_the_file() {
+fn a_second_broker_is_refused_under_every_name_of_the_file() {
     let (folder, file) = folder();
     let (symbolic, hard) = (folder.path().join("symbolic"), folder.path().join("hard"));
     fs::write(&file, "").unwrap();
@@ -126,7 +129,7 @@ fn a_second_broker_is_refused_by_whatever_name_it_has_the_file() {
             let message = error.to_string();
             assert!(message.contains("another process has it"), "{message}");
         }
-        // A start that was refused leaves no lock of its own.
+        // A start that was refused leaves no lock file behind.
         assert!(files(folder.path()).into_keys().eq(before));
         broker.stop(LIMIT).unwrap();
     }
@@ -149,14 +152,14 @@ fn a_second_broker_is_refused_after_the_file_was_replaced_and_its_lock_file_remo
 }
 
 #[test]
-fn a_log_that_another_broker_has_put_in_the_place_of_this_one_is_left_alone() {
+fn a_log_of_another_broker_in_the_place_of_this_one_is_left_alone() {
     let (folder, file) = folder();
     let broker = open(&file, Durability::Acknowledged).unwrap();
     broker.publish("c", &1).unwrap();
     fs::remove_file(&file).unwrap();
     fs::remove_file(folder.path().join("events.db.lock")).unwrap();
     let other = open(&file, Durability::Acknowledged).unwrap();
-    until("refused", || {
+    until("the publish is refused", || {
         assert!(broker.publish("c", &2).is_err());
         let failing = broker.statistics().store.failing;
         failing.is_some_and(|reason| reason.contains("another process uses the new one"))
@@ -164,7 +167,10 @@ fn a_log_that_another_broker_has_put_in_the_place_of_this_one_is_left_alone() {
     other.publish("c", &3).unwrap();
     assert!(broker.stop(LIMIT).is_err());
     other.stop(LIMIT).unwrap();
-    assert_eq!(held(&open(&file, Durability::Acknowledged).unwrap()), [3]);
+    assert_eq!(
+        numbers(&open(&file, Durability::Acknowledged).unwrap()),
+        [3]
+    );
 }
 
 #[test]
@@ -175,18 +181,18 @@ fn a_log_that_was_removed_is_written_anew_before_anything_more_is_acknowledged()
         broker.publish("c", &1).unwrap();
         until("written", || broker.statistics().store.pending == 0);
         fs::remove_file(&file).unwrap();
-        until("taken", || broker.publish("c", &2).is_ok());
-        until("there again", || {
+        until("a publish is accepted", || broker.publish("c", &2).is_ok());
+        until("the file is there again", || {
             fs::read_to_string(&file).is_ok_and(|text| text.contains("\"data\":2"))
         });
         until("counted", || {
             let store = broker.statistics().store;
             store.failures > 0 && store.rewritten > 0
         });
-        // As a kill leaves it.
+        // A kill would leave these bytes.
         let copy = folder.path().join("copy");
         fs::copy(&file, &copy).unwrap();
-        assert_eq!(held(&open(&copy, durability).unwrap()), [1, 2]);
+        assert_eq!(numbers(&open(&copy, durability).unwrap()), [1, 2]);
         broker.stop(LIMIT).unwrap();
     }
 }
@@ -229,7 +235,7 @@ fn a_file_that_is_no_log_is_refused_and_left_as_it_is() {
         ),
     ] {
         fs::write(&file, content).unwrap();
-        fs::write(folder.path().join("events.db.new"), "somebody's").unwrap();
+        fs::write(folder.path().join("events.db.new"), "of another program").unwrap();
         let before = files(folder.path());
         let error = open(&file, Durability::Buffered).expect_err(what);
         assert_eq!(error.kind(), ErrorKind::File, "{what}");
@@ -249,8 +255,8 @@ fn a_start_that_is_refused_leaves_no_lock_file() {
     assert!(Broker::open(bad_option, FilePersistorInfo::new(&file)).is_err());
     let bad_file = FilePersistorInfo::new(&file).max_queue_size(0);
     assert!(Broker::open(BrokerOptions::default(), bad_file).is_err());
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let info = info().address(taken.local_addr().unwrap().to_string());
+    let occupied = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let info = info().address(occupied.local_addr().unwrap().to_string());
     let refused = Server::start(info.file(FilePersistorInfo::new(&file)));
     assert_eq!(refused.err().unwrap().kind(), ErrorKind::Listen);
     assert!(open(folder.path(), Durability::Buffered).is_err());
@@ -285,7 +291,7 @@ fn a_log_in_a_folder_that_may_not_be_written_is_used_and_not_compacted() {
     }
     let broker = open(&file, Durability::Acknowledged).unwrap();
     let expected = if is_root { vec![] } else { vec![97, 98, 99] };
-    assert_eq!(held(&broker), expected);
+    assert_eq!(numbers(&broker), expected);
     broker.stop(LIMIT).unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
 }

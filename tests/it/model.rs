@@ -229,7 +229,11 @@ fn start(options: &Limits, file: &Option<File>, clock: &ManualClock) -> Broker {
             .compact_from((!can_evict && options.event_ttl.is_none()).then_some(2000))
             .write_flush_period(Duration::from_millis(1))
     });
-    testing::broker(options.options(), info, clock).unwrap()
+    match info {
+        None => testing::broker(options.options(), clock),
+        Some(info) => testing::open(options.options(), info, clock),
+    }
+    .unwrap()
 }
 
 fn subscribe(

@@ -1,5 +1,5 @@
-//! The exact configuration in README.md, "Deploying", with real nginx before the server: which requests nginx stops, and
-//! which it passes. `tests/overload/limits.rs` has the same requests without nginx.
+//! The exact configuration of the guide's page `deploying`, with real nginx before the server: which requests nginx stops,
+//! and which it passes. `tests/overload/limits.rs` has the same requests without nginx.
 //!
 //! These tests need nginx, so they only run with: `cargo test --test it nginx -- --ignored`. `.ci/run` does.
 #![cfg(target_os = "linux")]
@@ -21,18 +21,18 @@ use socket2::{Domain, Socket, Type};
 use support::{Connection, LIMIT, info, poll, server, start, until, until_parked};
 use tempfile::TempDir;
 
-const README: &str = include_str!("../../README.md");
+const PAGE: &str = include_str!("../../src/guide/deploying.md");
 const BODY: &str = r#"{"category":"c","data":1}"#;
 
-/// The block of README.md that is nginx's.
-fn readme() -> &'static str {
-    let (_, block) = README.split_once("```nginx\n").expect("a block of nginx");
+/// The configuration of nginx on that page.
+fn configuration() -> &'static str {
+    let (_, block) = PAGE.split_once("```nginx\n").expect("a block of nginx");
     block.split_once("```").expect("its end").0
 }
 
-/// The value of a directive in README.md.
+/// The value of a directive in the configuration.
 fn directive(name: &str) -> &'static str {
-    let mut lines = readme().lines().map(str::trim_start);
+    let mut lines = configuration().lines().map(str::trim_start);
     let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     let (value, _) = value.expect(name).split_once(';').expect("a semicolon");
     value
@@ -44,7 +44,7 @@ fn number(name: &str, unit: &str) -> u64 {
     number.parse().expect("a number")
 }
 
-/// Real nginx with the configuration of README.md; it ends with its owner.
+/// A process of nginx with that configuration; dropping it ends the process.
 struct Nginx {
     process: Child,
     address: SocketAddr,
@@ -56,14 +56,14 @@ impl Nginx {
         Nginx::changed(upstream, &[])
     }
 
-    /// Starts nginx with all differences from README.md: addresses, no TLS, times that a test can wait for, and the test's
+    /// Starts nginx with all differences from the page: addresses, no TLS, times that a test can wait for, and the test's
     /// own replacements. Every text that is replaced must occur.
     fn changed(upstream: SocketAddr, more: &[(&str, &str)]) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
         let (listen, upstream) = (format!("listen {address};"), upstream.to_string());
-        let mut site = readme().to_owned();
+        let mut site = configuration().to_owned();
         for (written, tested) in [
             ("listen 443 ssl;", &*listen),
             ("ssl_certificate     /etc/ssl/events.example.com.pem;", ""),
@@ -75,7 +75,10 @@ impl Nginx {
         .iter()
         .chain(more)
         {
-            assert!(site.contains(written), "{written} is not in README.md");
+            assert!(
+                site.contains(written),
+                "{written} is not in src/guide/deploying.md"
+            );
             site = site.replace(written, tested);
         }
         let folder = tempfile::tempdir().unwrap();
@@ -354,7 +357,7 @@ fn polls_as_long_as_the_servers_maximum_pass_through_nginx() {
     let longest = Duration::from_secs(3);
     let server = start(info().timeout(longest));
     let written = "proxy_read_timeout 130s";
-    // Longer than the longest poll by as much as README.md's.
+    // Longer than the longest poll in the same proportion as on the page.
     let in_proportion = [(written, "proxy_read_timeout 3250ms")];
     let nginx = Nginx::changed(server.local_addr(), &in_proportion);
     let mut connection = nginx.connect();

@@ -1,4 +1,4 @@
-//! A server with a file: what is there again after a restart, golongpoll's files, and limits.
+//! A server with a file: what a restart restores, golongpoll's files, and limits.
 
 use crate::support;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use support::{Answer, Connection, LIMIT, buffered, get, info, poll, publish, until, until_parked};
 use tempfile::TempDir;
 
-/// A folder for a file, which goes away with the test.
+/// A temporary folder, and the path of a file in it.
 fn folder() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.db");
@@ -37,7 +37,7 @@ fn milliseconds() -> u64 {
     u64::try_from(now.as_millis()).unwrap()
 }
 
-/// A line as golongpoll writes it, without its line break. Ids are random UUIDs there.
+/// A line as golongpoll writes it, without its line break. golongpoll's ids are random UUIDs.
 fn golongpoll(timestamp: u64, category: &str, data: &Value, id: &str) -> String {
     format!(r#"{{"timestamp":{timestamp},"category":"{category}","data":{data},"id":"{id}"}}"#)
 }
@@ -97,8 +97,8 @@ fn a_position_from_before_the_restart_still_works() {
     let server = start(&file);
     let rest = after(&server, "c", first);
     assert_eq!((rest.data(), rest.gap()), (vec![json!("second")], false));
-    for reached in [second.to_string(), idle] {
-        let nothing = after(&server, "c", &reached);
+    for position in [second.to_string(), idle] {
+        let nothing = after(&server, "c", &position);
         assert_eq!(nothing.status, 204);
     }
     let mut parked = Connection::to(&server);
@@ -135,7 +135,7 @@ fn a_golongpoll_file_is_read_completely_and_appended_to() {
     let (_folder, file) = folder();
     let long = json!("x".repeat(70_000));
     let mut text = String::new();
-    // The line break stands before each object, and there is none after the last.
+    // golongpoll writes the line break before each object, and none after the last.
     for (at, id) in UUIDS.iter().enumerate() {
         let data = if at == 2 { &long } else { &json!(at) };
         let time = 1_600_000_000_000 + at as u64;
@@ -149,7 +149,7 @@ fn a_golongpoll_file_is_read_completely_and_appended_to() {
     assert_eq!(all.data(), [json!(0), json!(1), long, json!(3)]);
     let statistics = server.statistics().store;
     assert_eq!((statistics.loaded, statistics.damaged), (4, 0));
-    // Its ids are positions while they are buffered.
+    // golongpoll's ids are positions while their events are in memory.
     for (at, id) in UUIDS.iter().enumerate() {
         let rest = after(&server, "c", id);
         assert!(!rest.gap());
@@ -175,7 +175,7 @@ fn a_golongpoll_file_is_read_completely_and_appended_to() {
         panic!("{lines:?}")
     };
     assert_eq!((&line["id"], &line["data"]), (&json!(id), &json!("new")));
-    // Arrays, which golongpoll passes over; their checksums are the last of them.
+    // golongpoll skips the arrays. Their last string is the checksum.
     assert_eq!(started[0], json!("started"));
     assert_eq!((&ended[0], &ended[1]), (&json!("ended"), &json!(id)));
     assert!(after_it.ends_with('\n'));
@@ -188,7 +188,7 @@ fn a_golongpoll_file_is_read_completely_and_appended_to() {
 }
 
 #[test]
-fn limits_apply_to_what_is_read_and_what_they_cost_is_a_gap() {
+fn limits_apply_to_restored_events_and_what_they_remove_is_a_gap() {
     let (_folder, file) = folder();
     let server = start(&file);
     server.publish("older", "x").unwrap();
@@ -216,7 +216,7 @@ fn limits_apply_to_what_is_read_and_what_they_cost_is_a_gap() {
 }
 
 #[test]
-fn expired_events_are_not_read() {
+fn expired_events_are_not_restored() {
     let (_folder, file) = folder();
     let now = milliseconds();
     let mut text = String::new();
@@ -255,7 +255,7 @@ fn the_file_is_complete_after_the_stop_whatever_the_buffer() {
         }
         server.stop(LIMIT).unwrap();
         let statistics = server.statistics().store;
-        // And two lines that say that the run began and ended.
+        // The other two lines record the start and the end of the run.
         assert_eq!((statistics.written, statistics.pending), (1002, 0));
         assert_eq!((statistics.pending, statistics.failures), (0, 0));
         let text = fs::read_to_string(&file).unwrap();
@@ -281,12 +281,12 @@ fn events_are_written_when_the_flush_period_is_over() {
     until("written", || {
         fs::read_to_string(&file).unwrap().contains(&id)
     });
-    // And the line that says that the run began.
+    // The other line records the start of the run.
     until("counted", || server.statistics().store.written == 2);
 }
 
 #[test]
-fn a_server_that_is_dropped_has_written_everything() {
+fn dropping_a_server_writes_everything() {
     let (_folder, file) = folder();
     let server = start(&file);
     server.publish("c", "kept").unwrap();
@@ -295,7 +295,7 @@ fn a_server_that_is_dropped_has_written_everything() {
 }
 
 #[test]
-fn an_event_that_was_deleted_by_its_retrieval_does_not_come_back() {
+fn an_event_that_was_deleted_by_its_retrieval_is_not_restored() {
     let (_folder, file) = folder();
     let options = || BrokerOptions::new().delete_after_first_retrieval(true);
     let open = || Broker::open(options(), FilePersistorInfo::new(&file)).unwrap();
@@ -314,7 +314,7 @@ fn an_event_that_was_deleted_by_its_retrieval_does_not_come_back() {
         broker.publish(category, data).unwrap();
     }
     assert_eq!(now(&broker, &["a", "b"]), ["1", "2", "3"]);
-    // One that goes to a parked subscriber, and so was never in a ring buffer.
+    // This event goes to a parked subscriber, and was never in a ring buffer.
     let follower = broker.clone();
     let parked = std::thread::spawn(move || follower.subscribe("d", Cursor::Now, LIMIT).unwrap());
     until("parked", || broker.statistics().parked == 1);
@@ -332,7 +332,7 @@ fn an_event_that_was_deleted_by_its_retrieval_does_not_come_back() {
 }
 
 #[test]
-fn a_position_told_by_a_run_without_events_is_known_after_a_clean_restart() {
+fn a_position_of_a_run_without_events_is_known_after_a_clean_restart() {
     let (_folder, file) = folder();
     let mut position = None;
     for round in 0..3 {
@@ -346,7 +346,7 @@ fn a_position_told_by_a_run_without_events_is_known_after_a_clean_restart() {
 }
 
 #[test]
-fn a_run_that_did_not_end_properly_is_told_as_a_gap() {
+fn a_run_that_did_not_end_cleanly_is_a_gap() {
     let (_folder, file) = folder();
     let open =
         |file: &Path| Broker::open(BrokerOptions::default(), FilePersistorInfo::new(file)).unwrap();
@@ -362,7 +362,7 @@ fn a_run_that_did_not_end_properly_is_told_as_a_gap() {
     };
     let text = fs::read_to_string(&file).unwrap();
     assert!(!gap(&open(&file), last));
-    // As a kill leaves it: without the line that says how the run ended, and then without the last event, too.
+    // A kill leaves the file without the line that records the end of the run, and perhaps without the last event.
     let mut lines: Vec<&str> = text.lines().collect();
     for _ in 0..2 {
         lines.pop();
@@ -372,7 +372,7 @@ fn a_run_that_did_not_end_properly_is_told_as_a_gap() {
         let next = broker.publish("c", "3").unwrap();
         assert!(next > last && !gap(&broker, next));
     }
-    // A line in the middle that can't be read.
+    // A line in the middle is damaged.
     fs::write(&file, text.replace("\"data\":\"1\"", "\"data\":!")).unwrap();
     let broker = open(&file);
     assert_eq!(broker.statistics().store.damaged, 1);
@@ -393,7 +393,7 @@ fn unreadable_lines_are_skipped_and_counted() {
     bytes.extend_from_slice(good[1].as_bytes());
     bytes.extend_from_slice(b"\r\n\0\0\0\0\n");
     bytes.extend_from_slice(good[2].as_bytes());
-    // Cut off by a power failure, in the middle of an event.
+    // A power failure has ended the file within an event.
     bytes.extend_from_slice(format!("\n{}", &good[0][..40]).as_bytes());
     fs::write(&file, &bytes).unwrap();
     let server = start(&file);
@@ -402,13 +402,13 @@ fn unreadable_lines_are_skipped_and_counted() {
     assert_eq!((statistics.loaded, statistics.damaged), (3, 6));
     server.publish("c", "new").unwrap();
     server.stop(LIMIT).unwrap();
-    // The new event is not glued to the line that was cut off.
+    // The new event is not in the same line as the incomplete one.
     let server = start(&file);
     assert_eq!(
         buffered(&server, "c").data(),
         [json!(0), json!(1), json!(2), json!("new")]
     );
-    // Which lies in a file of its own now.
+    // The incomplete line is now in a file of its own.
     assert_eq!(server.statistics().store.damaged, 5);
     let start = bytes.len() - 40;
     let torn = fs::read(format!("{}.corrupt-{start}", file.display())).unwrap();
@@ -416,18 +416,18 @@ fn unreadable_lines_are_skipped_and_counted() {
 }
 
 #[test]
-fn a_position_of_a_run_without_the_file_is_told_of_a_gap() {
+fn a_position_of_a_run_without_the_file_gets_a_gap() {
     let (_folder, file) = folder();
     let kept = start(&file);
     kept.publish("c", "kept").unwrap();
     kept.stop(LIMIT).unwrap();
-    // A run whose events nobody wrote down.
-    let forgetful = support::server();
-    let lost = forgetful.publish("c", "lost").unwrap();
+    // A run without a file.
+    let in_memory = support::server();
+    let lost = in_memory.publish("c", "lost").unwrap();
     let idle = get(&support::server(), &poll("c", 0, ""))
         .position()
         .to_owned();
-    drop(forgetful);
+    drop(in_memory);
 
     let server = start(&file);
     for unknown in [lost.to_string(), idle] {

@@ -28,8 +28,8 @@ fn path_in(folder: &TempDir) -> PathBuf {
     folder.path().join("events.db")
 }
 
-fn file_in(folder: &TempDir) -> Option<FilePersistorInfo> {
-    Some(FilePersistorInfo::new(path_in(folder)))
+fn file_in(folder: &TempDir) -> FilePersistorInfo {
+    FilePersistorInfo::new(path_in(folder))
 }
 
 fn after(broker: &Broker, cursor: Cursor) -> Vec<Event> {
@@ -48,7 +48,7 @@ fn stamps(broker: &Broker) -> Vec<u64> {
 #[test]
 fn ten_thousand_events_of_one_millisecond_have_ids_that_grow_and_are_told_once_from_each() {
     let clock = ManualClock::at(START);
-    let broker = testing::broker(roomy(), None, &clock).unwrap();
+    let broker = testing::broker(roomy(), &clock).unwrap();
     let ids: Vec<EventId> = (0..10_000)
         .map(|number| broker.publish("a", &number).unwrap())
         .collect();
@@ -63,7 +63,7 @@ fn ten_thousand_events_of_one_millisecond_have_ids_that_grow_and_are_told_once_f
 #[test]
 fn a_clock_set_back_an_hour_holds_timestamps_and_loses_and_repeats_nothing() {
     let clock = ManualClock::at(START);
-    let broker = testing::broker(roomy(), None, &clock).unwrap();
+    let broker = testing::broker(roomy(), &clock).unwrap();
     let mut ids = vec![broker.publish("a", "before").unwrap()];
     clock.set(START - HOUR_MS);
     ids.push(broker.publish("a", "behind").unwrap());
@@ -85,7 +85,7 @@ fn a_run_that_starts_an_hour_before_the_end_of_its_file_goes_on_after_it() {
     let mut ids = Vec::new();
     // Each run starts earlier than the one before, and all events of the file lie in its future.
     for run in 0..4 {
-        let broker = testing::broker(roomy(), file_in(&folder), &clock).unwrap();
+        let broker = testing::open(roomy(), file_in(&folder), &clock).unwrap();
         if let Some(last) = ids.last() {
             assert!(after(&broker, Cursor::LastId(*last)).is_empty());
         }
@@ -108,7 +108,7 @@ fn a_run_that_starts_an_hour_before_the_end_of_its_file_goes_on_after_it() {
 #[test]
 fn expired_events_are_gone_told_as_a_gap_and_take_no_memory() {
     let clock = ManualClock::at(START);
-    let broker = testing::broker(short_lived(HOUR), None, &clock).unwrap();
+    let broker = testing::broker(short_lived(HOUR), &clock).unwrap();
     let first = broker.publish("a", "first").unwrap();
     broker.publish("a", "second").unwrap();
     clock.advance(HOUR);
@@ -141,7 +141,7 @@ fn expired_events_are_gone_told_as_a_gap_and_take_no_memory() {
 fn what_has_expired_makes_room_before_anything_is_evicted() {
     let clock = ManualClock::at(START);
     let options = short_lived(HOUR).max_event_size(1000).max_event_bytes(4000);
-    let broker = testing::broker(options, None, &clock).unwrap();
+    let broker = testing::broker(options, &clock).unwrap();
     let publish = |category| broker.publish(category, &"x".repeat(900)).unwrap();
     publish("b");
     clock.advance(HOUR / 2);
@@ -160,7 +160,7 @@ fn what_has_expired_makes_room_before_anything_is_evicted() {
 fn an_event_lives_as_long_as_its_time_to_live_whatever_the_clock_shows() {
     for wrong in [START - 2 * HOUR_MS, 0, YEAR_2100, u64::MAX] {
         let clock = ManualClock::at(START);
-        let broker = testing::broker(short_lived(HOUR), None, &clock).unwrap();
+        let broker = testing::broker(short_lived(HOUR), &clock).unwrap();
         broker.publish("a", "before").unwrap();
         clock.set(wrong);
         broker.publish("a", "meanwhile").unwrap();
@@ -213,7 +213,7 @@ fn what_was_handed_out_and_would_have_expired_since_is_no_loss_to_the_next_start
     let folder = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(START);
     let options = short_lived(HOUR).delete_after_first_retrieval(true);
-    let open = || testing::broker(options.clone(), file_in(&folder), &clock).unwrap();
+    let open = || testing::open(options.clone(), file_in(&folder), &clock).unwrap();
     let poll = |broker: &Broker, category: &str, cursor| {
         let batch = broker.subscribe(category, cursor, Duration::ZERO).unwrap();
         (batch.events().len(), batch.gap())
@@ -253,7 +253,7 @@ fn by_time(broker: &Broker, since: &mut u64) -> Vec<u64> {
 fn a_follower_by_time_alone_loses_and_repeats_nothing_while_the_clock_is_held_or_set_back() {
     for step in [0, HOUR_MS] {
         let clock = ManualClock::at(START);
-        let broker = testing::broker(roomy(), None, &clock).unwrap();
+        let broker = testing::broker(roomy(), &clock).unwrap();
         let (mut since, mut seen) = (0, Vec::new());
         for number in 0..300u64 {
             broker.publish("a", &number).unwrap();
@@ -274,14 +274,14 @@ fn a_follower_by_time_alone_loses_and_repeats_nothing_while_the_clock_is_held_or
 #[test]
 fn a_follower_by_time_alone_that_is_parked_gets_the_next_event_of_the_same_millisecond_too() {
     let clock = ManualClock::at(START);
-    let broker = testing::broker(roomy(), None, &clock).unwrap();
+    let broker = testing::broker(roomy(), &clock).unwrap();
     for categories in [&["a"][..], &["a", "b"]] {
         for start in [
             Cursor::Now,
             Cursor::Oldest,
             Cursor::SinceTime(START + 1_000),
         ] {
-            let broker = testing::broker(roomy(), None, &clock).unwrap();
+            let broker = testing::broker(roomy(), &clock).unwrap();
             let follower = broker.clone();
             let thread = thread::spawn(move || follower.subscribe(categories, start, LIMIT));
             assert!(testing::wait_until_parked(&broker, 1, LIMIT));
@@ -308,7 +308,7 @@ fn ten_thousand_events_of_one_millisecond_reach_a_follower_by_time_alone_in_boun
     const MAX: usize = 20_000;
     let clock = ManualClock::at(START);
     let options = roomy().max_batch_size(MAX);
-    let broker = testing::broker(options, None, &clock).unwrap();
+    let broker = testing::broker(options, &clock).unwrap();
     for number in 0..10_000u64 {
         broker.publish("a", &number).unwrap();
     }
@@ -328,7 +328,7 @@ fn ten_thousand_events_of_one_millisecond_reach_a_follower_by_time_alone_in_boun
 fn since_time_0_and_1_ask_for_everything_even_where_the_clock_shows_less() {
     for now in [0, 1] {
         let clock = ManualClock::at(now);
-        let broker = testing::broker(roomy(), None, &clock).unwrap();
+        let broker = testing::broker(roomy(), &clock).unwrap();
         broker.publish("a", &0u64).unwrap();
         broker.publish("a", &1u64).unwrap();
         for start in [0, 1] {
@@ -348,7 +348,7 @@ fn one_wrong_clock_does_no_lasting_harm_across_restarts() {
         let folder = TempDir::new().unwrap();
         let clock = ManualClock::at(START);
         let options = roomy().event_ttl(HOUR);
-        let open = || testing::broker(options.clone(), file_in(&folder), &clock).unwrap();
+        let open = || testing::open(options.clone(), file_in(&folder), &clock).unwrap();
         let broker = open();
         broker.publish("a", &0u64).unwrap();
         clock.set(wrong);
@@ -389,7 +389,7 @@ fn one_wrong_clock_does_no_lasting_harm_across_restarts() {
 #[test]
 fn a_time_that_no_event_can_have_had_is_a_gap_and_brings_what_is_there() {
     let clock = ManualClock::at(START);
-    let broker = testing::broker(roomy(), None, &clock).unwrap();
+    let broker = testing::broker(roomy(), &clock).unwrap();
     let id = broker.publish("a", &0u64).unwrap();
     let unknown = EventId::from(7);
     for cursor in [
@@ -409,13 +409,13 @@ fn a_time_that_no_event_can_have_had_is_a_gap_and_brings_what_is_there() {
 fn a_golongpoll_line_of_the_year_2100_keeps_its_timestamp_and_holds_up_nobody() {
     for far in [YEAR_2100, u64::MAX] {
         let folder = TempDir::new().unwrap();
-        let file = file_in(&folder).unwrap();
+        let file = file_in(&folder);
         let line = format!(
             r#"{{"timestamp":{far},"category":"a","data":0,"id":"d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60"}}"#
         );
         std::fs::write(path_in(&folder), format!("{line}\n")).unwrap();
         let clock = ManualClock::at(START);
-        let broker = testing::broker(roomy(), Some(file), &clock).unwrap();
+        let broker = testing::open(roomy(), file, &clock).unwrap();
         let mut ids = Vec::new();
         for number in 1..4u64 {
             ids.push(broker.publish("a", &number).unwrap());
@@ -436,7 +436,7 @@ fn a_golongpoll_line_of_the_year_2100_keeps_its_timestamp_and_holds_up_nobody() 
 #[test]
 fn a_log_with_more_in_one_millisecond_than_an_answer_holds_is_cut_and_told_by_a_gap() {
     let folder = TempDir::new().unwrap();
-    let file = file_in(&folder).unwrap();
+    let file = file_in(&folder);
     let lines = (0..100).map(|number| {
         format!(
             r#"{{"timestamp":{YEAR_2100},"category":"a","data":{number},"id":"d1f5a7c2-5d5e-4b0e-9c39-{number:012x}"}}"#
@@ -445,7 +445,7 @@ fn a_log_with_more_in_one_millisecond_than_an_answer_holds_is_cut_and_told_by_a_
     std::fs::write(path_in(&folder), lines.collect::<String>()).unwrap();
     let clock = ManualClock::at(START);
     let options = roomy().max_batch_size(1000);
-    let broker = testing::broker(options, Some(file), &clock).unwrap();
+    let broker = testing::open(options, file, &clock).unwrap();
     for start in [Cursor::Oldest, Cursor::LastId(EventId::from(7))] {
         let first = broker.subscribe("a", start, Duration::ZERO).unwrap();
         let sizes = first.events().iter().map(|event| event.as_json().len() + 1);

@@ -11,7 +11,7 @@ fn stamped(sequencer: &Sequencer) -> Entry {
     sequencer.stamp(draft(), |_| Ok(())).unwrap().0
 }
 
-/// What a file tells that ends with its last event, and so does not say how the run ended.
+/// The sequencer that follows a log that ends with its last event, and does not have the end of the run.
 fn restored(events: impl IntoIterator<Item = Event>) -> Sequencer {
     let mut restorer = Restorer::default();
     events
@@ -20,7 +20,7 @@ fn restored(events: impl IntoIterator<Item = Event>) -> Sequencer {
     restorer.finish(Clock::System, false)
 }
 
-/// A file of a run that published so many events and ended.
+/// The log of a run that published this many events and ended.
 fn ended(run: Run, events: u64) -> Restorer {
     let mut restorer = Restorer::default();
     restorer.start(EventId::new(run, 0), false);
@@ -54,7 +54,7 @@ fn positions_of_earlier_runs_are_known_as_far_as_the_file_goes() {
         sequencer.locate(EventId::new(run, 4)),
         Placed::PastEnd(Place::Sequence(3))
     );
-    assert_eq!(sequencer.newest().sequence, 3);
+    assert_eq!(sequencer.high_water_mark().sequence, 3);
     let next = stamped(&sequencer);
     assert_eq!(sequencer.locate(next.event.id()), at(4));
     let unknown = EventId::new(Run::new(1_700_000_000_000, 10), 1);
@@ -77,7 +77,7 @@ fn a_run_without_events_is_known_where_it_ended() {
         Placed::At(Place::Sequence(3))
     );
     assert_eq!(
-        (sequencer.lost(), sequencer.newest().sequence),
+        (sequencer.lost(), sequencer.high_water_mark().sequence),
         (Loss::default(), 3)
     );
 }
@@ -92,9 +92,9 @@ fn a_run_that_did_not_end_may_have_lost_what_it_published_last() {
     restorer.start(EventId::new(second, 3), false);
     restorer.place(0, draft().stamp(9, EventId::new(second, 4)));
     let sequencer = restorer.finish(Clock::System, false);
-    // Whoever has seen all that is left may yet have missed something, and whoever saw more has gone beyond it.
+    // A follower that has seen all events that are left may still have missed one; one that saw more is past the end.
     assert_eq!(sequencer.lost().sequence, 5);
-    // When that was published nobody knows: by now.
+    // It was published by now.
     assert!(sequencer.lost().timestamp > 1_700_000_000_000);
     assert!(Place::Sequence(4).misses(sequencer.lost()));
     assert_eq!(
@@ -106,7 +106,7 @@ fn a_run_that_did_not_end_may_have_lost_what_it_published_last() {
 }
 
 #[test]
-fn a_run_that_acknowledged_has_lost_nothing_of_which_anybody_knew() {
+fn a_run_that_acknowledged_has_lost_no_event_that_was_visible() {
     let (first, second) = (
         Run::new(1_700_000_000_000, 9),
         Run::new(1_700_000_000_001, 9),
@@ -119,7 +119,7 @@ fn a_run_that_acknowledged_has_lost_nothing_of_which_anybody_knew() {
     let sequencer = restorer.finish(Clock::System, true);
     assert_eq!(sequencer.lost(), Loss::default());
     assert_eq!(stamped(&sequencer).sequence, 3);
-    // But where something of it is damaged, it may have been known, unless that was being written.
+    // A damaged event may have been visible; a torn one was still being written.
     for (damage, lost) in [
         (Restorer::damaged as fn(&mut Restorer), 1),
         (Restorer::torn, 0),
@@ -135,7 +135,7 @@ fn a_run_that_acknowledged_has_lost_nothing_of_which_anybody_knew() {
 }
 
 #[test]
-fn what_a_kill_may_have_cost_was_published_before_the_next_start() {
+fn events_lost_by_a_kill_were_published_before_the_next_start() {
     let (first, second) = (
         Run::new(1_700_000_000_000, 9),
         Run::new(1_700_000_000_500, 9),
@@ -192,7 +192,7 @@ fn a_number_that_is_missing_in_the_file_is_a_lost_event() {
 }
 
 #[test]
-fn numbers_of_a_compacted_log_are_not_given_twice_where_the_last_were_let_go_of() {
+fn numbers_whose_events_compaction_dropped_at_the_end_are_not_given_twice() {
     let run = Run::new(1_700_000_000_000, 9);
     let mut restorer = Restorer::default();
     restorer.compacted(EventId::new(run, 5), 1);
@@ -210,7 +210,7 @@ fn run(number: u64) -> Run {
     Run::new(1_700_000_000_000 + number, 9)
 }
 
-/// Whether the event of this run with this number has a place.
+/// Returns `true` if the event of this run with this number has a place.
 fn has_place(restorer: &mut Restorer, run: Run, number: u64) -> bool {
     let event = draft().stamp(number, EventId::new(run, number));
     restorer.place(number, event).is_some()
@@ -235,7 +235,10 @@ fn an_event_that_comes_twice_or_too_late_has_no_place_and_counts_as_lost() {
         sequence: 6,
         timestamp: 6,
     };
-    assert_eq!((sequencer.lost(), sequencer.newest().sequence), (lost, 7));
+    assert_eq!(
+        (sequencer.lost(), sequencer.high_water_mark().sequence),
+        (lost, 7)
+    );
     let position = sequencer.locate(EventId::new(run(2), 4));
     assert_eq!(position, Placed::At(Place::Sequence(4)));
 }
@@ -249,11 +252,17 @@ fn files_that_were_joined_are_numbered_one_after_the_other() {
     assert!(!has_place(&mut restorer, run(1), 2));
     assert!(!has_place(&mut restorer, run(2), 2));
     restorer.end(EventId::new(run(1), 2));
-    assert_eq!(restorer.finish(Clock::System, false).newest().sequence, 5);
+    assert_eq!(
+        restorer
+            .finish(Clock::System, false)
+            .high_water_mark()
+            .sequence,
+        5
+    );
 }
 
 #[test]
-fn an_event_that_is_damaged_before_those_that_were_refused_is_a_lost_one() {
+fn an_event_that_is_damaged_before_refused_events_is_lost() {
     let refused = |damaged: bool| {
         let mut restorer = Restorer::default();
         restorer.start(EventId::new(run(1), 0), true);
@@ -266,7 +275,7 @@ fn an_event_that_is_damaged_before_those_that_were_refused_is_a_lost_one() {
         restorer.finish(Clock::System, true).lost().sequence
     };
     assert_eq!((refused(false), refused(true)), (0, 3));
-    // What was refused may be all that is left of a run.
+    // The record of refused events may be all that is left of a run.
     let mut restorer = Restorer::default();
     restorer.start(EventId::new(run(1), 0), false);
     restorer.refuse(EventId::new(run(2), 3));
@@ -277,7 +286,7 @@ fn an_event_that_is_damaged_before_those_that_were_refused_is_a_lost_one() {
 }
 
 #[test]
-fn an_end_is_not_that_of_the_run_before_where_the_start_is_missing() {
+fn an_end_without_its_start_is_not_the_end_of_the_run_before() {
     let mut restorer = Restorer::default();
     restorer.start(EventId::new(run(1), 0), false);
     assert!(has_place(&mut restorer, run(1), 1));
@@ -297,7 +306,7 @@ fn an_end_is_not_that_of_the_run_before_where_the_start_is_missing() {
 }
 
 #[test]
-fn damage_before_the_first_run_may_have_told_of_any_loss() {
+fn damage_before_the_first_run_may_hide_any_loss() {
     let mut restorer = Restorer::default();
     restorer.damaged();
     restorer.start(EventId::new(run(1), 0), true);
@@ -320,7 +329,7 @@ fn the_end_of_a_run_that_is_damaged_in_a_compacted_log_is_not_known() {
 }
 
 #[test]
-fn the_greatest_numbers_that_are_believed_leave_room_for_the_runs_after_them() {
+fn the_greatest_possible_numbers_leave_room_for_later_runs() {
     let mut records = Vec::new();
     let mut restorer = Restorer::default();
     let first = EventId::new(Run::new(MAX_START, 7), MAX_STEP);
@@ -355,7 +364,7 @@ fn the_greatest_numbers_that_are_believed_leave_room_for_the_runs_after_them() {
         records.push(Record::Published { sequence, event });
         position = sequencer.end();
     }
-    // One step more is not believed.
+    // One step more is impossible.
     let beyond = EventId::new(Run::new(1, 0), MAX_STEP + 1);
     assert!(!Restorer::default().is_possible(&Record::Ended(beyond)));
     let late = EventId::new(Run::new(MAX_START + MAX_START_STEP + 1, 0), 1);

@@ -25,10 +25,10 @@ use proptest::test_runner::TestRunner;
 use self::logs::{Keeper, Logs};
 use self::steps::{Log, Probe, Step, case};
 use super::*;
+use crate::broker::ManualClock;
 use crate::error::ErrorKind;
 use crate::event::Draft;
 use crate::position::Run;
-use crate::testing::ManualClock;
 
 const START: u64 = 1_700_000_000_000;
 /// None of them share a line of the table of what was lost.

@@ -1,7 +1,9 @@
-//! Tests of the broker as a whole: logs and their compaction against each other, and schedules of its threads.
+//! Tests of the broker as a whole: its log against the compacted one, followers by time, and schedules of its threads.
 
 #[cfg(all(feature = "testing", not(shuttle)))]
 mod compacted;
+#[cfg(all(feature = "testing", not(shuttle)))]
+mod millisecond;
 #[cfg(shuttle)]
 mod schedules;
 

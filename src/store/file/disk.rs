@@ -1,40 +1,41 @@
-//! What the log needs of a disk, so that tests can have one that fails, stalls, or forgets what was not synced.
+//! [`Disk`]: the file system as far as the store needs it. Tests have one that fails, stalls, and loses what was not synced.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::identity;
-use super::sidecar::Sidecar;
+use super::lock_file::LockFile;
+use super::{CHUNK_BYTES, identity};
 
+/// A file system.
 pub(super) trait Disk: Send + Sync + 'static {
     type File: DiskFile;
-    /// A lock, for as long as it is held.
-    type Lock: Send;
+    /// A locked lock file. Dropping it releases the lock.
+    type LockFile: Send;
 
-    /// Returns the path of the file itself: absolute, every symbolic link followed. The file need not exist yet, but
-    /// its folder must.
+    /// Returns the absolute path of the file, without symbolic links. The file need not exist, but its folder must.
     fn resolve(&self, path: &Path) -> io::Result<PathBuf>;
-    /// Returns the absolute path of a folder, every symbolic link followed.
+    /// Returns the absolute path of a folder, without symbolic links.
     fn resolve_folder(&self, path: &Path) -> io::Result<PathBuf>;
-    /// Opens a file for reading and appending, and makes it where it is missing.
+    /// Opens a file for reading and appending, and creates it if it is missing.
     fn open(&self, path: &Path) -> io::Result<Self::File>;
-    /// Makes a file, empty, in place of one that may be there. It has the mode of `like` and, as far as the system
-    /// permits, the owner and group.
+    /// Creates an empty file, and removes one that is there before. The file has the mode of `like` and, as far as the system
+    /// permits, its owner and group.
     fn create(&self, path: &Path, like: &Self::File) -> io::Result<Self::File>;
-    /// Puts a file in the place of another, at once.
+    /// Renames a file, and replaces one that has the new name, atomically.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Returns when the names of the files in this file's folder would outlast a power cut.
+    /// Returns once the names of the files in this file's folder survive a power cut.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
-    /// Locks a sidecar, a file that is there for nothing else. `WouldBlock` where another process holds the lock.
-    fn lock(&self, path: &Path) -> io::Result<Self::Lock>;
-    /// Releases a lock. A sidecar that did not exist before it was locked is removed.
-    fn discard(&self, lock: Self::Lock);
-    /// Returns `true` if `path` leads to this open file, and not to another one or to none.
+    /// Creates and locks a lock file. `WouldBlock` if another process has locked it.
+    fn lock(&self, path: &Path) -> io::Result<Self::LockFile>;
+    /// Releases a lock, and removes its lock file if locking has created it.
+    fn discard(&self, lock_file: Self::LockFile);
+    /// Returns `true` if `path` leads to this open file, and not to another file or to none.
     fn is_at(&self, file: &Self::File, path: &Path) -> io::Result<bool>;
-    /// Returns `Err` with the reason if the file can't be replaced by a rename, or would lose its owner or one of its
-    /// names by that. `scratch` is a path beside the file that the check may use.
+    /// Returns `Err` with the reason if a rename can't replace the file, or would change its owner or leave one of its hard
+    /// links with the old content. The check may create and remove a file at `scratch`, a path in the same folder.
     fn check_replaceable(
         &self,
         file: &Self::File,
@@ -43,26 +44,26 @@ pub(super) trait Disk: Send + Sync + 'static {
     ) -> Result<(), String>;
 }
 
-/// An open file; what is written goes to its end.
+/// An open file. Every write appends.
 pub(super) trait DiskFile: Read + Seek + Send + 'static {
-    /// Appends the bytes or the first few of them, and says how many.
+    /// Appends the bytes or the first of them, and returns their number.
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize>;
-    /// Returns when all that was appended would outlast a power cut.
+    /// Returns once everything appended survives a power cut.
     fn sync(&mut self) -> io::Result<()>;
     /// Returns the file's size in bytes.
     fn size(&self) -> io::Result<u64>;
-    /// Cuts off what is after so many bytes.
+    /// Truncates the file to this length, in bytes.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
-    /// Locks the file until it is dropped. `WouldBlock` where another process holds the lock, or another handle of this
-    /// one. `path` is for messages.
+    /// Locks the file until it is dropped. `WouldBlock` if another process, or another handle of this process, has locked it.
+    /// `path` is for messages.
     fn lock(&self, path: &Path) -> io::Result<()>;
 
-    /// Appends until the file has taken everything or fails.
+    /// Appends all bytes.
     fn append_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.append(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(taken) => bytes = &bytes[taken..],
+                Ok(count) => bytes = &bytes[count..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -71,29 +72,44 @@ pub(super) trait DiskFile: Read + Seek + Send + 'static {
     }
 }
 
-/// The system's.
+/// Appends the bytes of `from` between two offsets to another file, and returns their number.
+pub(super) fn copy<F: DiskFile>(from: &mut F, to: &mut F, start: u64, end: u64) -> io::Result<u64> {
+    from.seek(SeekFrom::Start(start))?;
+    let len = end.saturating_sub(start);
+    let mut left = len;
+    let mut buffer = vec![0; left.min(CHUNK_BYTES as u64) as usize];
+    while left > 0 {
+        let count = left.min(buffer.len() as u64) as usize;
+        from.read_exact(&mut buffer[..count])?;
+        to.append_all(&buffer[..count])?;
+        left -= count as u64;
+    }
+    Ok(len)
+}
+
+/// The file system of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SystemDisk;
 
-/// Symbolic links that lead to symbolic links are followed this far, as Linux does.
+/// The most symbolic links that are followed in turn, as in Linux.
 const MAX_LINKS: usize = 40;
 
 impl Disk for SystemDisk {
     type File = SystemFile;
-    type Lock = Sidecar;
+    type LockFile = LockFile;
 
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
         if let Ok(metadata) = fs::metadata(path) {
             if metadata.is_file() {
                 return fs::canonicalize(path);
             }
-            // A pipe or a terminal would be read for ever.
+            // Reading a pipe or a terminal would not end.
             return Err(match metadata.is_dir() {
                 true => io::ErrorKind::IsADirectory.into(),
                 false => io::ErrorKind::InvalidInput.into(),
             });
         }
-        // The file does not exist yet, but links may lead to its place.
+        // The file does not exist yet. Its path may be a symbolic link.
         let mut path = path.to_owned();
         for _ in 0..MAX_LINKS {
             match fs::read_link(&path) {
@@ -143,12 +159,12 @@ impl Disk for SystemDisk {
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         if !cfg!(unix) {
-            // Elsewhere a folder can't be opened; the rename itself is journaled.
+            // Other systems can't open a folder. They journal a rename.
             return Ok(());
         }
         let synced = File::open(folder_of(path)).and_then(|folder| folder.sync_all());
-        // Some file systems sync no folders, and a folder that may only be written can't be opened: PostgreSQL's
-        // `fsync_fname` passes over the same.
+        // Some file systems can't sync folders, and a folder without read permission can't be opened. PostgreSQL's
+        // `fsync_fname` ignores the same errors.
         synced.or_else(|error| match error.kind() {
             io::ErrorKind::PermissionDenied
             | io::ErrorKind::InvalidInput
@@ -157,12 +173,12 @@ impl Disk for SystemDisk {
         })
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Sidecar> {
-        Sidecar::lock(path)
+    fn lock(&self, path: &Path) -> io::Result<LockFile> {
+        LockFile::lock(path)
     }
 
-    fn discard(&self, lock: Sidecar) {
-        lock.discard();
+    fn discard(&self, lock_file: LockFile) {
+        lock_file.discard();
     }
 
     fn is_at(&self, file: &SystemFile, path: &Path) -> io::Result<bool> {
@@ -180,18 +196,18 @@ impl Disk for SystemDisk {
                 "its path has become a symbolic link; restart the server to follow it".into(),
             );
         }
-        let made = self.create(scratch, file);
-        let made = made.map_err(|error| {
+        let created = self.create(scratch, file);
+        let created = created.map_err(|error| {
             format!("no file can be created beside it ({error}); make its folder writable")
         });
         let checked =
-            made.and_then(|made| identity::check_replaceable(&file.0, &made.0, path, scratch));
+            created.and_then(|new| identity::check_replaceable(&file.0, &new.0, path, scratch));
         let _ = fs::remove_file(scratch);
         checked
     }
 }
 
-/// Locks an open file for this process. Where the file system has no locks, a warning is logged instead.
+/// Locks an open file for this process. If the file system has no locks, logs a warning instead.
 pub(super) fn lock_or_warn(file: &File, path: &Path) -> io::Result<()> {
     match file.try_lock() {
         Ok(()) => Ok(()),
@@ -206,7 +222,7 @@ pub(super) fn lock_or_warn(file: &File, path: &Path) -> io::Result<()> {
     }
 }
 
-/// The folder that a file's name stands in.
+/// Returns the folder of a file.
 pub(super) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -222,14 +238,14 @@ const GENERIC_WRITE: u32 = 0x4000_0000;
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).append(true);
-    // There, a handle that may only append can't truncate. `append` looks for the end itself instead.
+    // On Windows, a handle that may only append can't truncate. `append` seeks to the end itself instead.
     #[cfg(windows)]
     std::os::windows::fs::OpenOptionsExt::access_mode(&mut options, GENERIC_READ | GENERIC_WRITE);
     options
 }
 
-/// A file of the system's. Its lock is released when it is dropped: closing alone would leave the file locked while a
-/// process that is just being started still has the handle, too.
+/// A file of the operating system. Dropping it releases its lock: closing alone would leave the file locked while a child
+/// process that is being started still has inherited the handle.
 pub(super) struct SystemFile(File);
 
 impl Drop for SystemFile {
@@ -269,8 +285,8 @@ impl DiskFile for SystemFile {
         self.0.set_len(len)
     }
 
-    /// Locks belong to the open file description, so that this process may open the file again to read it. Windows
-    /// would refuse such reads, so that there only the sidecar is locked.
+    /// On Unix, a lock belongs to the open file description, so this process may open the file again to read it. Windows would
+    /// refuse such reads; there only the lock file is locked.
     fn lock(&self, path: &Path) -> io::Result<()> {
         match cfg!(unix) {
             true => lock_or_warn(&self.0, path),

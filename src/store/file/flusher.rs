@@ -1,4 +1,4 @@
-//! The thread that writes records to the file, so that nobody who publishes has to.
+//! [`Flusher`]: the thread that writes records to the file, so that publishers need not wait for the disk.
 
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -7,85 +7,95 @@ use std::sync::atomic::{
 };
 use std::{io, mem};
 
-use super::compaction::{self, Compaction};
+use super::compaction::Compaction;
 use super::disk::{Disk, DiskFile};
-use super::info::{Durability, FilePersistorInfo, FileState};
-use super::queue::{Pause, Queue, Taken};
-use super::replacement::Place;
+use super::info::{FilePersistorInfo, FileState};
+use super::location::Location;
+use super::queue::{Pause, Queue, Work};
+use super::{CHUNK_BYTES, Durability};
 use crate::atomic::AtomicU64;
 use crate::store::{Record, Snapshot};
 
-/// Records are written in pieces of about this size.
-const PIECE: usize = 256 << 10;
-
-/// What the flusher tells others of what it has done.
+/// What the flusher has done, for other threads.
 #[derive(Default)]
-pub(super) struct Progress {
+pub(super) struct FlushProgress {
+    /// Lines written.
     pub(super) written: AtomicU64,
+    /// Attempts to write or sync that failed.
     pub(super) failures: AtomicU64,
+    /// How often another file has replaced the file.
     pub(super) rewritten: AtomicU64,
-    /// The size of the file as far as it is whole, which grows while it is made smaller by another thread.
+    /// [`Flusher::len`]. A compaction copies the file up to here while it grows.
     pub(super) bytes: AtomicU64,
-    /// The file has everything, but may not have it for good.
+    /// The flusher has ended, and the file has every event, but may lose the newest by a power cut.
     pub(super) unsynced: AtomicBool,
-    /// The file was removed or replaced, and no new one could be written.
+    /// The flusher has ended, and the file was removed or replaced, and no new one could be written.
     pub(super) missing: AtomicBool,
 }
 
+/// Writes records to the file.
+///
+/// If a write fails, the flusher truncates the file to what was written completely, and tries again each period. If a sync
+/// or the truncation fails, it writes a new file from the broker's events and replaces the file with it. The events of a
+/// failed attempt stay for the next one, or, with [`Durability::Acknowledged`], are refused.
 pub(super) struct Flusher<D: Disk> {
     pub(super) disk: Arc<D>,
     pub(super) info: FilePersistorInfo,
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) queue: Arc<Queue>,
-    pub(super) progress: Arc<Progress>,
-    pub(super) live: Snapshot,
+    pub(super) progress: Arc<FlushProgress>,
+    pub(super) snapshot: Snapshot,
     pub(super) file: D::File,
-    /// How far the file is whole: what is after this was not written to its end.
+    /// The length of the part of the file that was written completely, in bytes.
     pub(super) len: u64,
-    /// False where the file ends within a line: a line break is written before the first record.
+    /// False if the file ends within a line: a line break must come before the next record.
     pub(super) ends_with_newline: bool,
-    /// The file has every event up to this sequence number, or says that it was refused.
-    pub(super) reached: u64,
-    pub(super) state: Writing,
+    /// The file has every event up to this sequence number, or a record that it was refused.
+    pub(super) last_sequence: u64,
+    pub(super) state: WriteState,
+    /// The compaction that is running, if there is one.
     pub(super) compaction: Option<Compaction<D::File>>,
 }
 
-/// How far an attempt has come.
+/// The state of the file between two attempts to write.
 #[derive(Default)]
-struct Reached {
+pub(super) struct WriteState {
+    /// The lines of the next write; kept for its memory.
+    buffer: Vec<u8>,
+    /// The record that the run has ended, once the file has it.
+    pub(super) ended: Option<Record>,
+    /// The file may have bytes after [`Flusher::len`], from a write that failed.
+    pub(super) has_partial_write: bool,
+    /// The file may lack what was written to it: a sync or a truncation has failed, or the file is no longer at its path.
+    /// A new file must replace it.
+    pub(super) needs_rewrite: bool,
+    /// Why the last failed attempt failed, to log each reason once.
+    last_failure: Option<String>,
+    /// The file is not compacted before it has this many bytes.
+    pub(super) compact_threshold: u64,
+}
+
+/// The progress of one attempt to write records.
+#[derive(Default)]
+struct Attempt {
+    /// [`Flusher::len`] and [`Flusher::last_sequence`], if the attempt succeeds.
     len: u64,
-    sequence: u64,
+    last_sequence: u64,
     ended: Option<Record>,
+    /// The records that are written.
     records: usize,
-    /// Lines, and bytes of the queue, that are not counted yet.
+    /// Lines, and bytes of the queue, that [`Flusher::advance`] has not counted yet.
     lines: u64,
     bytes: usize,
 }
 
-/// How the file is.
-#[derive(Default)]
-pub(super) struct Writing {
-    /// Lines on their way, kept for its memory.
-    piece: Vec<u8>,
-    /// That the run has ended, once it has been written.
-    pub(super) ended: Option<Record>,
-    /// It may have bytes after [`Flusher::len`].
-    pub(super) torn: bool,
-    /// A sync, or repairing it, has failed, or the file is no longer at its path: what it says it has, it may not have.
-    pub(super) needs_rewrite: bool,
-    /// Why the last attempt failed that did.
-    reason: Option<String>,
-    /// It is not made smaller before it has so many bytes.
-    pub(super) compact_threshold: u64,
-}
-
 impl<D: Disk> Flusher<D> {
-    /// Writes until the queue is stopped and everything is in the file and synced, or can't be.
+    /// Writes until the queue is stopped, and everything is in the file and synced or can't be.
     pub(super) fn run(mut self) {
         loop {
-            let taken = self.queue.take();
-            let stopped = taken.stopped;
-            if !self.keep(taken) {
+            let work = self.queue.wait_for_work();
+            let stopped = work.stopped;
+            if !self.write_until_settled(work) {
                 self.give_up();
                 break;
             }
@@ -98,49 +108,40 @@ impl<D: Disk> Flusher<D> {
         self.cancel_compaction();
     }
 
-    pub(super) fn cancel_compaction(&mut self) {
-        if let Some(compaction) = self.compaction.take() {
-            compaction.cancel();
-            let _ = self.disk.remove(&self.place.new_path());
-        }
-    }
-
-    /// Brings records into the file, trying again each period; false where the queue was stopped and it still fails.
-    fn keep(&mut self, taken: Taken) -> bool {
-        let Taken {
+    /// Writes records, and tries again each period. Returns `false` if the queue was stopped and the disk still fails.
+    fn write_until_settled(&mut self, work: Work) -> bool {
+        let Work {
             mut records,
-            mut up_to,
+            mut last_ticket,
             stopped,
-        } = taken;
-        // A run begins after all events that the file has from before.
+        } = work;
+        // A run starts after all events that the file had before.
         if let Some(Record::Started { position, .. }) = records.first() {
-            self.reached = position
+            self.last_sequence = position
                 .parts()
-                .map_or(self.reached, |(_, sequence)| sequence);
+                .map_or(self.last_sequence, |(_, sequence)| sequence);
         }
-        let mut last_try = false;
+        let mut is_last_try = false;
         while let Err(error) = self.attempt(&mut records) {
-            self.failed(&error);
+            self.report_failure(&error);
             if self.is_acknowledged() {
-                // So that a process killed now leaves nothing of what is refused.
-                let _ = self.repair();
-                self.refuse(&mut records, up_to);
+                // If the process is killed now, the file must not have an event that is refused.
+                let _ = self.truncate_partial_write();
+                self.refuse(&mut records, last_ticket);
             }
-            if mem::replace(
-                &mut last_try,
-                stopped || self.queue.pause(self.info.period()) == Pause::Stopped,
-            ) {
+            let now_stopped = stopped || self.queue.pause(self.info.period()) == Pause::Stopped;
+            if mem::replace(&mut is_last_try, now_stopped) {
                 self.queue
-                    .settle(up_to - records.len() as u64, events(&records));
+                    .settle(last_ticket - records.len() as u64, count_events(&records));
                 return false;
             }
-            // What has come meanwhile goes with the next attempt, be it to have an answer.
-            let more = self.queue.take_now();
+            // The next attempt includes the records appended meanwhile, if only to refuse them.
+            let more = self.queue.take_work();
             records.extend(more.records);
-            up_to = more.up_to;
+            last_ticket = more.last_ticket;
         }
-        self.worked();
-        self.queue.settle(up_to, 0);
+        self.report_success();
+        self.queue.settle(last_ticket, 0);
         true
     }
 
@@ -148,275 +149,210 @@ impl<D: Disk> Flusher<D> {
         self.info.durability == Durability::Acknowledged
     }
 
-    /// Writes records, and syncs them where that is asked for. Those that are done with are taken out.
-    fn attempt(&mut self, records: &mut Vec<Record>) -> io::Result<()> {
+    /// Writes records, and syncs them if the durability asks for it. Removes from `records` what needs no further attempt.
+    pub(super) fn attempt(&mut self, records: &mut Vec<Record>) -> io::Result<()> {
         if self.state.needs_rewrite {
             self.rewrite(records)?;
         }
-        self.repair()?;
-        let mut reached = Reached {
+        self.truncate_partial_write()?;
+        let mut attempt = Attempt {
             len: self.len,
-            sequence: self.reached,
-            ..Reached::default()
+            last_sequence: self.last_sequence,
+            ..Attempt::default()
         };
-        while reached.records < records.len() {
-            let before = reached.records;
-            if let Err(error) = self.write_piece(&records[before..], &mut reached) {
-                self.state.torn = true;
+        self.write_all(records, &mut attempt)?;
+        if attempt.records > 0 {
+            self.sync_written(records, &attempt)?;
+        }
+        self.advance(&mut attempt);
+        records.clear();
+        Ok(())
+    }
+
+    /// Truncates the file to what was written completely.
+    fn truncate_partial_write(&mut self) -> io::Result<()> {
+        if self.state.has_partial_write {
+            let truncated = self.file.truncate(self.len);
+            self.state.needs_rewrite |= truncated.is_err();
+            truncated?;
+            self.state.has_partial_write = false;
+        }
+        Ok(())
+    }
+
+    fn write_all(&mut self, records: &mut Vec<Record>, attempt: &mut Attempt) -> io::Result<()> {
+        while attempt.records < records.len() {
+            let before = attempt.records;
+            if let Err(error) = self.write_chunk(&records[before..], attempt) {
+                self.state.has_partial_write = true;
                 if !self.is_acknowledged() {
                     records.drain(..before);
                 }
                 return Err(error);
             }
             if !self.is_acknowledged() {
-                self.advance(&mut reached);
+                self.advance(attempt);
             }
-        }
-        if reached.records > 0 {
-            let synced = match self.info.durability {
-                Durability::Buffered => Ok(()),
-                _ => self.file.sync(),
-            };
-            // A sync that failed says nothing about what is on the disk, and the next one may succeed without having
-            // written it: the file is not trusted again. Nor is one that nobody finds any more.
-            if let Err(error) = synced.and_then(|()| self.check_place(reached.len)) {
-                self.state.needs_rewrite = true;
-                if self.is_acknowledged() {
-                    self.state.torn = true;
-                } else {
-                    records.clear();
-                }
-                return Err(error);
-            }
-        }
-        self.advance(&mut reached);
-        records.clear();
-        Ok(())
-    }
-
-    /// Cuts off what was not written to its end.
-    fn repair(&mut self) -> io::Result<()> {
-        if self.state.torn {
-            let repaired = self.file.truncate(self.len);
-            self.state.needs_rewrite |= repaired.is_err();
-            repaired?;
-            self.state.torn = false;
         }
         Ok(())
     }
 
-    /// Writes the first few of these records.
-    fn write_piece(&mut self, records: &[Record], reached: &mut Reached) -> io::Result<()> {
-        let piece = &mut self.state.piece;
-        piece.clear();
-        if !self.ends_with_newline && reached.len == self.len {
-            piece.push(b'\n');
+    /// Writes the first of these records, about [`CHUNK_BYTES`] of them.
+    fn write_chunk(&mut self, records: &[Record], attempt: &mut Attempt) -> io::Result<()> {
+        let buffer = &mut self.state.buffer;
+        buffer.clear();
+        if !self.ends_with_newline && attempt.len == self.len {
+            buffer.push(b'\n');
         }
         for record in records {
-            record.push_line(piece);
-            reached.records += 1;
-            reached.lines += 1;
-            reached.bytes += record.line_len();
+            record.push_line(buffer);
+            attempt.records += 1;
+            attempt.lines += 1;
+            attempt.bytes += record.line_len();
             match record {
-                Record::Published { sequence, .. } => reached.sequence = *sequence,
+                Record::Published { sequence, .. } => attempt.last_sequence = *sequence,
                 Record::Refused(id) => {
                     let refused = id.parts().map_or(0, |(_, sequence)| sequence);
-                    reached.sequence = reached.sequence.max(refused);
+                    attempt.last_sequence = attempt.last_sequence.max(refused);
                 }
-                Record::Ended(_) => reached.ended = Some(record.clone()),
+                Record::Ended(_) => attempt.ended = Some(record.clone()),
                 _ => {}
             }
-            if piece.len() >= PIECE {
+            if buffer.len() >= CHUNK_BYTES {
                 break;
             }
         }
-        self.file.append_all(piece)?;
-        reached.len += piece.len() as u64;
-        // The memory of an event much larger than others is given back.
-        piece.shrink_to(2 * PIECE);
+        self.file.append_all(buffer)?;
+        attempt.len += buffer.len() as u64;
+        // A single event much larger than a chunk must not keep its memory.
+        buffer.shrink_to(2 * CHUNK_BYTES);
         Ok(())
     }
 
-    /// What has been reached is final, whatever comes next.
-    fn advance(&mut self, reached: &mut Reached) {
-        self.ends_with_newline |= reached.len > self.len;
-        (self.len, self.reached) = (reached.len, reached.sequence);
-        self.state.ended = reached.ended.take().or(self.state.ended.take());
-        self.progress.bytes.store(self.len, Release);
-        let lines = mem::take(&mut reached.lines);
-        self.progress.written.fetch_add(lines, Relaxed);
-        self.queue.written(mem::take(&mut reached.bytes));
+    /// Syncs the file if the durability asks for it, and checks that it is still at its path.
+    fn sync_written(&mut self, records: &mut Vec<Record>, attempt: &Attempt) -> io::Result<()> {
+        let synced = match self.info.durability {
+            Durability::Buffered => Ok(()),
+            _ => self.file.sync(),
+        };
+        // After a failed sync, nothing is known about what is on the disk, and the next sync may succeed without having
+        // written it: the file must be replaced. So must a file that the next start would not find.
+        let checked = synced.and_then(|()| self.check_location(attempt.len));
+        if checked.is_err() {
+            self.state.needs_rewrite = true;
+            if self.is_acknowledged() {
+                self.state.has_partial_write = true;
+            } else {
+                records.clear();
+            }
+        }
+        checked
     }
 
-    /// Tells the publishers of events that they are not kept, and leaves a record in their place.
-    fn refuse(&mut self, records: &mut Vec<Record>, up_to: u64) {
-        let refused = records.iter().rev().find_map(|record| match record {
-            Record::Published { event, .. } => Some(event.id()),
-            _ => None,
-        });
+    /// Makes the progress of an attempt final: whatever fails next, these records are not written again.
+    fn advance(&mut self, attempt: &mut Attempt) {
+        self.ends_with_newline |= attempt.len > self.len;
+        (self.len, self.last_sequence) = (attempt.len, attempt.last_sequence);
+        self.state.ended = attempt.ended.take().or(self.state.ended.take());
+        self.progress.bytes.store(self.len, Release);
+        let lines = mem::take(&mut attempt.lines);
+        self.progress.written.fetch_add(lines, Relaxed);
+        self.queue.free(mem::take(&mut attempt.bytes));
+    }
+
+    /// Refuses all events of these records, and puts one [`Record::Refused`] in their place.
+    fn refuse(&mut self, records: &mut Vec<Record>, last_ticket: u64) {
+        let refused = records
+            .iter()
+            .rev()
+            .find_map(|record| record.event().map(crate::Event::id));
         let bytes = records.iter().map(Record::line_len).sum();
         records.retain(|record| record.event().is_none());
         if let Some(last) = refused {
             records.retain(|record| !matches!(record, Record::Refused(_)));
-            // Before a run's end, after all else.
+            // Before the end of the run, and after all else.
             let at = records
                 .iter()
                 .position(|record| matches!(record, Record::Ended(_)));
             records.insert(at.unwrap_or(records.len()), Record::Refused(last));
         }
-        self.queue.written(bytes);
-        self.queue.refuse(up_to);
+        self.queue.free(bytes);
+        self.queue.refuse(last_ticket);
     }
 
-    /// What has been written before the disk failed for good is synced, if that can be.
+    /// Ends after the disk has failed for good: syncs what was written before, if that is possible.
     fn give_up(&mut self) {
         let synced = !self.state.needs_rewrite && self.file.sync().is_ok();
         let unsynced = !self.is_acknowledged() && !synced;
-        self.progress.unsynced.store(unsynced, Release);
-        let missing = self.check_place(self.len).is_err();
-        self.progress.missing.store(missing, Release);
+        self.end_incomplete(unsynced);
     }
 
-    /// Syncs what was written without, at the end; a file that is not trusted is replaced.
+    /// Ends after everything was written: syncs the file, and replaces it if that fails.
     fn finish(&mut self) {
         for _ in 0..2 {
             let synced = if self.state.needs_rewrite {
                 self.attempt(&mut Vec::new())
             } else {
-                self.file.sync().and_then(|()| self.check_place(self.len))
+                self.file
+                    .sync()
+                    .and_then(|()| self.check_location(self.len))
             };
             let Err(error) = synced else {
-                return self.worked();
+                return self.report_success();
             };
-            self.failed(&error);
+            self.report_failure(&error);
             self.state.needs_rewrite = true;
         }
-        self.progress.unsynced.store(true, Release);
-        let missing = self.check_place(self.len).is_err();
+        self.end_incomplete(true);
+    }
+
+    /// Says for the error of the stop what the file lacks.
+    fn end_incomplete(&self, unsynced: bool) {
+        self.progress.unsynced.store(unsynced, Release);
+        let missing = self.check_location(self.len).is_err();
         self.progress.missing.store(missing, Release);
     }
 
-    fn failed(&mut self, error: &io::Error) {
+    fn report_failure(&mut self, error: &io::Error) {
         self.progress.failures.fetch_add(1, Relaxed);
         let reason = error.to_string();
+        let name = self.info.file_name.display();
         if self.queue.set_failing(Some(&reason)) {
             log::error!(
-                "{} can't be written: {reason}; it is tried again every {:?}",
-                self.info.file_name.display(),
+                "{name} can't be written: {reason}; trying again every {:?}",
                 self.info.period()
             );
-            self.tell(&FileState::Failing {
+            self.call_on_change(&FileState::Failing {
                 reason: reason.clone(),
             });
-        } else if self.state.reason.as_ref() != Some(&reason) {
-            let name = self.info.file_name.display();
+        } else if self.state.last_failure.as_ref() != Some(&reason) {
             log::error!("{name} still can't be written: {reason}");
         }
-        self.state.reason = Some(reason);
+        self.state.last_failure = Some(reason);
     }
 
-    fn worked(&mut self) {
+    fn report_success(&mut self) {
         if self.queue.set_failing(None) {
-            log::warn!("{} is written again", self.info.file_name.display());
-            self.tell(&FileState::Working);
+            log::warn!("{} can be written again", self.info.file_name.display());
+            self.call_on_change(&FileState::Working);
         }
     }
 
-    fn tell(&self, state: &FileState) {
+    fn call_on_change(&self, state: &FileState) {
         if let Some(callback) = &self.info.on_change {
             callback.call(state);
         }
     }
-
-    /// Has the file made smaller where it is worth it, and takes the smaller one once it is there.
-    fn compact(&mut self) {
-        let Some(from) = self.info.compact_from else {
-            return;
-        };
-        match &mut self.compaction {
-            Some(compaction) => {
-                let Some(result) = compaction.take() else {
-                    return;
-                };
-                self.compaction = None;
-                let replaced = result.and_then(|ready| self.replace(ready));
-                if let Err(error) = replaced {
-                    log::warn!(
-                        "{} could not be made smaller, and goes on as it is: {error}",
-                        self.info.file_name.display()
-                    );
-                    let _ = self.disk.remove(&self.place.new_path());
-                    self.state.compact_threshold = 2 * self.len;
-                }
-            }
-            None if self.len < from.max(self.state.compact_threshold) => {}
-            // What is held does not say so.
-            None if self.state.ended.is_some() => {}
-            None => {
-                let is_large = self.live.bytes().is_some_and(|live| self.len > 2 * live);
-                if !is_large {
-                    return;
-                }
-                if self.check_replaceable() {
-                    self.compaction = Some(compaction::start(
-                        self.disk.clone(),
-                        self.place.path.clone(),
-                        self.live.clone(),
-                        self.queue.clone(),
-                        self.progress.clone(),
-                        self.reached,
-                        self.len,
-                    ));
-                } else {
-                    self.state.compact_threshold = 2 * self.len;
-                }
-            }
-        }
-    }
-
-    /// Brings a smaller file up to date, and puts it in the place of this one.
-    fn replace(&mut self, ready: compaction::Ready<D::File>) -> io::Result<()> {
-        let compaction::Ready {
-            mut file,
-            mut len,
-            held,
-            copied_to,
-        } = ready;
-        let mut old = self.disk.open(&self.place.path)?;
-        len += compaction::copy(&mut old, &mut file, copied_to, self.len)?;
-        file.sync()?;
-        let new = self.place.new_path();
-        // The lock of the old file ends with that file.
-        file.lock(&new)?;
-        self.check_place(self.len)?;
-        self.disk.rename(&new, &self.place.path)?;
-        log::info!(
-            "{}: {} bytes have become {len}",
-            self.info.file_name.display(),
-            self.len
-        );
-        self.file = file;
-        self.len = len;
-        self.progress.bytes.store(len, Release);
-        self.progress.rewritten.fetch_add(1, Relaxed);
-        self.state.compact_threshold = 2 * held;
-        // A power cut now may bring the old file back, which then lacks what is written from here on.
-        if let Err(error) = self.disk.sync_folder(&self.place.path) {
-            self.state.needs_rewrite = true;
-            return Err(error);
-        }
-        Ok(())
-    }
 }
 
 impl<D: Disk> Drop for Flusher<D> {
-    /// Also where this thread panics.
+    /// Also runs if the flusher panics, so that no thread waits for it.
     fn drop(&mut self) {
         self.queue.end();
     }
 }
 
-fn events(records: &[Record]) -> u64 {
+fn count_events(records: &[Record]) -> u64 {
     let events = records.iter().filter(|record| record.event().is_some());
     events.count() as u64
 }

@@ -1,5 +1,4 @@
-//! What belongs to a file besides its bytes: its place, mode, owner and names. Where the system is not Unix, little of
-//! that is known, and nothing is checked.
+//! A file's identity, mode, owner and hard links. On systems other than Unix, nothing is checked.
 
 #[cfg(not(unix))]
 pub(super) use self::elsewhere::*;
@@ -16,82 +15,82 @@ mod unix {
     const GROUP_BITS: u32 = 0o070;
     const MODE_BITS: u32 = 0o7777;
 
-    /// Nobody but the owner may read the file, until [`copy`] says otherwise.
+    /// Permits only the owner to read and write the new file. [`copy`] then sets its final mode.
     pub(in super::super) fn private(options: &mut OpenOptions) {
         options.mode(0o600);
     }
 
-    /// Gives `new` the owner, group and mode of `old`. An owner or group that this process may not set stays as it is;
-    /// the mode then grants nothing to that other group.
+    /// Gives `new` the owner, group and mode of `old`. If this process may not set the group, the mode grants the new file's
+    /// group nothing.
     pub(in super::super) fn copy(old: &File, new: &File) -> io::Result<()> {
-        let (old, made) = (old.metadata()?, new.metadata()?);
-        // Root may set both; everybody else only the group, to one of their own.
-        if (old.uid(), old.gid()) != (made.uid(), made.gid())
+        let (old, created) = (old.metadata()?, new.metadata()?);
+        // Root may set both. Other users may only set the group, to one of their own.
+        if (old.uid(), old.gid()) != (created.uid(), created.gid())
             && fchown(new, Some(old.uid()), Some(old.gid())).is_err()
         {
             let _ = fchown(new, None, Some(old.gid()));
         }
-        let made = new.metadata()?;
+        let created = new.metadata()?;
         let mut mode = old.mode() & MODE_BITS;
-        if made.gid() != old.gid() {
+        if created.gid() != old.gid() {
             mode &= !GROUP_BITS;
         }
-        let now = made.mode() & MODE_BITS;
+        let now = created.mode() & MODE_BITS;
         if now == mode {
             return Ok(());
         }
         let set = new.set_permissions(Permissions::from_mode(mode));
-        // A file system without modes refuses; what grants no more than the old file does is good enough.
+        // A file system without modes returns an error, which is acceptable if the mode permits no more than the old one.
         set.or_else(|error| match now & !mode {
             0 => Ok(()),
             _ => Err(error),
         })
     }
 
-    /// Returns `true` if `path` leads to this open file, by device and inode.
+    /// Returns `true` if `path` leads to this open file, by its device and inode.
     pub(in super::super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
         let open = file.metadata()?;
         match fs::metadata(path) {
             Ok(found) => Ok((found.dev(), found.ino()) == (open.dev(), open.ino())),
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(false),
-                // A process that gave up its rights can't look; what has no name at all was removed.
+                // After a process has given up its rights, it may not look up the path. A removed file has no links.
                 io::ErrorKind::PermissionDenied => Ok(open.nlink() > 0),
                 _ => Err(error),
             },
         }
     }
 
-    /// Returns `Err` with the reason if `made`, a new file at `scratch`, can't take the place of `file` at `path`.
+    /// Returns `Err` with the reason if `new`, a file at `scratch`, can't replace `file` at `path`.
     pub(in super::super) fn check_replaceable(
         file: &File,
-        made: &File,
+        new: &File,
         path: &Path,
         scratch: &Path,
     ) -> Result<(), String> {
-        let metadata = file.metadata().and_then(|old| Ok((old, made.metadata()?)));
-        let (old, made) = metadata.map_err(|error| error.to_string())?;
+        let metadata = file.metadata().and_then(|old| Ok((old, new.metadata()?)));
+        let (old, new) = metadata.map_err(|error| error.to_string())?;
         if old.nlink() > 1 {
             return Err(
                 "it has another name, a hard link, that would keep the old content; remove that"
                     .into(),
             );
         }
-        if (old.uid(), old.gid()) != (made.uid(), made.gid()) {
+        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
             return Err(format!(
                 "a new file would belong to {}:{} instead of {}:{}; run the server as that user and group",
-                made.uid(),
-                made.gid(),
+                new.uid(),
+                new.gid(),
                 old.uid(),
                 old.gid()
             ));
         }
-        // A link can't be made from one mount to another, also where both are of one file system. Other errors mean
-        // that there are no hard links here, and say nothing.
+        // A hard link can't lead from one mount to another, even of the same file system. Other errors mean that the file
+        // system has no hard links, and say nothing about mounts.
         let removed = fs::remove_file(scratch);
         let linked = removed.and_then(|()| fs::hard_link(path, scratch));
         let crosses = |error: io::Error| error.kind() == io::ErrorKind::CrossesDevices;
-        if old.dev() != made.dev() || linked.is_err_and(crosses) {
+        if old.dev() != new.dev() || linked.is_err_and(crosses) {
             return Err(
                 "the file itself is a mount, which can't be replaced; mount its folder instead"
                     .into(),

@@ -6,15 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Durability;
 use crate::error::Error;
 
-/// Where and how events are kept in a file, so that the next start has them again: the Go package's `FilePersistorInfo`.
+/// Settings of a file that keeps the events, so that the next start restores them: the Go package's `FilePersistorInfo`.
 ///
-/// The file has one line of JSON for each event, as golongpoll's has, with a checksum behind; golongpoll's own files are
-/// read too. Stopping the server or broker writes and syncs everything; what a crash may cost says
-/// [`durability`](FilePersistorInfo::durability).
+/// The file has one line of JSON for each event, as golongpoll's has, with a checksum at its end; golongpoll's own files are
+/// read too. Stopping the server or broker writes and syncs everything. What a crash may cost depends on
+/// [`durability`](FilePersistorInfo::durability). A background thread, the *flusher*, writes the file.
 ///
-/// The Go package's `Use: false` is `None` in place of this.
+/// Without these settings nothing is kept: the Go package's `Use: false`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,31 +26,40 @@ use crate::error::Error;
 ///
 /// # Files
 ///
-/// Beside the file `events.db` there may be `events.db.lock`, which is locked as long as the file is open;
-/// `events.db.new`, a smaller file on its way to take the place of the first; `events.db.corrupt-OFFSET`, the end of a
-/// file that was cut off within a line, as a crash leaves it, kept for inspection; and `events.db.replaced-MILLISECONDS`, a
-/// file that another program has put in place of the log while the log was open. Where `events.db` is a symbolic link,
-/// these files are beside the file that it leads to; a second lock file is then beside the link.
+/// Other files can be beside the file `events.db`. If `events.db` is a symbolic link, they are beside the file that it leads
+/// to, and a second lock file is beside the link.
 ///
-/// # What belongs to the file
+/// - `events.db.lock` is locked for as long as the file is open.
+/// - `events.db.new` is a compacted file that is being written.
+/// - `events.db.corrupt-OFFSET` is the incomplete line at the end of the file that a crash left, for inspection.
+/// - `events.db.replaced-MILLISECONDS` is a file that another program has put in the place of the open file.
 ///
-/// A compacted file replaces the old one by a rename. It has the old file's mode, owner and group, and takes the place of
-/// the file behind a symbolic link, not of the link. Access control lists and extended attributes are not kept. A file
-/// that can't be replaced so is not compacted, and a warning at start tells the reason: the file itself is a mount, it
-/// has another hard link, its folder may not be written, or a new file would have another owner or group. If a sync of
-/// such a file fails, no new file can take its place: the store fails until the program is started again.
+/// # Compaction and the file's attributes
 ///
-/// One broker at a time may have the file, by whatever name. On Unix the file itself is locked, too. On other systems
-/// only the lock file is, so that two hard links of one file are not recognized as one.
+/// A compacted file replaces the old one by a rename. It has the old file's mode, owner and group. It replaces the file
+/// behind a symbolic link, not the link. Access control lists and extended attributes are not kept.
 ///
-/// A file that is truncated while it is open, and on Unix one that is removed or replaced, is noticed at the next write.
-/// It counts as a write that
-/// failed: [`on_change`](FilePersistorInfo::on_change) is called, and the events in memory are written to a new file.
+/// A file that can't be replaced is not compacted, and a warning at the start says why: the file itself is a mount, it has
+/// another hard link, its folder may not be written, or a new file would have another owner or group. If a sync of such a
+/// file fails, no new file can replace it: the store fails until the program is started again.
 ///
-/// # A file that is no log
+/// # Other processes
 ///
-/// A file is refused, and left as it is, unless it holds nothing but blanks and NUL bytes, or a line of it can be read, or
-/// begins or ends as lines of a log do and is damaged elsewhere, or it ends within its first line and that begins so.
+/// One broker at a time can open the file, by whatever name. On Unix the file itself is locked, too. On other systems only
+/// the lock file is locked, so two hard links of one file are not recognized as one.
+///
+/// The flusher notices at the next write if the open file was truncated, and on Unix also if it was removed or replaced.
+/// It treats that as a failed write: it calls [`on_change`](FilePersistorInfo::on_change), and writes the events in memory
+/// to a new file.
+///
+/// # Files that are not logs
+///
+/// A start refuses a file that is not a log, and does not change it. A file is a log in any of these cases:
+///
+/// - It has nothing but blanks and NUL bytes.
+/// - At least one of its lines can be read.
+/// - At least one of its lines begins or ends as a log's lines do, and is damaged elsewhere.
+/// - It ends within its first line, and that line begins as a log's lines do.
 #[derive(Clone, Debug)]
 pub struct FilePersistorInfo {
     pub(crate) file_name: PathBuf,
@@ -62,44 +72,16 @@ pub struct FilePersistorInfo {
     pub(crate) on_change: Option<OnChange>,
 }
 
-/// What a crash may cost of the events in a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Durability {
-    /// Events are written in the background, once
-    /// [`write_buffer_size`](FilePersistorInfo::write_buffer_size) is reached or
-    /// [`write_flush_period`](FilePersistorInfo::write_flush_period) is over, and publishing does not wait for that: the
-    /// Go package's way. A process that is killed loses at most what that buffer and period hold. A power cut may cost
-    /// what the system has not yet put on the disk, which with Linux's settings is up to some 30 seconds, too.
-    #[default]
-    Buffered,
-    /// As `Buffered`, with `fdatasync` at each write, and this period in place of
-    /// [`write_flush_period`](FilePersistorInfo::write_flush_period): a process that is killed and a power cut alike lose
-    /// at most what that buffer and period hold.
-    Synced {
-        /// Events are on the disk at the latest this long after the first that waits. Zero is an error.
-        period: Duration,
-    },
-    /// A publish returns, and its subscribers are woken, when the event is on the disk (`fdatasync`): neither a killed
-    /// process nor a power cut loses an event of which anybody knows. Those who publish at the same time share one sync,
-    /// so that the disk's syncs per second do not limit the events per second. Where the disk fails, publishes are
-    /// refused. After a crash nobody is told of a gap, unless something of the file was damaged.
-    ///
-    /// An event whose publisher was told that it is refused may yet be there after a power cut, where that came before
-    /// the disk has taken it back. That an event was deleted by its retrieval
-    /// ([`delete_after_first_retrieval`](crate::BrokerOptions::delete_after_first_retrieval)) is written without anyone
-    /// waiting for it: after a crash it may be there again.
-    Acknowledged,
-}
-
-/// Whether a file can be written.
+/// Whether the file can be written, for [`FilePersistorInfo::on_change`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileState {
-    /// It can be written again.
+    /// The file can be written again.
     Working,
-    /// It can't, and is tried again every [`write_flush_period`](FilePersistorInfo::write_flush_period).
+    /// The file can't be written. The flusher tries again every
+    /// [`write_flush_period`](FilePersistorInfo::write_flush_period).
     Failing {
-        /// What the system says.
+        /// The error of the operating system.
         reason: String,
     },
 }
@@ -108,13 +90,11 @@ pub enum FileState {
 #[derive(Clone)]
 pub(crate) struct OnChange(Arc<dyn Fn(&FileState) + Send + Sync>);
 
-impl fmt::Display for Durability {
-    /// The level's name, and with `Synced` its period.
+impl fmt::Display for FileState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Durability::Buffered => f.write_str("buffered"),
-            Durability::Synced { period } => write!(f, "synced every {period:?}"),
-            Durability::Acknowledged => f.write_str("acknowledged"),
+            FileState::Working => f.pad("working"),
+            FileState::Failing { reason } => f.pad(&format!("failing: {reason}")),
         }
     }
 }
@@ -141,7 +121,7 @@ impl Default for FilePersistorInfo {
 }
 
 impl FilePersistorInfo {
-    /// This file, with the default settings.
+    /// Returns the default settings for this file.
     pub fn new(file_name: impl Into<PathBuf>) -> Self {
         FilePersistorInfo {
             file_name: file_name.into(),
@@ -155,7 +135,7 @@ impl FilePersistorInfo {
         }
     }
 
-    /// Sets the file. A start creates it where it is missing, in a folder that exists. One broker at a time can open it: a
+    /// Sets the file. A start creates the file if it is missing; its folder must exist. One broker at a time can open it: a
     /// start with a file that is open already fails. The Go package's `FileName`. Defaults to `"events.log"`.
     pub fn file_name(mut self, file_name: impl Into<PathBuf>) -> Self {
         self.file_name = file_name.into();
@@ -183,7 +163,8 @@ impl FilePersistorInfo {
     }
 
     /// Sets the most bytes of events that may wait for the file while the disk is slow or fails, plus or minus one event
-    /// for each publishing thread. The broker accepts no further event. 0 is an error. Defaults to 64 MiB.
+    /// for each publishing thread. While the queue is full, the broker accepts no event. 0 is an error. Defaults to
+    /// 64 MiB.
     pub fn max_queue_size(mut self, bytes: usize) -> Self {
         self.max_queue_size = bytes;
         self
@@ -196,9 +177,9 @@ impl FilePersistorInfo {
         self
     }
 
-    /// Sets the size in bytes from which the file is compacted, in the background: once it also has more than twice the
-    /// bytes of the events held, a new file without the others replaces it. `None` keeps the full history. Defaults to
-    /// 4 MiB.
+    /// Sets the size in bytes from which the file is compacted, in the background: once the file also has more than twice
+    /// the bytes of the events in memory, a new file with those events replaces it. `None` keeps the full history. Defaults
+    /// to 4 MiB.
     pub fn compact_from(mut self, bytes: impl Into<Option<u64>>) -> Self {
         self.compact_from = bytes.into();
         self
@@ -211,12 +192,14 @@ impl FilePersistorInfo {
         self
     }
 
+    /// Checks all settings.
+    ///
     /// # Errors
     ///
     /// `InvalidSetting` that names the setting.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.file_name.as_os_str().is_empty() {
-            let problem = "empty; name a file, or persist nothing";
+            let problem = "empty; name a file, or leave the setting out to keep nothing";
             return Err(Error::setting("FilePersistorInfo::file_name", problem));
         }
         if self.write_flush_period.is_zero() {
@@ -239,11 +222,26 @@ impl FilePersistorInfo {
         Ok(())
     }
 
-    /// How long an event may wait to be written.
+    /// Returns the longest time that an event waits before it is written.
     pub(super) fn period(&self) -> Duration {
         match self.durability {
             Durability::Synced { period } => period,
             _ => self.write_flush_period,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_displayed_with_its_reason() {
+        let reason = "no space".to_owned();
+        assert_eq!(FileState::Working.to_string(), "working");
+        assert_eq!(
+            FileState::Failing { reason }.to_string(),
+            "failing: no space"
+        );
     }
 }

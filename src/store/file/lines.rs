@@ -1,21 +1,21 @@
-//! [`Lines`]: the lines of a file, read one by one within a bound of memory, whatever the file holds.
+//! [`Lines`]: reads a file line by line, in bounded memory whatever the file has.
 
 use std::io::{self, BufRead, BufReader, Read};
 
-/// Bytes that are read from the file, and looked at, at a time.
-const PIECE: usize = 256 << 10;
-/// Bytes that are kept of a line that is passed over.
-const BEGINNING: usize = 256;
-static ZEROS: [u8; PIECE] = [0; PIECE];
+use super::CHUNK_BYTES;
 
-/// What became of a line.
+/// The bytes that are kept of a line that is skipped.
+const KEPT_BYTES: usize = 256;
+static ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
+
+/// How a line was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
-    /// It has been read into [`Lines::line`].
+    /// All of it is in [`Lines::line`].
     Read,
-    /// It is longer than a line may be, and its bytes were passed over.
+    /// It is longer than the limit, and was skipped.
     TooLong,
-    /// It has NUL bytes, as a power cut leaves them, and its bytes were passed over: no record has any.
+    /// It has NUL bytes, as after a power cut, and was skipped: no record has any.
     Nuls,
 }
 
@@ -23,13 +23,13 @@ pub(super) enum Content {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line {
     pub(super) content: Content,
-    /// Where it begins in the file, in bytes.
+    /// The offset of its first byte in the file.
     pub(super) start: u64,
-    /// Where it ends, after its line break.
+    /// The offset after its line break.
     pub(super) end: u64,
-    /// Where the NULs begin that it ends with; `end` where there are none.
+    /// The offset of the NULs at its end; `end` if there are none.
     pub(super) nuls_from: u64,
-    /// False for the last line, where no line break follows.
+    /// False for a last line without a line break.
     pub(super) ends_with_newline: bool,
 }
 
@@ -44,33 +44,32 @@ pub(super) struct Lines<R> {
 impl<R: Read> Lines<R> {
     pub(super) fn new(file: R, max_line_bytes: usize) -> Self {
         Lines {
-            reader: BufReader::with_capacity(PIECE, file),
+            reader: BufReader::with_capacity(CHUNK_BYTES, file),
             max_line_bytes,
             line: Vec::new(),
             at: 0,
         }
     }
 
-    /// The bytes of the line that [`next`](Lines::next) returned last, if they were [read](Content::Read); else the first
-    /// few of them.
+    /// Returns the line that [`next`](Lines::next) has returned last, or the first bytes of it if it was skipped.
     pub(super) fn line(&self) -> &[u8] {
         &self.line
     }
 
-    /// Reads the next line; `None` at the end of the file. `progress` is called with the position for every piece of a
-    /// line that is passed over.
+    /// Reads the next line. Returns `None` at the end of the file. Calls `progress` with the offset for every chunk of a
+    /// line that is skipped.
     pub(super) fn next(&mut self, progress: &mut dyn FnMut(u64)) -> io::Result<Option<Line>> {
         self.line.clear();
-        // The memory of a line much larger than others is given back.
-        self.line.shrink_to(2 * PIECE);
+        // A line much longer than a chunk must not keep its memory.
+        self.line.shrink_to(2 * CHUNK_BYTES);
         let start = self.at;
         loop {
             let from = self.line.len();
-            let mut piece = self.reader.by_ref().take(PIECE as u64);
-            let read = piece.read_until(b'\n', &mut self.line)?;
+            let mut chunk = self.reader.by_ref().take(CHUNK_BYTES as u64);
+            let read = chunk.read_until(b'\n', &mut self.line)?;
             self.at += read as u64;
             let ends_with_newline = self.line.ends_with(b"\n");
-            let is_over = ends_with_newline || read < PIECE;
+            let is_over = ends_with_newline || read < CHUNK_BYTES;
             let content = if self.line.len() > self.max_line_bytes {
                 Content::TooLong
             } else if !is_over && self.line[from..].contains(&0) {
@@ -83,7 +82,7 @@ impl<R: Read> Lines<R> {
             if self.at == start {
                 return Ok(None);
             }
-            let text = self.line.trim_suffix_nuls();
+            let text = self.line.len_without_nuls();
             let mut line = Line {
                 content,
                 start,
@@ -92,36 +91,36 @@ impl<R: Read> Lines<R> {
                 ends_with_newline,
             };
             if content != Content::Read {
-                self.line.truncate(BEGINNING);
+                self.line.truncate(KEPT_BYTES);
             }
             if !is_over {
-                self.pass_over(&mut line, progress)?;
+                self.skip(&mut line, progress)?;
             }
             return Ok(Some(line));
         }
     }
 
-    /// Passes over the rest of a line.
-    fn pass_over(&mut self, line: &mut Line, progress: &mut dyn FnMut(u64)) -> io::Result<()> {
+    /// Skips the rest of a line.
+    fn skip(&mut self, line: &mut Line, progress: &mut dyn FnMut(u64)) -> io::Result<()> {
         while !line.ends_with_newline {
-            let piece = match self.reader.fill_buf() {
+            let chunk = match self.reader.fill_buf() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                piece => piece?,
+                chunk => chunk?,
             };
-            if piece.is_empty() {
+            if chunk.is_empty() {
                 break;
             }
-            // A comparison and a search of std's, which are fast in every build: there may be gigabytes.
-            let used = if piece == &ZEROS[..piece.len()] {
-                piece.len()
+            // There may be gigabytes of NULs. std's comparison and search are fast, even without optimization.
+            let used = if chunk == &ZEROS[..chunk.len()] {
+                chunk.len()
             } else {
-                let end = match piece.contains(&b'\n') {
-                    true => piece.iter().position(|byte| *byte == b'\n'),
+                let end = match chunk.contains(&b'\n') {
+                    true => chunk.iter().position(|byte| *byte == b'\n'),
                     false => None,
                 };
                 line.ends_with_newline = end.is_some();
-                let used = end.map_or(piece.len(), |end| end + 1);
-                let text = piece[..used].trim_suffix_nuls();
+                let used = end.map_or(chunk.len(), |end| end + 1);
+                let text = chunk[..used].len_without_nuls();
                 if text > 0 {
                     line.nuls_from = self.at + text as u64;
                 }
@@ -136,13 +135,13 @@ impl<R: Read> Lines<R> {
     }
 }
 
-trait TrimNuls {
-    /// The length without the NULs at the end.
-    fn trim_suffix_nuls(&self) -> usize;
+trait WithoutNuls {
+    /// Returns the length without the NULs at the end.
+    fn len_without_nuls(&self) -> usize;
 }
 
-impl TrimNuls for [u8] {
-    fn trim_suffix_nuls(&self) -> usize {
+impl WithoutNuls for [u8] {
+    fn len_without_nuls(&self) -> usize {
         self.iter()
             .rposition(|byte| *byte != 0)
             .map_or(0, |last| last + 1)
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_any_length_are_read_and_longer_ones_passed_over() {
+    fn lines_up_to_the_limit_are_read_and_longer_ones_are_skipped() {
         assert!(lines(&b""[..], 10).is_empty());
         assert_eq!(
             lines(&b"one\n\nthree"[..], 10),
@@ -180,7 +179,14 @@ mod tests {
                 (Content::Read, 5, 10, 10, false, b"three".to_vec()),
             ]
         );
-        for length in [11, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 5] {
+        for length in [
+            11,
+            CHUNK_BYTES - 1,
+            CHUNK_BYTES,
+            CHUNK_BYTES + 1,
+            2 * CHUNK_BYTES,
+            3 * CHUNK_BYTES + 5,
+        ] {
             let text = "x".repeat(length);
             let end = length as u64;
             for (file, newline) in [(format!("{text}\nlast"), true), (text.clone(), false)] {
@@ -190,13 +196,13 @@ mod tests {
                 assert_eq!(*content, Content::Read);
                 assert_eq!((*start, *found, *broken), (0, to, newline));
                 assert_eq!(bytes.len() as u64, to);
-                let passed = lines(file.as_bytes(), 10);
-                let (content, start, found, nuls_from, broken, bytes) = &passed[0];
+                let skipped = lines(file.as_bytes(), 10);
+                let (content, start, found, nuls_from, broken, bytes) = &skipped[0];
                 assert_eq!(*content, Content::TooLong);
                 assert_eq!((*start, *found, *nuls_from, *broken), (0, to, to, newline));
-                assert!(file.as_bytes().starts_with(bytes) && bytes.len() <= BEGINNING);
+                assert!(file.as_bytes().starts_with(bytes) && bytes.len() <= KEPT_BYTES);
                 assert_eq!(
-                    (read.len(), passed.len()),
+                    (read.len(), skipped.len()),
                     (1 + usize::from(newline), read.len())
                 );
             }
@@ -204,8 +210,8 @@ mod tests {
     }
 
     #[test]
-    fn nuls_are_passed_over_and_where_they_begin_is_known() {
-        for nuls in [1, 5, PIECE - 4, PIECE, 4 * PIECE + 3] {
+    fn nuls_are_skipped_and_their_offset_is_known() {
+        for nuls in [1, 5, CHUNK_BYTES - 4, CHUNK_BYTES, 4 * CHUNK_BYTES + 3] {
             for start in ["", "text"] {
                 let mut file = start.as_bytes().to_vec();
                 file.resize(start.len() + nuls, 0);
@@ -214,7 +220,7 @@ mod tests {
                 assert_eq!(tail.len(), 1);
                 let (_, _, end, nuls_from, broken, bytes) = &tail[0];
                 assert_eq!((*end, *nuls_from, *broken), (to, from, false), "{nuls}");
-                assert!(bytes.len() <= PIECE);
+                assert!(bytes.len() <= CHUNK_BYTES);
                 file.extend_from_slice(b"more\nlast");
                 let middle = lines(&file[..], usize::MAX);
                 assert_eq!(middle.len(), 2);

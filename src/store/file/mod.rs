@@ -1,69 +1,86 @@
-//! File persistence: every event in a file, written in the background and read back by the next start.
+//! The store that keeps records in a file: [`FilePersistor`].
+//!
+//! Publishers append records to the [`Queue`]. One thread, the [`Flusher`](flusher::Flusher), takes them from the queue and
+//! writes them to the file. The next start reads the file back ([`recovery`]). When the file has grown, another thread writes
+//! a compacted file that replaces it ([`compaction`]). All access to files goes through the trait [`Disk`](disk::Disk).
 
 mod compaction;
 mod disk;
+mod durability;
 mod flusher;
 mod identity;
 mod info;
 mod lines;
+mod location;
+mod lock_file;
+mod opening;
 mod queue;
 mod recovery;
 mod replacement;
-mod sidecar;
 mod signature;
 
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use self::disk::{Disk, DiskFile, SystemDisk, folder_of};
-use self::flusher::{Flusher, Progress, Writing};
-pub use self::info::{Durability, FilePersistorInfo, FileState};
-use self::queue::{Limits, Queue};
-use self::recovery::{Loaded, Unreadable};
-use self::replacement::Place;
+use self::disk::{Disk, SystemDisk};
+pub use self::durability::Durability;
+use self::flusher::FlushProgress;
+pub use self::info::{FilePersistorInfo, FileState};
+use self::queue::{Backlog, Queue, QueueLimits};
+use self::recovery::Loaded;
 use super::{Record, Snapshot, Store, StoreStatistics};
+use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 
-/// Small beside [`FilePersistorInfo::max_queue_size`], which counts what the buffer holds too.
+/// The largest write buffer. It is small compared with the default of [`FilePersistorInfo::max_queue_size`], which counts
+/// the buffer too.
 const MAX_WRITE_BUFFER_BYTES: usize = 16 << 20;
-/// How long a persistor that is dropped without a stop may take to write what it holds.
+/// Files are read, written and copied in chunks of about this size.
+const CHUNK_BYTES: usize = 256 << 10;
+/// How long dropping a persistor that was not stopped may take.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A file that records are appended to, and the thread that does so.
+/// The store that keeps records in a file.
 struct FilePersistor<D: Disk> {
     disk: Arc<D>,
     info: FilePersistorInfo,
     queue: Arc<Queue>,
-    progress: Arc<Progress>,
+    progress: Arc<FlushProgress>,
+    /// What the file had when it was opened.
     loaded: Loaded,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    /// Locked sidecars, for as long as the file is open.
-    locks: Mutex<Vec<D::Lock>>,
+    flusher: Mutex<Option<JoinHandle<()>>>,
+    /// The locked lock files, while the file is open.
+    lock_files: Mutex<Vec<D::LockFile>>,
+}
+
+/// Returns the store that keeps records in the file of these settings. It opens the file when it is started.
+///
+/// # Errors
+///
+/// `InvalidSetting` for a setting that can't be used.
+pub(crate) fn store(info: FilePersistorInfo) -> Result<Box<dyn Store>, Error> {
+    Ok(Box::new(FilePersistor::new(SystemDisk, info)?))
 }
 
 impl<D: Disk> FilePersistor<D> {
-    /// # Errors
-    ///
-    /// `InvalidSetting` for a setting that can't be used.
     fn new(disk: D, info: FilePersistorInfo) -> Result<Self, Error> {
         info.check()?;
-        let limits = Limits {
-            enough: match info.durability {
-                // Those who publish ask for it, one for all who wait by then.
+        let limits = QueueLimits {
+            buffer_size: match info.durability {
+                // Publishers request the flush, one for all events queued by then.
                 Durability::Acknowledged => usize::MAX,
                 _ => info.write_buffer_size.min(MAX_WRITE_BUFFER_BYTES),
             },
-            period: info.period(),
-            max: info.max_queue_size,
+            flush_period: info.period(),
+            max_bytes: info.max_queue_size,
             max_wait: info.max_wait,
-            acknowledged: info.durability == Durability::Acknowledged,
+            acknowledges: info.durability == Durability::Acknowledged,
         };
         Ok(FilePersistor {
             disk: Arc::new(disk),
@@ -71,162 +88,58 @@ impl<D: Disk> FilePersistor<D> {
             queue: Arc::new(Queue::new(limits)),
             progress: Arc::default(),
             loaded: Loaded::default(),
-            thread: Mutex::default(),
-            locks: Mutex::default(),
+            flusher: Mutex::default(),
+            lock_files: Mutex::default(),
         })
     }
 
-    /// Locks the sidecar beside the file, and the one beside the name that leads to it: earlier versions know only
-    /// that.
-    ///
-    /// # Errors
-    ///
-    /// `File` that names the file, and says what can be done.
-    fn lock(&self, path: &Path) -> Result<(), Error> {
-        let file_name = &self.info.file_name;
-        let refused = |error: io::Error| match error.kind() {
-            io::ErrorKind::WouldBlock => in_use(file_name),
-            kind => unusable(file_name, cannot_open(kind)).with_source(error),
+    /// Returns the error of a stop, if the flusher has ended without writing and syncing everything.
+    fn incomplete(&self, backlog: Backlog) -> Option<Error> {
+        let name = self.info.file_name.display();
+        let events = backlog.events;
+        let reason = match backlog.failing {
+            Some(reason) => reason,
+            None if backlog.records > 0 => "the thread that writes it ended early".into(),
+            None => return None,
         };
-        match self.disk.lock(&beside(path, ".lock")) {
-            Ok(lock) => self.locks.lock().push(lock),
-            // The file itself is locked, too; that must do in a folder that may only be read.
-            Err(error) if cfg!(unix) && is_denied(error.kind()) => log::info!(
-                "{}: no lock file can be created beside it ({error}); the file itself is locked",
-                file_name.display()
-            ),
-            Err(error) => return Err(refused(error)),
-        }
-        let by_name = file_name.file_name().and_then(|name| {
-            let folder = self.disk.resolve_folder(folder_of(file_name)).ok()?;
-            Some(folder.join(name))
-        });
-        if let Some(by_name) = by_name.filter(|by_name| by_name != path) {
-            match self.disk.lock(&beside(&by_name, ".lock")) {
-                Ok(lock) => self.locks.lock().push(lock),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(refused(error));
-                }
-                // No earlier version could have created it either.
-                Err(_) => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Opens and locks the file; it is at its path then.
-    fn open(&self, path: &Path) -> Result<(D::File, Place), Error> {
-        let file_name = &self.info.file_name;
-        let refused = |error: io::Error| match error.kind() {
-            io::ErrorKind::WouldBlock => in_use(file_name),
-            kind => unusable(file_name, cannot_open(kind)).with_source(error),
+        let message = if self.progress.missing.load(Acquire) {
+            format!(
+                "the file {name} is gone, and with it events that are lost to the next start: {reason}"
+            )
+        } else if events > 0 {
+            format!(
+                "{events} events are not in the file {name} and are lost to the next start: {reason}"
+            )
+        } else if self.progress.unsynced.load(Acquire) {
+            format!(
+                "the file {name} has every event, but could not be synced, so a power cut may lose the newest: {reason}"
+            )
+        } else {
+            format!(
+                "the file {name} has every event, but not the record that the run has ended, so subscribers will get a \
+                 gap: {reason}"
+            )
         };
-        let mut attempts = 0;
-        loop {
-            let file = self.disk.open(path).map_err(refused)?;
-            file.lock(path).map_err(refused)?;
-            attempts += 1;
-            let is_at = self.disk.is_at(&file, path).map_err(refused)?;
-            if !is_at && attempts < OPEN_ATTEMPTS {
-                // Replaced between opening and locking, by a process that had it until then.
-                continue;
-            }
-            if !is_at {
-                log::warn!(
-                    "{}: this file system gives no lasting identity to files, so that a removal of the file while it \
-                     is open is not noticed",
-                    file_name.display()
-                );
-            }
-            let place = Place::new(path.to_owned(), is_at);
-            return Ok((file, place));
-        }
-    }
-
-    fn try_start(&mut self, live: Snapshot, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
-        let began = Instant::now();
-        let file_name = self.info.file_name.clone();
-        let path = self.disk.resolve(&file_name);
-        let path = path
-            .map_err(|error| unusable(&file_name, cannot_open(error.kind())).with_source(error))?;
-        self.lock(&path)?;
-        let (mut file, place) = self.open(&path)?;
-        // A file that was just made is in its folder for good only after this.
-        self.disk.sync_folder(&path).map_err(|error| {
-            unusable(&file_name, "its folder can't be synced").with_source(error)
-        })?;
-        let read = recovery::read_back(&mut file, &file_name, each);
-        let (mut loaded, torn) = read.map_err(|problem| match problem {
-            Unreadable::Failed(error) => {
-                unusable(&file_name, "can't be read to its end").with_source(error)
-            }
-            Unreadable::NoLog(lines) => {
-                let problem = format!(
-                    "it is no log: none of its lines ({lines}) is one of this program's or of golongpoll's; it has \
-                     been left as it is; name another file, or move this one away"
-                );
-                unusable(&file_name, &problem)
-            }
-        })?;
-        // What a run left behind that was killed.
-        let _ = self.disk.remove(&compaction::new_path(&path));
-        if let Some(torn) = torn {
-            recovery::repair_end(&*self.disk, &mut file, &file_name, &path, &mut loaded, torn);
-        }
-        self.loaded = loaded;
-        self.progress.bytes.store(self.loaded.bytes, Relaxed);
-        let mut flusher = Flusher {
-            disk: self.disk.clone(),
-            info: self.info.clone(),
-            place,
-            queue: self.queue.clone(),
-            progress: self.progress.clone(),
-            live,
-            file,
-            len: self.loaded.bytes,
-            ends_with_newline: self.loaded.ends_with_newline,
-            reached: 0,
-            state: Writing::default(),
-            compaction: None,
-        };
-        if self.info.compact_from.is_some() {
-            flusher.check_replaceable();
-        }
-        let thread = thread::Builder::new()
-            .name("long-polling-flusher".into())
-            .spawn(move || flusher.run())
-            .map_err(|error| {
-                let problem = "the thread that writes it can't be started";
-                unusable(&file_name, problem).with_source(error)
-            })?;
-        *self.thread.lock() = Some(thread);
-        log::info!(
-            "{}: {} events read in {:?}; durability of new events: {}",
-            self.info.file_name.display(),
-            self.loaded.events,
-            began.elapsed(),
-            self.info.durability
-        );
-        Ok(())
+        Some(Error::new(ErrorKind::File, message))
     }
 }
 
 impl<D: Disk> Store for FilePersistor<D> {
-    /// Opens the file, makes it where it is missing, and gives `each` of its records in the file's order. What can't be
-    /// read is skipped, counted and logged.
+    /// Opens the file, or creates it if it is missing, and passes its records to `each` in the file's order. Lines that can't
+    /// be read are skipped, counted and logged.
     ///
     /// # Errors
     ///
-    /// `File` where the file can't be opened or read, is no log, or is in use. Then nothing has been changed, and no
-    /// lock file is left that was not there before.
-    fn start(&mut self, live: Snapshot, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
-        let started = self.try_start(live, each);
-        if started.is_err() {
-            for lock in self.locks.lock().drain(..) {
-                self.disk.discard(lock);
+    /// `File` if the file can't be opened or read, is no log, or is in use. The file is then unchanged, and no new lock file
+    /// is left behind.
+    fn start(&mut self, snapshot: Snapshot, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
+        let opened = self.open(snapshot, each);
+        if opened.is_err() {
+            for lock_file in self.lock_files.lock().drain(..) {
+                self.disk.discard(lock_file);
             }
         }
-        started
+        opened
     }
 
     fn admit(&self, bytes: usize) -> Result<(), Error> {
@@ -242,71 +155,50 @@ impl<D: Disk> Store for FilePersistor<D> {
     }
 
     fn settled(&self) -> u64 {
-        self.queue.settled()
+        self.queue.settled_ticket()
     }
 
     fn acknowledges(&self) -> bool {
         self.info.durability == Durability::Acknowledged
     }
 
-    /// Writes what waits, syncs the file and ends the thread. A second call waits for the same, and says the same.
+    /// Writes the queued records, syncs the file and ends the flusher. A second call waits for the same, and returns the same
+    /// result.
     ///
     /// # Errors
     ///
-    /// `StopTimeout` where the disk needs longer; it goes on meanwhile. `File` where it fails, twice, and says how many
-    /// events are not in the file.
+    /// `StopTimeout` if the disk needs longer; the flusher goes on meanwhile. `File` if the disk fails twice. The message says
+    /// how many events are not in the file.
     fn stop(&self, timeout: Duration) -> Result<(), Error> {
-        if self.thread.lock().is_none() && !self.queue.is_stopped() {
+        if self.flusher.lock().is_none() && !self.queue.is_stopped() {
+            // The start has failed.
             return Ok(());
         }
         self.queue.stop();
-        let ended = self.queue.wait_for_end(Instant::now().checked_add(timeout));
+        let has_ended = self.queue.wait_for_end(Deadline::after(timeout));
         let name = self.info.file_name.display();
         let backlog = self.queue.backlog();
-        let events = backlog.events;
-        if !ended {
+        if !has_ended {
             let message = format!(
-                "{events} events are not in the file {name} after {timeout:?}: the disk is too slow or does not \
-                 answer; stop again to wait longer"
+                "{} events are not in the file {name} after {timeout:?}: the disk is too slow or does not answer; stop \
+                 again to wait longer",
+                backlog.events
             );
             return Err(Error::new(ErrorKind::StopTimeout, message));
         }
-        let thread = self.thread.lock().take();
-        let first = thread.is_some();
-        if let Some(thread) = thread {
-            let _ = thread.join();
+        let flusher = self.flusher.lock().take();
+        let is_first_stop = flusher.is_some();
+        if let Some(flusher) = flusher {
+            let _ = flusher.join();
         }
-        self.locks.lock().clear();
-        let reason = match &backlog.failing {
-            Some(reason) => reason,
-            None if backlog.records > 0 => "the thread that writes it ended early",
-            None => {
-                if first {
-                    log::info!("{name}: every event is written and synced");
-                }
-                return Ok(());
-            }
-        };
-        let message = if self.progress.missing.load(Acquire) {
-            format!(
-                "the file {name} is gone, and with it events that are lost to the next start: {reason}"
-            )
-        } else if events > 0 {
-            format!(
-                "{events} events are not in the file {name} and are lost to the next start: {reason}"
-            )
-        } else if self.progress.unsynced.load(Acquire) {
-            format!(
-                "the file {name} has every event, but could not be synced, so that a power cut may cost the newest: \
-                 {reason}"
-            )
-        } else {
-            format!(
-                "the file {name} has every event, but not that this was the last, so that followers will be told of a \
-                 gap: {reason}"
-            )
-        };
-        Err(Error::new(ErrorKind::File, message))
+        self.lock_files.lock().clear();
+        if let Some(error) = self.incomplete(backlog) {
+            return Err(error);
+        }
+        if is_first_stop {
+            log::info!("{name}: every event is written and synced");
+        }
+        Ok(())
     }
 
     fn statistics(&self) -> StoreStatistics {
@@ -326,7 +218,7 @@ impl<D: Disk> Store for FilePersistor<D> {
 }
 
 impl<D: Disk> Drop for FilePersistor<D> {
-    /// Where a start failed; a broker stops its store.
+    /// Stops the flusher if the broker could not be started; a broker stops its store itself.
     fn drop(&mut self) {
         if !self.queue.is_stopped()
             && let Err(error) = self.stop(DROP_TIMEOUT)
@@ -345,58 +237,11 @@ impl<D: Disk> fmt::Debug for FilePersistor<D> {
     }
 }
 
-/// The store that keeps records in the file of these settings.
-///
-/// # Errors
-///
-/// `InvalidSetting` for a setting that can't be used.
-pub(crate) fn store(info: FilePersistorInfo) -> Result<Box<dyn Store>, Error> {
-    Ok(Box::new(FilePersistor::new(SystemDisk, info)?))
-}
-
-/// A file that is replaced by another process between opening and locking is opened again this often.
-const OPEN_ATTEMPTS: usize = 3;
-
-/// True for what a system says where a folder may not be written.
-fn is_denied(kind: io::ErrorKind) -> bool {
-    matches!(
-        kind,
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-    )
-}
-
-fn in_use(file_name: &Path) -> Error {
-    unusable(
-        file_name,
-        "another process has it, or another broker of this one; stop that first, or name another file",
-    )
-}
-
-/// The path of a file that belongs to another.
-fn beside(file_name: &Path, end: &str) -> PathBuf {
-    let mut name = file_name.as_os_str().to_owned();
-    name.push(end);
+/// Returns the path of a file beside another one: the same name with `suffix`.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
     name.into()
-}
-
-fn cannot_open(kind: io::ErrorKind) -> &'static str {
-    match kind {
-        io::ErrorKind::NotFound => "its folder does not exist; create it first",
-        io::ErrorKind::IsADirectory => "it is a folder; name a file in it",
-        io::ErrorKind::ReadOnlyFilesystem => {
-            "its file system can only be read; name a file on another one"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "this program may not read and write it and its folder; change permissions or name another file"
-        }
-        io::ErrorKind::InvalidInput => "it is not a regular file; name another",
-        _ => "it can't be opened for reading and writing; name another file",
-    }
-}
-
-fn unusable(file_name: &Path, problem: &str) -> Error {
-    let message = format!("FilePersistorInfo::file_name: {file_name:?}: {problem}");
-    Error::new(ErrorKind::File, message)
 }
 
 #[cfg(test)]

@@ -1,83 +1,87 @@
-//! [`Queue`]: the records on their way from those who publish to the thread that writes them.
+//! [`Queue`]: the records on their way from the publishers to the flusher.
+//!
+//! A record has a *ticket*, its number in the queue. It is *queued* until the flusher takes it, then *in flight* until the
+//! file has it or it is refused; after that it is *settled*.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::store::Record;
 
-/// Records that wait to be written, and how far that is.
+/// The records between the publishers and the flusher.
+///
+/// No thread keeps the lock during a call of the disk.
 pub(super) struct Queue {
-    state: Mutex<State>,
-    /// Told when there is something for the flusher to do.
-    work: Condvar,
-    /// Told when something has been settled, when there is room, and when the flusher has ended.
-    progress: Condvar,
-    limits: Limits,
+    state: Mutex<QueueState>,
+    /// The flusher waits here. Notified when it has something to do.
+    flusher: Condvar,
+    /// All other threads wait here. Notified when records are settled, when there is room, and when the flusher has ended.
+    settled: Condvar,
+    limits: QueueLimits,
 }
 
-/// When what waits is written, and how much may.
+/// When the flusher writes queued records, and how many bytes may be queued.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// Written once so many bytes wait.
-    pub(super) enough: usize,
-    /// Or this long after the first that waits.
-    pub(super) period: Duration,
-    /// The most bytes that wait.
-    pub(super) max: usize,
-    /// How long somebody waits for room.
+pub(super) struct QueueLimits {
+    /// The flusher writes once this many bytes are queued.
+    pub(super) buffer_size: usize,
+    /// The flusher writes this long after the first queued record.
+    pub(super) flush_period: Duration,
+    /// The most bytes of queued records and records in flight.
+    pub(super) max_bytes: usize,
+    /// How long [`Queue::admit`] waits for room.
     pub(super) max_wait: Duration,
-    /// Those who publish wait until their event is kept: while the disk fails none is taken, even where there is room.
-    pub(super) acknowledged: bool,
+    /// Publishers wait until their event is settled. While the disk fails, the queue accepts no event, even if it has room.
+    pub(super) acknowledges: bool,
 }
 
 #[derive(Default)]
-struct State {
-    records: Vec<Record>,
-    /// Bytes of `records`.
-    waiting_bytes: usize,
-    /// When the first of `records` came.
-    waiting_since: Option<Instant>,
-    /// Bytes of those that the flusher has taken and not yet written.
-    taken_bytes: usize,
-    /// How many of `records` are events, and of those that the flusher has taken and not yet settled.
-    waiting_events: u64,
-    taken_events: u64,
+struct QueueState {
+    queued: Vec<Record>,
+    queued_bytes: usize,
+    queued_events: u64,
+    /// When the first queued record was appended.
+    queued_since: Option<Instant>,
+    in_flight_bytes: usize,
+    in_flight_events: u64,
     /// The ticket of the newest record.
-    appended: u64,
-    /// What became of those up to this ticket is known.
-    settled: u64,
-    /// Tickets of records that were not kept.
+    last_ticket: u64,
+    /// Every record up to this ticket is settled.
+    settled_ticket: u64,
+    /// The tickets of records that were refused. [`Queue::flush`] removes them.
     refused: Vec<RangeInclusive<u64>>,
-    /// Somebody waits for all that is here.
-    urgent: bool,
-    /// Somebody else has something for the flusher to look at.
+    /// A thread waits for the queued records to be settled, or for room.
+    flush_requested: bool,
+    /// The flusher should look at something that is not a record.
     wake_requested: bool,
+    /// [`Queue::stop`] was called: no record is appended any more.
     stopped: bool,
-    ended: bool,
-    /// Why the last attempt to write failed; `None` where it worked.
+    flusher_ended: bool,
+    /// Why the last attempt to write failed; `None` if it succeeded.
     failing: Option<String>,
 }
 
-/// What the flusher is to do next.
-pub(super) struct Taken {
+/// What the flusher takes from the queue.
+pub(super) struct Work {
     pub(super) records: Vec<Record>,
-    /// The ticket of the last one, or of the one before where there are none.
-    pub(super) up_to: u64,
-    /// Nothing comes after these.
+    /// The ticket of the last of these records. If there are none, that of the record before.
+    pub(super) last_ticket: u64,
+    /// The queue was stopped: no record comes after these.
     pub(super) stopped: bool,
 }
 
-/// What ended a pause.
+/// What ended a pause of the flusher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pause {
-    Over,
+    TimedOut,
     Stopped,
 }
 
-/// For statistics.
+/// The records that are not settled, for statistics and error messages.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     pub(super) records: u64,
@@ -86,295 +90,288 @@ pub(super) struct Backlog {
     pub(super) failing: Option<String>,
 }
 
-impl State {
+impl QueueState {
     fn bytes(&self) -> usize {
-        self.waiting_bytes + self.taken_bytes
+        self.queued_bytes + self.in_flight_bytes
     }
 
-    fn take(&mut self) -> Taken {
-        self.urgent = false;
+    fn take(&mut self) -> Work {
+        self.flush_requested = false;
         self.wake_requested = false;
-        self.waiting_since = None;
-        self.taken_bytes += std::mem::take(&mut self.waiting_bytes);
-        self.taken_events += std::mem::take(&mut self.waiting_events);
-        Taken {
-            records: std::mem::take(&mut self.records),
-            up_to: self.appended,
+        self.queued_since = None;
+        self.in_flight_bytes += std::mem::take(&mut self.queued_bytes);
+        self.in_flight_events += std::mem::take(&mut self.queued_events);
+        Work {
+            records: std::mem::take(&mut self.queued),
+            last_ticket: self.last_ticket,
             stopped: self.stopped,
         }
     }
+
+    /// Returns `true` if the record with this ticket was refused. Forgets the refused tickets before it: publishers wait
+    /// for their tickets in ascending order.
+    fn was_refused(&mut self, ticket: u64) -> bool {
+        self.refused.retain(|tickets| *tickets.end() >= ticket);
+        self.refused.iter().any(|tickets| tickets.contains(&ticket))
+    }
 }
 
+/// The methods of publishers and of other threads outside the flusher.
 impl Queue {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: QueueLimits) -> Self {
         Queue {
             state: Mutex::default(),
-            work: Condvar::new(),
-            progress: Condvar::new(),
+            flusher: Condvar::new(),
+            settled: Condvar::new(),
             limits,
         }
     }
 
-    /// Waits until so many bytes have room.
+    /// Waits until the queue has room for a record of this many bytes. A record larger than the queue has room in an empty
+    /// one.
     ///
     /// # Errors
     ///
-    /// `Busy` where they have none, and where the disk fails and nothing can be taken for that.
+    /// `Busy` if there is no room after `max_wait`, and at once if the disk fails and the queue can't accept an event
+    /// therefore.
     pub(super) fn admit(&self, bytes: usize) -> Result<(), Error> {
+        let QueueLimits {
+            max_bytes,
+            max_wait,
+            acknowledges,
+            ..
+        } = self.limits;
+        let is_full = |state: &QueueState| state.bytes() > 0 && state.bytes() + bytes > max_bytes;
+        let is_failing =
+            |state: &QueueState| state.failing.is_some() && (acknowledges || is_full(state));
+        let must_wait = |state: &mut MutexGuard<'_, QueueState>| {
+            let must_wait = is_full(state) && !is_failing(state) && !state.stopped;
+            if must_wait {
+                // Also if this thread does not wait: then the next publisher finds room.
+                state.flush_requested = true;
+                self.flusher.notify_one();
+            }
+            must_wait
+        };
         let mut state = self.state.lock();
-        let mut deadline = None;
-        loop {
-            let full = state.bytes() > 0 && state.bytes() + bytes > self.limits.max;
-            if let Some(reason) = &state.failing
-                && (full || self.limits.acknowledged)
-            {
-                let message = format!("events can't be written to the file: {reason}; try again");
-                return Err(Error::new(ErrorKind::Busy, message));
-            }
-            if !full || state.stopped {
-                return Ok(());
-            }
-            // Also where nobody waits for that: there will be room for the next one.
-            state.urgent = true;
-            self.work.notify_one();
-            let max_wait = self.limits.max_wait;
-            let deadline = *deadline.get_or_insert_with(|| {
-                let now = Instant::now();
-                now.checked_add(max_wait)
-                    .unwrap_or(now + Duration::from_secs(1 << 32))
-            });
-            if Instant::now() >= deadline {
-                let max = self.limits.max;
-                let message = format!(
-                    "more events wait for the file than may (max_queue_size, {max} bytes): the disk is slower than \
-                     those who publish; try again"
-                );
-                return Err(Error::new(ErrorKind::Busy, message));
-            }
-            self.progress.wait_until(&mut state, deadline);
+        if must_wait(&mut state) {
+            Deadline::after(max_wait).wait_while(&self.settled, &mut state, must_wait);
         }
+        if let Some(reason) = state.failing.as_ref().filter(|_| is_failing(&state)) {
+            let message = format!("events can't be written to the file: {reason}; try again");
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        if is_full(&state) && !state.stopped {
+            let message = format!(
+                "more events wait for the file than may (max_queue_size, {max_bytes} bytes): the disk is slower than \
+                 the publishers; try again"
+            );
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        Ok(())
     }
 
+    /// Appends a record, and returns its ticket.
+    ///
     /// # Errors
     ///
     /// `Stopped` after the stop.
     pub(super) fn append(&self, record: Record) -> Result<u64, Error> {
         let bytes = record.line_len();
         let mut state = self.state.lock();
-        if state.stopped || state.ended {
+        if state.stopped || state.flusher_ended {
             return Err(Error::new(
                 ErrorKind::Stopped,
                 "the file has been closed already",
             ));
         }
-        // Nobody asks for what is not an event.
-        let flush_requested = self.limits.acknowledged && record.event().is_none();
-        state.urgent |= flush_requested;
-        state.waiting_events += u64::from(record.event().is_some());
-        state.records.push(record);
-        let before = state.waiting_bytes;
+        // No publisher waits for a record that is not an event, so nothing else would have it written soon.
+        let requests_flush = self.limits.acknowledges && record.event().is_none();
+        state.flush_requested |= requests_flush;
+        state.queued_events += u64::from(record.event().is_some());
+        state.queued.push(record);
+        let before = state.queued_bytes;
         if before == 0 {
-            state.waiting_since = Some(Instant::now());
+            state.queued_since = Some(Instant::now());
         }
-        state.waiting_bytes += bytes;
-        state.appended += 1;
-        let ticket = state.appended;
-        let enough = self.limits.enough;
-        let wake = match self.limits.acknowledged {
-            true => flush_requested,
-            false => before == 0 || (before < enough && before + bytes >= enough),
+        state.queued_bytes += bytes;
+        state.last_ticket += 1;
+        let ticket = state.last_ticket;
+        let buffer_size = self.limits.buffer_size;
+        let wakes_flusher = match self.limits.acknowledges {
+            true => requests_flush,
+            false => before == 0 || (before < buffer_size && before + bytes >= buffer_size),
         };
         drop(state);
-        if wake {
-            self.work.notify_one();
+        if wakes_flusher {
+            self.flusher.notify_one();
         }
         Ok(ticket)
     }
 
-    /// Waits until it is known what became of a record.
+    /// Waits until a record is settled.
     ///
     /// # Errors
     ///
-    /// `Busy` where it was refused, and where it is still tried, without success so far.
+    /// `Busy` if the record was refused, and if the flusher still tries to write it and has failed so far.
     pub(super) fn flush(&self, ticket: u64) -> Result<(), Error> {
         let mut state = self.state.lock();
         loop {
-            // Tickets are asked for in their order.
-            state.refused.retain(|tickets| *tickets.end() >= ticket);
-            let refused = state
-                .refused
-                .iter()
-                .any(|tickets| tickets.contains(&ticket));
-            let open = state.settled < ticket;
-            let tried_on = open && !self.limits.acknowledged && state.failing.is_some();
-            if refused || tried_on || (open && state.ended) {
+            let is_refused = state.was_refused(ticket);
+            let is_open = state.settled_ticket < ticket;
+            let is_retried = is_open && !self.limits.acknowledges && state.failing.is_some();
+            if is_refused || is_retried || (is_open && state.flusher_ended) {
                 let reason = state.failing.as_deref().unwrap_or("the disk failed");
                 let message =
                     format!("the event could not be written to the file: {reason}; try again");
                 return Err(Error::new(ErrorKind::Busy, message));
             }
-            if !open {
+            if !is_open {
                 return Ok(());
             }
-            if !state.urgent {
-                state.urgent = true;
-                self.work.notify_one();
+            if !state.flush_requested {
+                state.flush_requested = true;
+                self.flusher.notify_one();
             }
-            self.progress.wait(&mut state);
+            self.settled.wait(&mut state);
         }
     }
 
-    pub(super) fn settled(&self) -> u64 {
-        self.state.lock().settled
+    /// Returns the ticket up to which every record is settled, so that [`flush`](Queue::flush) returns at once.
+    pub(super) fn settled_ticket(&self) -> u64 {
+        self.state.lock().settled_ticket
     }
 
-    /// Has the flusher look at something that is not a record.
-    pub(super) fn wake(&self) {
+    /// Wakes the flusher for something that is not a record.
+    pub(super) fn wake_flusher(&self) {
         self.state.lock().wake_requested = true;
-        self.work.notify_one();
+        self.flusher.notify_one();
     }
 
-    /// Waits until there is something to write and a reason to do so.
-    pub(super) fn take(&self) -> Taken {
-        let mut state = self.state.lock();
-        let idle =
-            |state: &State| state.records.is_empty() && !state.wake_requested && !state.stopped;
-        while idle(&state) {
-            self.work.wait(&mut state);
-        }
-        let since = state.waiting_since.unwrap_or_else(Instant::now);
-        let deadline = since.checked_add(self.limits.period);
-        let due = |state: &State| {
-            state.urgent
-                || state.wake_requested
-                || state.stopped
-                || state.waiting_bytes >= self.limits.enough
-        };
-        while !due(&state) {
-            match deadline {
-                None => self.work.wait(&mut state),
-                Some(deadline) => {
-                    if self.work.wait_until(&mut state, deadline).timed_out() {
-                        break;
-                    }
-                }
-            }
-        }
-        state.take()
-    }
-
-    /// What has come meanwhile.
-    pub(super) fn take_now(&self) -> Taken {
-        self.state.lock().take()
-    }
-
-    /// So many bytes have been written.
-    pub(super) fn written(&self, bytes: usize) {
-        let mut state = self.state.lock();
-        state.taken_bytes = state.taken_bytes.saturating_sub(bytes);
-        drop(state);
-        self.progress.notify_all();
-    }
-
-    /// Everything up to this ticket is kept, and so many events of what was taken are not.
-    pub(super) fn settle(&self, up_to: u64, events_left: u64) {
-        let mut state = self.state.lock();
-        state.settled = state.settled.max(up_to);
-        if state.records.is_empty() {
-            // Whoever asked for flush_requested has it; the next records may take their time.
-            state.urgent = false;
-        }
-        state.taken_events = events_left;
-        drop(state);
-        self.progress.notify_all();
-    }
-
-    /// What has not been settled up to this ticket is not kept and will not be.
-    pub(super) fn refuse(&self, up_to: u64) {
-        let mut state = self.state.lock();
-        let first = state.settled + 1;
-        if first <= up_to {
-            state.refused.push(first..=up_to);
-            state.settled = up_to;
-        }
-        state.taken_events = 0;
-        drop(state);
-        self.progress.notify_all();
-    }
-
-    /// Says whether the disk works, and whether that is news.
-    pub(super) fn set_failing(&self, failing: Option<&str>) -> bool {
-        let mut state = self.state.lock();
-        let news = state.failing.is_some() != failing.is_some();
-        state.failing = failing.map(str::to_owned);
-        drop(state);
-        self.progress.notify_all();
-        news
-    }
-
-    /// Waits for a while, but not past the stop.
-    pub(super) fn pause(&self, duration: Duration) -> Pause {
-        let mut state = self.state.lock();
-        let deadline = Instant::now().checked_add(duration);
-        while !state.stopped {
-            match deadline {
-                None => self.work.wait(&mut state),
-                Some(deadline) => {
-                    if self.work.wait_until(&mut state, deadline).timed_out() {
-                        return Pause::Over;
-                    }
-                }
-            }
-        }
-        Pause::Stopped
-    }
-
-    /// Nothing is taken any more.
+    /// Stops the queue: it accepts no record any more, and the flusher ends after the last one.
     pub(super) fn stop(&self) {
         self.state.lock().stopped = true;
-        self.work.notify_one();
-        self.progress.notify_all();
+        self.flusher.notify_one();
+        self.settled.notify_all();
     }
 
     pub(super) fn is_stopped(&self) -> bool {
         self.state.lock().stopped
     }
 
-    /// The flusher has ended.
-    pub(super) fn end(&self) {
-        self.state.lock().ended = true;
-        self.progress.notify_all();
-    }
-
-    /// Waits until the flusher has ended; false where the deadline came first.
-    pub(super) fn wait_for_end(&self, deadline: Option<Instant>) -> bool {
+    /// Waits until the flusher has ended. Returns `false` if the deadline came first.
+    pub(super) fn wait_for_end(&self, deadline: Deadline) -> bool {
         let mut state = self.state.lock();
-        while !state.ended {
-            match deadline {
-                None => self.progress.wait(&mut state),
-                Some(deadline) => {
-                    if self.progress.wait_until(&mut state, deadline).timed_out() {
-                        return state.ended;
-                    }
-                }
-            }
-        }
-        true
+        deadline.wait_while(&self.settled, &mut state, |state| !state.flusher_ended)
     }
 
-    /// True where somebody waits for what is here, or for room.
+    /// Returns `true` if a thread waits for the queued records to be settled, or for room.
     #[cfg(test)]
-    pub(super) fn is_urgent(&self) -> bool {
-        self.state.lock().urgent
+    pub(super) fn is_flush_requested(&self) -> bool {
+        self.state.lock().flush_requested
     }
 
     pub(super) fn backlog(&self) -> Backlog {
         let state = self.state.lock();
         Backlog {
-            records: state.appended - state.settled,
-            events: state.waiting_events + state.taken_events,
+            records: state.last_ticket - state.settled_ticket,
+            events: state.queued_events + state.in_flight_events,
             bytes: state.bytes(),
             failing: state.failing.clone(),
         }
+    }
+}
+
+/// The methods of the flusher.
+impl Queue {
+    /// Waits until there is something to do, and a reason to do it now; then takes all queued records.
+    pub(super) fn wait_for_work(&self) -> Work {
+        let QueueLimits {
+            buffer_size,
+            flush_period,
+            ..
+        } = self.limits;
+        let mut state = self.state.lock();
+        let is_idle = |state: &mut MutexGuard<'_, QueueState>| {
+            state.queued.is_empty() && !state.wake_requested && !state.stopped
+        };
+        Deadline::NEVER.wait_while(&self.flusher, &mut state, is_idle);
+        let since = state.queued_since.unwrap_or_else(Instant::now);
+        let may_wait = |state: &mut MutexGuard<'_, QueueState>| {
+            !state.flush_requested
+                && !state.wake_requested
+                && !state.stopped
+                && state.queued_bytes < buffer_size
+        };
+        // A period beyond what an `Instant` can hold never ends.
+        let deadline = Deadline::from(since.checked_add(flush_period));
+        deadline.wait_while(&self.flusher, &mut state, may_wait);
+        state.take()
+    }
+
+    /// Takes all queued records, without waiting.
+    pub(super) fn take_work(&self) -> Work {
+        self.state.lock().take()
+    }
+
+    /// Frees the room of records in flight: this many bytes of them need no room any more.
+    pub(super) fn free(&self, bytes: usize) {
+        let mut state = self.state.lock();
+        state.in_flight_bytes = state.in_flight_bytes.saturating_sub(bytes);
+        drop(state);
+        self.settled.notify_all();
+    }
+
+    /// Settles every record up to this ticket: the file has it. This many events stay in flight.
+    pub(super) fn settle(&self, ticket: u64, events_in_flight: u64) {
+        let mut state = self.state.lock();
+        state.settled_ticket = state.settled_ticket.max(ticket);
+        if state.queued.is_empty() {
+            // The threads that have requested a flush wait for records that are settled now.
+            state.flush_requested = false;
+        }
+        state.in_flight_events = events_in_flight;
+        drop(state);
+        self.settled.notify_all();
+    }
+
+    /// Settles every record up to this ticket that is not settled yet, as refused: the file will not have it.
+    pub(super) fn refuse(&self, ticket: u64) {
+        let mut state = self.state.lock();
+        let first = state.settled_ticket + 1;
+        if first <= ticket {
+            state.refused.push(first..=ticket);
+            state.settled_ticket = ticket;
+        }
+        state.in_flight_events = 0;
+        drop(state);
+        self.settled.notify_all();
+    }
+
+    /// Sets why the disk fails, or that it works. Returns `true` if the disk worked before and fails now, or the other way
+    /// round.
+    pub(super) fn set_failing(&self, failing: Option<&str>) -> bool {
+        let mut state = self.state.lock();
+        let has_changed = state.failing.is_some() != failing.is_some();
+        state.failing = failing.map(str::to_owned);
+        drop(state);
+        self.settled.notify_all();
+        has_changed
+    }
+
+    /// Waits for this long, or until the queue is stopped.
+    pub(super) fn pause(&self, duration: Duration) -> Pause {
+        let mut state = self.state.lock();
+        let is_running = |state: &mut MutexGuard<'_, QueueState>| !state.stopped;
+        match Deadline::after(duration).wait_while(&self.flusher, &mut state, is_running) {
+            true => Pause::Stopped,
+            false => Pause::TimedOut,
+        }
+    }
+
+    /// Says that the flusher has ended.
+    pub(super) fn end(&self) {
+        self.state.lock().flusher_ended = true;
+        self.settled.notify_all();
     }
 }

@@ -1,25 +1,26 @@
-//! Reading a file back when it is opened: every readable record in the file's order, whatever else stands between them.
+//! Recovery: reads the file when it is opened. Every line that can be read becomes a record, whatever is between such lines.
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::beside;
-use super::disk::{Disk, DiskFile};
+use super::disk::{self, Disk, DiskFile};
 use super::lines::{Content, Line, Lines};
 use super::signature::Signature;
 use crate::store::Record;
 
-/// The longest line that is read, in bytes: far more than any event that is worth delivering, and little enough to read
-/// into memory. A file whose line breaks were overwritten would else be one line of its whole size.
+/// The longest line that is read, in bytes: more than any useful event has, and small enough for memory. A file whose line
+/// breaks were overwritten would otherwise be one line of its whole size.
 const MAX_LINE_BYTES: usize = 64 << 20;
-/// How many damaged lines are logged one by one, before their sum.
-const LINES_LOGGED: u64 = 5;
-const COPIED_BYTES: u64 = 256 << 10;
-/// A load that takes longer is logged, and again so often.
-const LOGGED_EVERY: Duration = Duration::from_secs(2);
+/// The number of damaged lines that are logged one by one. After them, only their total is logged.
+const MAX_LOGGED_LINES: u64 = 5;
+/// How often the progress of a long recovery is logged.
+const LOG_PERIOD: Duration = Duration::from_secs(2);
+/// The progress is checked once for this many lines.
+const LINES_PER_CHECK: u64 = 4096;
 
-/// What a file held when it was opened.
+/// What a file had when it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Loaded {
     /// Events that were read.
@@ -28,15 +29,16 @@ pub(super) struct Loaded {
     pub(super) damaged: u64,
     /// The file's size in bytes.
     pub(super) bytes: u64,
-    /// False where the file ends within a line, or with golongpoll's last one: the next line must not be glued to it.
+    /// False if the file has no line break at its end, as golongpoll's files. A line break must come before the next line.
     pub(super) ends_with_newline: bool,
 }
 
-/// Why a file could not be read back.
+/// Why a file could not be recovered.
 #[derive(Debug)]
 pub(super) enum Unreadable {
-    /// It is no log; the number of its lines.
-    NoLog(u64),
+    /// The file is not a log, and has this many lines.
+    NotALog { lines: u64 },
+    /// Reading failed.
     Failed(io::Error),
 }
 
@@ -46,93 +48,87 @@ impl From<io::Error> for Unreadable {
     }
 }
 
-/// Reads a file from its beginning to its end once, holding one line of it at a time. Damaged lines are counted, and
-/// logged under the file's name. [`repair_end`] has to follow before anything is appended.
+/// An incomplete line at the end of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TornLine {
+    start: u64,
+    /// The offset at which its text ends and NULs follow.
+    text_end: u64,
+}
+
+/// Reads a file from its beginning to its end, with one line of it in memory at a time. Damaged lines are counted, and
+/// logged with `file_name`. Call [`repair_end`] for the line that is returned before anything is appended.
 ///
 /// # Errors
 ///
-/// Those of reading, and `NoLog` for a file that is none. Nothing has been changed then.
+/// The error of reading, and `NotALog`. The file is unchanged in any case.
 pub(super) fn read_back(
     file: &mut impl Read,
     file_name: &Path,
     each: impl FnMut(Record),
-) -> Result<(Loaded, Option<Torn>), Unreadable> {
+) -> Result<(Loaded, Option<TornLine>), Unreadable> {
     let reader = Reader {
         file_name,
         max_line_bytes: MAX_LINE_BYTES,
-        logged_every: LOGGED_EVERY,
+        log_period: LOG_PERIOD,
     };
     let (loaded, torn, signature) = reader.read(file, each)?;
     match signature.refused() {
-        Some(lines) => Err(Unreadable::NoLog(lines)),
+        Some(lines) => Err(Unreadable::NotALog { lines }),
         None => Ok((loaded, torn)),
     }
 }
 
-/// The line that a file ends within.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Torn {
-    start: u64,
-    /// Where its text ends; NULs follow.
-    text_end: u64,
-}
-
-/// Takes the line that the file ends within out of it. The line's text is moved to a file of its own beside `path`; NULs
-/// behind it are dropped, however many there are. `file_name` is for messages.
+/// Removes an incomplete line from the end of the file. Its text is moved to another file beside `path`; the NULs after it
+/// are dropped. `file_name` is for messages.
 pub(super) fn repair_end<D: Disk>(
     disk: &D,
     file: &mut D::File,
     file_name: &Path,
     path: &Path,
     loaded: &mut Loaded,
-    torn: Torn,
+    torn: TornLine,
 ) {
-    let Torn { start, text_end } = torn;
+    let TornLine { start, text_end } = torn;
     let name = file_name.display();
-    match cut_off(disk, file, path, torn) {
+    match move_torn_line(disk, file, path, torn) {
         Ok(corrupt) => {
             if let Some(corrupt) = corrupt {
                 log::warn!(
-                    "{name}: it ended within a line at byte {start}, as a crash leaves it; what is left of that line \
-                     is now in {}",
+                    "{name}: it ended within a line at byte {start}, as after a crash; the text of that line is now in {}",
                     corrupt.display()
                 );
             }
             let nuls = loaded.bytes - text_end;
             if nuls > 0 {
                 log::warn!(
-                    "{name}: it ended with {nuls} NUL bytes from byte {text_end} on, as a power cut leaves them; they \
-                     were cut off"
+                    "{name}: it ended with {nuls} NUL bytes from byte {text_end} on, as after a power cut; they were \
+                     removed"
                 );
             }
             loaded.bytes = start;
             loaded.ends_with_newline = true;
         }
         Err(error) => {
-            log::warn!("{name}: it ends within a line at byte {start}, which stays there: {error}")
+            log::warn!(
+                "{name}: it ends within a line at byte {start}, which could not be removed: {error}"
+            );
         }
     }
 }
 
-/// Moves the text at the end of a file to another one, whose path is returned, and cuts it off with all that follows.
-fn cut_off<D: Disk>(
+/// Copies the text of an incomplete line to another file, and truncates the file before the line. Returns the path of the
+/// other file, if the line has any text.
+fn move_torn_line<D: Disk>(
     disk: &D,
     file: &mut D::File,
     path: &Path,
-    Torn { start, text_end }: Torn,
+    TornLine { start, text_end }: TornLine,
 ) -> io::Result<Option<PathBuf>> {
-    let mut left = text_end - start;
-    let corrupt = (left > 0).then(|| beside(path, &format!(".corrupt-{start}")));
+    let corrupt = (text_end > start).then(|| beside(path, &format!(".corrupt-{start}")));
     if let Some(path) = &corrupt {
-        file.seek(SeekFrom::Start(start))?;
         let mut corrupt = disk.create(path, &*file)?;
-        let mut piece = vec![0; left.min(COPIED_BYTES) as usize];
-        while left > 0 {
-            let piece = &mut piece[..left.min(COPIED_BYTES) as usize];
-            file.read_exact(piece)?;
-            corrupt.append_all(piece)?;
-            left -= piece.len() as u64;
-        }
+        disk::copy(file, &mut corrupt, start, text_end)?;
         corrupt.sync()?;
         disk.sync_folder(path)?;
     }
@@ -143,17 +139,18 @@ fn cut_off<D: Disk>(
 struct Reader<'a> {
     file_name: &'a Path,
     max_line_bytes: usize,
-    logged_every: Duration,
+    log_period: Duration,
 }
 
 impl Reader<'_> {
-    /// Also says which line the file ends within, if it does and the line is not whole, and what its lines have shown.
+    /// Reads all lines. Returns what the file has, its incomplete last line, and whether it is a log.
     fn read(
         &self,
         file: impl Read,
         mut each: impl FnMut(Record),
-    ) -> io::Result<(Loaded, Option<Torn>, Signature)> {
-        let file_name = self.file_name.display();
+    ) -> io::Result<(Loaded, Option<TornLine>, Signature)> {
+        let start = Instant::now();
+        let mut log_progress = self.progress_log();
         let mut lines = Lines::new(file, self.max_line_bytes);
         let mut loaded = Loaded {
             ends_with_newline: true,
@@ -161,69 +158,36 @@ impl Reader<'_> {
         };
         let mut signature = Signature::default();
         let mut torn = None;
-        let (began, mut logged) = (Instant::now(), Instant::now());
-        let mut log_progress = |bytes: u64| {
-            if logged.elapsed() >= self.logged_every {
-                logged = Instant::now();
-                let megabytes = bytes >> 20;
-                log::info!("{file_name}: {megabytes} MiB have been read so far");
-            }
-        };
         let mut count = 0u64;
         while let Some(line) = lines.next(&mut log_progress)? {
+            let bytes = lines.line();
             loaded.bytes = line.end;
             loaded.ends_with_newline = line.ends_with_newline;
             torn = None;
-            match self.parse(&line, lines.line()) {
+            match self.parse(&line, bytes) {
                 Ok(None) => {}
                 Ok(Some(record)) => {
-                    signature.readable();
+                    signature.add_readable();
                     loaded.events += u64::from(record.event().is_some());
                     each(record);
                 }
                 Err(reason) => {
-                    signature.damaged(lines.line(), line.ends_with_newline);
+                    signature.add_damaged(bytes, line.ends_with_newline);
                     loaded.damaged += 1;
-                    if loaded.damaged <= LINES_LOGGED {
-                        log::warn!(
-                            "{file_name}: the line at byte {} is damaged and is skipped: {reason}",
-                            line.start
-                        );
-                    }
-                    torn = (!line.ends_with_newline).then_some(Torn {
+                    self.log_damaged(&line, loaded.damaged, &reason);
+                    torn = (!line.ends_with_newline).then_some(TornLine {
                         start: line.start,
                         text_end: line.nuls_from,
                     });
-                    let cut_off = torn.is_some() && line.content != Content::TooLong;
-                    // A line that was whole but for its last byte was damaged afterwards.
-                    let was_whole = || {
-                        let all_but_last = lines.line().split_last().map_or(&[][..], |(_, l)| l);
-                        line.content == Content::Read
-                            && matches!(Record::parse(all_but_last), Ok(Some(_)))
-                    };
-                    each(match cut_off && !was_whole() {
-                        true => Record::Torn,
-                        false => Record::Damaged,
-                    });
+                    each(damage(&line, bytes));
                 }
             }
             count += 1;
-            if count.is_multiple_of(4096) {
+            if count.is_multiple_of(LINES_PER_CHECK) {
                 log_progress(line.end);
             }
         }
-        let Loaded {
-            events, damaged, ..
-        } = loaded;
-        if damaged > LINES_LOGGED {
-            log::warn!(
-                "{file_name}: {damaged} lines are damaged and were skipped, the first {LINES_LOGGED} as logged"
-            );
-        }
-        log::debug!(
-            "{file_name}: {events} events were read in {:?}",
-            began.elapsed()
-        );
+        self.log_summary(&loaded, start);
         Ok((loaded, torn, signature))
     }
 
@@ -236,6 +200,52 @@ impl Reader<'_> {
             }
             Content::Nuls => Err("the line has NUL bytes".into()),
         }
+    }
+
+    /// Returns a function that logs the offset that it is called with, once per period.
+    fn progress_log(&self) -> impl FnMut(u64) {
+        let mut last_logged = Instant::now();
+        move |offset| {
+            if last_logged.elapsed() >= self.log_period {
+                last_logged = Instant::now();
+                let (name, megabytes) = (self.file_name.display(), offset >> 20);
+                log::info!("{name}: {megabytes} MiB have been read so far");
+            }
+        }
+    }
+
+    fn log_damaged(&self, line: &Line, count: u64, reason: &str) {
+        if count <= MAX_LOGGED_LINES {
+            let (name, start) = (self.file_name.display(), line.start);
+            log::warn!("{name}: the line at byte {start} is damaged and is skipped: {reason}");
+        }
+    }
+
+    fn log_summary(&self, loaded: &Loaded, start: Instant) {
+        let Loaded {
+            events, damaged, ..
+        } = loaded;
+        let (name, elapsed) = (self.file_name.display(), start.elapsed());
+        if *damaged > MAX_LOGGED_LINES {
+            log::warn!(
+                "{name}: {damaged} lines are damaged and were skipped, the first {MAX_LOGGED_LINES} as logged"
+            );
+        }
+        log::debug!("{name}: {events} events were read in {elapsed:?}");
+    }
+}
+
+/// Returns the record in the place of a line that can't be read.
+fn damage(line: &Line, bytes: &[u8]) -> Record {
+    let is_incomplete = !line.ends_with_newline && line.content != Content::TooLong;
+    // If the line without its last byte is a record, the write was complete, and only the line break was damaged.
+    let was_complete = || {
+        let without_last = bytes.split_last().map_or(&[][..], |(_, rest)| rest);
+        line.content == Content::Read && matches!(Record::parse(without_last), Ok(Some(_)))
+    };
+    match is_incomplete && !was_complete() {
+        true => Record::Torn,
+        false => Record::Damaged,
     }
 }
 
@@ -252,26 +262,26 @@ mod tests {
         let reader = Reader {
             file_name: Path::new("events.log"),
             max_line_bytes,
-            logged_every: LOGGED_EVERY,
+            log_period: LOG_PERIOD,
         };
         let read = reader.read(file.as_ref(), |record| match record {
             Record::Published { event, .. } => timestamps.push(event.timestamp()),
             Record::Damaged | Record::Torn => {}
-            mark => panic!("{mark:?}"),
+            other => panic!("{other:?}"),
         });
         let (loaded, torn, _) = read.unwrap();
         (timestamps, loaded, torn.map(|torn| torn.start))
     }
 
     #[test]
-    fn an_empty_file_holds_nothing_and_needs_no_newline() {
+    fn an_empty_file_has_no_records_and_needs_no_newline() {
         let (timestamps, loaded, torn) = read("", 100);
         assert!(timestamps.is_empty() && loaded.ends_with_newline && torn.is_none());
         assert_eq!((loaded.events, loaded.damaged, loaded.bytes), (0, 0, 0));
     }
 
     #[test]
-    fn lines_that_are_no_records_are_skipped_and_counted() {
+    fn lines_that_are_not_records_are_skipped_and_counted() {
         let mut file = Vec::new();
         for timestamp in [3, 1, 2] {
             file.extend_from_slice(b"\xff\xff\n\n{\"torn\n\0\0\0\n[1]\r\n");
@@ -321,8 +331,8 @@ mod tests {
     }
 
     #[test]
-    fn the_log_tells_where_a_file_is_damaged_and_how_far_a_long_load_is() {
-        log::set_logger(&Logger).expect("no other test has a logger");
+    fn damaged_lines_and_the_progress_of_a_long_recovery_are_logged() {
+        log::set_logger(&Logger).expect("no other test sets a logger");
         log::set_max_level(log::LevelFilter::Info);
         let line = format!("{}\n", event(1, &"x".repeat(200)).as_json());
         let file = format!(
@@ -333,7 +343,7 @@ mod tests {
         let reader = Reader {
             file_name: Path::new("events.log"),
             max_line_bytes: 1000,
-            logged_every: Duration::ZERO,
+            log_period: Duration::ZERO,
         };
         reader.read(file.as_bytes(), |_| {}).unwrap();
         let logged = LOGGED.take();
@@ -366,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_reading_is_handed_on() {
+    fn an_error_of_reading_is_returned() {
         struct Broken;
         impl Read for Broken {
             fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -376,7 +386,7 @@ mod tests {
         let reader = Reader {
             file_name: Path::new("events.log"),
             max_line_bytes: 100,
-            logged_every: LOGGED_EVERY,
+            log_period: LOG_PERIOD,
         };
         let error = reader.read(Broken, |_| {}).unwrap_err();
         assert_eq!(error.to_string(), "disk on fire");

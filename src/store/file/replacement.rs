@@ -1,194 +1,170 @@
-//! [`Place`]: where the log stands, and what the flusher does when another file has to take the log's place, or has done so.
+//! Replacing the file: by a compacted one, or by a new one after a failure.
 
-use std::io::{self, Read};
-use std::path::PathBuf;
+use std::io;
 use std::sync::atomic::Ordering::{Relaxed, Release};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::beside;
-use super::compaction;
-use super::disk::{Disk, DiskFile};
+use super::compaction::{self, CompactedFile, Compactor};
+use super::disk::{self, Disk, DiskFile};
 use super::flusher::Flusher;
+use super::location::not_replaceable;
 use crate::store::Record;
 
-/// Where the log stands.
-#[derive(Debug)]
-pub(super) struct Place {
-    /// Every symbolic link followed, so that a rename replaces the file and not a link to it.
-    pub(super) path: PathBuf,
-    /// False where the file system gives no lasting identity to files.
-    is_checked: bool,
-    /// Why the file can't be replaced, as logged last.
-    unreplaceable: Option<String>,
-}
-
-impl Place {
-    pub(super) fn new(path: PathBuf, is_checked: bool) -> Self {
-        Place {
-            path,
-            is_checked,
-            unreplaceable: None,
-        }
-    }
-
-    pub(super) fn new_path(&self) -> PathBuf {
-        compaction::new_path(&self.path)
-    }
-}
-
 impl<D: Disk> Flusher<D> {
-    /// Checks that the open file is the one at its path, and has at least `len` bytes.
-    ///
-    /// # Errors
-    ///
-    /// Where it was removed, replaced or truncated: no next start finds what was written to it.
-    pub(super) fn check_place(&self, len: u64) -> io::Result<()> {
-        let what = if self.is_replaced()? {
-            "removed or replaced"
-        } else if self.file.size()? < len {
-            "truncated"
-        } else {
-            return Ok(());
+    /// Starts a compaction if the file is large enough, and replaces the file once the compacted one is complete.
+    pub(super) fn compact(&mut self) {
+        let Some(from) = self.info.compact_from else {
+            return;
         };
-        Err(io::Error::other(format!(
-            "the file was {what} while it was open; the events in memory are written to a new one"
-        )))
-    }
-
-    fn is_replaced(&self) -> io::Result<bool> {
-        let Place {
-            path, is_checked, ..
-        } = &self.place;
-        Ok(*is_checked && !self.disk.is_at(&self.file, path)?)
-    }
-
-    /// Returns `true` if the file can be replaced by a compacted one. Logs the reason where it can't, once.
-    pub(super) fn check_replaceable(&mut self) -> bool {
-        let Place { path, .. } = &self.place;
-        let checked = self
-            .disk
-            .check_replaceable(&self.file, path, &self.place.new_path());
-        let reason = checked.err();
-        let is_replaceable = reason.is_none();
-        if self.place.unreplaceable != reason {
-            let name = self.info.file_name.display();
-            match &reason {
-                Some(reason) => {
-                    log::warn!("{name}: it is not compacted, and grows with every event: {reason}");
-                }
-                None => log::info!("{name}: it can be compacted again"),
-            }
-            self.place.unreplaceable = reason;
+        let Some(compaction) = &mut self.compaction else {
+            return self.start_compaction(from);
+        };
+        let Some(result) = compaction.poll() else {
+            return;
+        };
+        self.compaction = None;
+        if let Err(error) = result.and_then(|compacted| self.replace(compacted)) {
+            log::warn!(
+                "{} could not be compacted, and stays as it is: {error}",
+                self.info.file_name.display()
+            );
+            let _ = self.disk.remove(&self.location.new_path());
+            self.state.compact_threshold = 2 * self.len;
         }
-        is_replaceable
     }
 
-    /// Writes a new file of what is held, and puts it in the place of one that is not trusted. What it has is taken out
-    /// of `records`.
+    fn start_compaction(&mut self, from: u64) {
+        // The snapshot does not say that the run has ended.
+        if self.len < from.max(self.state.compact_threshold) || self.state.ended.is_some() {
+            return;
+        }
+        let is_large = |snapshot: u64| self.len > 2 * snapshot;
+        if !self.snapshot.bytes().is_some_and(is_large) {
+            return;
+        }
+        if !self.check_replaceable() {
+            self.state.compact_threshold = 2 * self.len;
+            return;
+        }
+        let compactor = Compactor {
+            disk: self.disk.clone(),
+            path: self.location.path.clone(),
+            snapshot: self.snapshot.clone(),
+            queue: self.queue.clone(),
+            progress: self.progress.clone(),
+            last_sequence: self.last_sequence,
+            len: self.len,
+        };
+        self.compaction = Some(compactor.start());
+    }
+
+    pub(super) fn cancel_compaction(&mut self) {
+        if let Some(compaction) = self.compaction.take() {
+            compaction.cancel();
+            let _ = self.disk.remove(&self.location.new_path());
+        }
+    }
+
+    /// Completes a compacted file with what the file has got meanwhile, and replaces the file with it.
+    fn replace(&mut self, compacted: CompactedFile<D::File>) -> io::Result<()> {
+        let CompactedFile {
+            mut file,
+            mut len,
+            snapshot_len,
+            copied_to,
+        } = compacted;
+        let mut old = self.disk.open(&self.location.path)?;
+        len += disk::copy(&mut old, &mut file, copied_to, self.len)?;
+        file.sync()?;
+        let new = self.location.new_path();
+        // The lock of the old file ends with the old file.
+        file.lock(&new)?;
+        self.check_location(self.len)?;
+        self.disk.rename(&new, &self.location.path)?;
+        log::info!(
+            "{}: compacted from {} to {len} bytes",
+            self.info.file_name.display(),
+            self.len
+        );
+        self.file = file;
+        self.len = len;
+        self.progress.bytes.store(len, Release);
+        self.progress.rewritten.fetch_add(1, Relaxed);
+        self.state.compact_threshold = 2 * snapshot_len;
+        // Without a sync of the folder, a power cut may restore the old file, which lacks what is written from now on.
+        if let Err(error) = self.disk.sync_folder(&self.location.path) {
+            self.state.needs_rewrite = true;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Replaces a file that may lack what was written to it, by a new file of the broker's events. Removes from `records`
+    /// what the new file has.
     pub(super) fn rewrite(&mut self, records: &mut Vec<Record>) -> io::Result<()> {
         self.cancel_compaction();
         let rewritten = self.try_rewrite(records);
         if rewritten.is_err() {
-            let _ = self.disk.remove(&self.place.new_path());
+            let _ = self.disk.remove(&self.location.new_path());
         }
         rewritten
     }
 
     fn try_rewrite(&mut self, records: &mut Vec<Record>) -> io::Result<()> {
-        // Where nobody waits for the disk, all that was handed over can be seen already.
-        let newest = records.iter().rev().find_map(|record| match record {
-            Record::Published { sequence, .. } => Some(*sequence),
-            _ => None,
-        });
-        let reached = match newest {
-            Some(newest) if !self.is_acknowledged() => newest,
-            _ => self.reached,
-        };
-        let mut held = self.live.records(reached);
-        if held.is_empty() {
+        let last_sequence = self.last_rewritable_sequence(records);
+        let mut content = self.snapshot.records(last_sequence);
+        if content.is_empty() {
             return Err(io::Error::other(
                 "it must be replaced by a new file, and the broker is gone",
             ));
         }
-        held.extend(self.state.ended.clone());
-        let new = self.place.new_path();
-        let mut file = self.disk.create(&new, &self.file).map_err(no_new_file)?;
-        let len = compaction::write(&mut file, &held, &|| false)?;
+        content.extend(self.state.ended.clone());
+        let new = self.location.new_path();
+        let file = self.disk.create(&new, &self.file);
+        let mut file = file.map_err(not_replaceable)?;
+        let len = compaction::write(&mut file, &content, &|| false)?;
         file.sync()?;
         self.put_in_place(file)?;
-        self.state.torn = false;
-        self.disk.sync_folder(&self.place.path)?;
+        self.state.has_partial_write = false;
+        self.disk.sync_folder(&self.location.path)?;
         self.state.needs_rewrite = false;
         self.ends_with_newline = true;
-        (self.len, self.reached) = (len, reached);
+        (self.len, self.last_sequence) = (len, last_sequence);
         self.progress.bytes.store(len, Release);
         self.state.compact_threshold = 2 * len;
         self.progress.rewritten.fetch_add(1, Relaxed);
         log::warn!(
-            "{}: a new file of the events in memory has taken the place of one that could not be synced or was removed",
+            "{}: replaced by a new file of the events in memory, because it could not be synced or was removed",
             self.info.file_name.display()
         );
+        self.remove_rewritten(records, last_sequence);
+        Ok(())
+    }
+
+    /// Returns the sequence number up to which a new file may have events: without acknowledgement, subscribers see all
+    /// events in the queue already.
+    fn last_rewritable_sequence(&self, records: &[Record]) -> u64 {
+        let newest = records.iter().rev().find_map(|record| match record {
+            Record::Published { sequence, .. } => Some(*sequence),
+            _ => None,
+        });
+        match newest {
+            Some(newest) if !self.is_acknowledged() => newest,
+            _ => self.last_sequence,
+        }
+    }
+
+    /// Removes the records that a new file with the events up to this number has.
+    fn remove_rewritten(&self, records: &mut Vec<Record>, last_sequence: u64) {
         let bytes = |records: &[Record]| records.iter().map(Record::line_len).sum::<usize>();
         let (lines, before) = (records.len(), bytes(records));
         records.retain(|record| match record {
-            Record::Published { sequence, .. } => *sequence > reached,
+            Record::Published { sequence, .. } => *sequence > last_sequence,
             Record::Refused(_) | Record::Ended(_) => true,
-            // What these tell, the new file has.
+            // The snapshot includes what all others say.
             _ => false,
         });
         let lines = (lines - records.len()) as u64;
         self.progress.written.fetch_add(lines, Relaxed);
-        self.queue.written(before - bytes(records));
-        Ok(())
+        self.queue.free(before - bytes(records));
     }
-
-    /// Renames a new file to the log's path. It is locked before: the lock of the old file ends with that.
-    fn put_in_place(&mut self, file: D::File) -> io::Result<()> {
-        let Place { path, .. } = &self.place;
-        let new = self.place.new_path();
-        file.lock(&new)?;
-        if self.is_replaced()? {
-            self.clear_place()?;
-        }
-        self.disk.rename(&new, path).map_err(no_new_file)?;
-        self.file = file;
-        Ok(())
-    }
-
-    /// Moves a file aside that was put in the log's place while the log was open, unless it is empty.
-    ///
-    /// # Errors
-    ///
-    /// Where another process has that file for its log: then it stays.
-    fn clear_place(&self) -> io::Result<()> {
-        let Place { path, .. } = &self.place;
-        let mut other = self.disk.open(path)?;
-        other.lock(path).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => io::Error::other(
-                "the file was replaced while it was open, and another process uses the new one; stop one of the two",
-            ),
-            _ => error,
-        })?;
-        if other.read(&mut [0])? == 0 {
-            return Ok(());
-        }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let milliseconds = now.unwrap_or_default().as_millis();
-        let aside = beside(path, &format!(".replaced-{milliseconds}"));
-        self.disk.rename(path, &aside)?;
-        log::warn!(
-            "{}: another file was put in its place while it was open, and is now {}",
-            self.info.file_name.display(),
-            aside.display()
-        );
-        Ok(())
-    }
-}
-
-fn no_new_file(error: io::Error) -> io::Error {
-    let problem = format!(
-        "the file could not be synced or was removed, and a new one can't take its place ({error}); stop the server, \
-         check the disk and the folder, and start it again"
-    );
-    io::Error::new(error.kind(), problem)
 }

@@ -1,24 +1,24 @@
-//! [`Signature`]: tells a damaged log from a file that is none, such as another program's.
+//! [`Signature`]: distinguishes a damaged log from a file of another program.
 //!
-//! A file is taken for a log, and may be appended to, compacted and cut off at its end, in any of these cases:
+//! A file is a log in any of these cases. Only then may it be appended to, compacted and truncated.
 //!
-//! - Nothing is in it but blanks and NUL bytes.
-//! - A line of it can be read: ours or golongpoll's.
-//! - A line of it begins or ends as those do, and is damaged elsewhere.
-//! - It ends within its first line, which so far is the beginning of such a line.
+//! - It has nothing but blanks and NUL bytes.
+//! - At least one of its lines can be read: one of this crate or of golongpoll.
+//! - At least one of its lines begins or ends as such a line does, and is damaged elsewhere.
+//! - It ends within its first line, and that is the beginning of such a line.
 //!
 //! Every other file is refused.
 
-/// What the lines of a file have shown so far.
+/// Whether the lines of a file so far are those of a log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Signature {
     /// Lines that are not blank.
     lines: u64,
-    /// One of them is a log's.
-    found: bool,
+    /// One of them is a line of a log.
+    is_log: bool,
 }
 
-/// How a line of a log may begin; `#` stands for one digit or more, and a line may have blanks before.
+/// The beginnings of a log's lines. `#` stands for one digit or more. A line may have blanks before.
 const BEGINNINGS: [&[u8]; 10] = [
     br#"{"timestamp":#,"category":""#,
     br#"["started","#,
@@ -32,24 +32,25 @@ const BEGINNINGS: [&[u8]; 10] = [
     br#"["torn","#,
 ];
 
+/// How a line compares with a beginning.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Match {
-    Whole,
-    /// The bytes end within it.
+    Full,
+    /// The line ends within the beginning.
     Partial,
     No,
 }
 
 impl Signature {
-    /// Counts a line that could be read.
-    pub(super) fn readable(&mut self) {
+    /// Adds a line that could be read.
+    pub(super) fn add_readable(&mut self) {
         self.lines += 1;
-        self.found = true;
+        self.is_log = true;
     }
 
-    /// Counts a line that could not be read, of which the beginning will do if it is long. `ends_with_newline` is false
-    /// where the file ends within it.
-    pub(super) fn damaged(&mut self, line: &[u8], ends_with_newline: bool) {
+    /// Adds a line that could not be read. Of a long line, the beginning is enough. `ends_with_newline` is false if the file
+    /// ends within the line.
+    pub(super) fn add_damaged(&mut self, line: &[u8], ends_with_newline: bool) {
         let Some(text) = line.iter().position(|byte| *byte != 0) else {
             return;
         };
@@ -60,36 +61,37 @@ impl Signature {
         self.lines += 1;
         let torn_first = !ends_with_newline && self.lines == 1;
         let begins = BEGINNINGS.iter().any(|beginning| {
-            let found = begins(line, beginning);
-            found == Match::Whole || (found == Match::Partial && torn_first)
+            let matched = begins(line, beginning);
+            matched == Match::Full || (matched == Match::Partial && torn_first)
         });
-        self.found |= begins || has_checksum(line);
+        self.is_log |= begins || has_checksum(line);
     }
 
-    /// Returns the number of lines if this is no log.
+    /// Returns the number of lines if the file is not a log.
     pub(super) fn refused(&self) -> Option<u64> {
-        (self.lines > 0 && !self.found).then_some(self.lines)
+        (self.lines > 0 && !self.is_log).then_some(self.lines)
     }
 }
 
+/// Compares a line with a beginning.
 fn begins(line: &[u8], beginning: &[u8]) -> Match {
     let mut rest = line;
     for expected in beginning {
-        let taken = match expected {
+        let count = match expected {
             b'#' => rest.iter().take_while(|byte| byte.is_ascii_digit()).count(),
             _ => usize::from(rest.first() == Some(expected)),
         };
-        if taken == 0 {
-            // NULs stand where a power cut came before the rest was on the disk.
-            let over = rest.iter().all(|byte| *byte == 0);
-            return if over { Match::Partial } else { Match::No };
+        if count == 0 {
+            // After a power cut, NULs are in the place of bytes that were not on the disk yet.
+            let has_ended = rest.iter().all(|byte| *byte == 0);
+            return if has_ended { Match::Partial } else { Match::No };
         }
-        rest = &rest[taken..];
+        rest = &rest[count..];
     }
-    Match::Whole
+    Match::Full
 }
 
-/// True for a line that ends with a checksum, whether it fits or not.
+/// Returns `true` for a line that ends with a checksum, whether it matches or not.
 fn has_checksum(line: &[u8]) -> bool {
     let ends: [(&[u8], &[u8]); 2] = [(br#","crc":""#, br#""}"#), (br#","crc:"#, br#""]"#)];
     ends.iter().any(|(before, after)| {
@@ -111,13 +113,13 @@ mod tests {
     fn is_refused(file: &[u8]) -> bool {
         let mut signature = Signature::default();
         for line in file.split_inclusive(|byte| *byte == b'\n') {
-            signature.damaged(line, line.ends_with(b"\n"));
+            signature.add_damaged(line, line.ends_with(b"\n"));
         }
         signature.refused().is_some()
     }
 
     #[test]
-    fn a_log_torn_at_any_byte_of_its_first_line_is_a_log() {
+    fn a_log_truncated_at_any_byte_of_its_first_line_is_a_log() {
         for line in [GOLONGPOLL, OURS] {
             for length in 0..=line.len() {
                 for end in ["", "\0\0\0"] {
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_all_of_whose_lines_are_damaged_is_a_log() {
+    fn a_log_is_a_log_even_if_all_its_lines_are_damaged() {
         let sealed = r#"{"timestamp":17,"category":"c","data":1,"id":"x","crc":"0f1e2d3c"}"#;
         for line in [OURS, sealed] {
             for at in 0..line.len() {
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_and_nuls_are_no_reason_to_refuse_a_file() {
+    fn a_file_of_blanks_and_nuls_is_a_log() {
         for file in [
             &b""[..],
             b"\n",
@@ -162,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_none() {
+    fn files_of_other_programs_are_not_logs() {
         let elf = [&b"\x7fELF\x02\x01\x01"[..], &[0; 9], b"\x03\0>\0\x01\0"].concat();
         for file in [
             &elf[..],

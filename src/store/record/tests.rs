@@ -1,3 +1,5 @@
+//! Tests of [`Record`]: its lines, and lines that are none.
+
 use super::*;
 use crate::event::Draft;
 use crate::position::Run;
@@ -13,7 +15,7 @@ fn published(sequence: u64, event: Event) -> Record {
     Record::Published { sequence, event }
 }
 
-/// One of each kind, and what is special in texts.
+/// A record of each kind, with characters in its strings that JSON escapes.
 fn records() -> Vec<Record> {
     let event = event(7, "line\nbreak \u{2028} é \" \\");
     let id = event.id();
@@ -54,15 +56,12 @@ fn records() -> Vec<Record> {
             sequence: MAX_SEQUENCE,
             timestamp: 1,
         },
-        Record::LossTable(LossTable {
-            salt: u64::MAX,
-            lines: vec![(0, lost), (1023, lost)],
-        }),
+        Record::LossTable(LossTable::from_rows(u64::MAX, [(0, lost), (1023, lost)])),
     ]
 }
 
 #[test]
-fn a_line_is_read_as_it_was_written() {
+fn a_record_written_as_a_line_is_read_unchanged() {
     for record in records() {
         let mut line = Vec::new();
         record.push_line(&mut line);
@@ -77,7 +76,7 @@ fn a_line_is_read_as_it_was_written() {
 }
 
 #[test]
-fn a_sequence_number_that_no_id_can_tell_is_damage() {
+fn a_sequence_number_that_does_not_fit_an_id_is_damage() {
     let timestamp = 1;
     for sequence in [MAX_SEQUENCE + 1, u64::MAX] {
         let lost = Loss {
@@ -91,10 +90,7 @@ fn a_sequence_number_that_no_id_can_tell_is_damage() {
                 sequence,
                 timestamp,
             },
-            Record::LossTable(LossTable {
-                salt: 1,
-                lines: vec![(0, lost)],
-            }),
+            Record::LossTable(LossTable::from_rows(1, [(0, lost)])),
         ] {
             let error = Record::from_line(record.to_line()).unwrap_err();
             assert!(error.to_string().contains(&sequence.to_string()), "{error}");
@@ -103,7 +99,7 @@ fn a_sequence_number_that_no_id_can_tell_is_damage() {
 }
 
 #[test]
-fn golongpolls_members_come_first_and_the_checksum_last() {
+fn golongpoll_members_come_first_and_the_checksum_last() {
     let event = event(7, "x");
     let line = published(9, event.clone()).to_line();
     let run = "18bcfe56800007";
@@ -114,12 +110,12 @@ fn golongpolls_members_come_first_and_the_checksum_last() {
     assert!(line.starts_with(&start), "{line}");
     let crc = crc32c::crc32c(&line.as_bytes()[..start.len() - r#","crc":""#.len()]);
     assert_eq!(line[start.len()..], format!("{crc:08x}\"}}"));
-    // Any JSON parser reads it, as that of golongpoll does.
+    // Any JSON parser reads it, golongpoll's included.
     assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event);
 }
 
 #[test]
-fn a_line_with_any_bit_flipped_is_refused_or_says_the_same() {
+fn a_line_with_any_bit_flipped_is_refused_or_reads_the_same() {
     for record in records() {
         let line = record.to_line().into_bytes();
         for bit in 0..8 * line.len() {
@@ -136,7 +132,7 @@ fn a_line_with_any_bit_flipped_is_refused_or_says_the_same() {
 }
 
 #[test]
-fn a_line_cut_anywhere_is_refused() {
+fn a_line_truncated_anywhere_is_refused() {
     for record in records() {
         let line = record.to_line().into_bytes();
         for cut in 1..line.len() {
@@ -146,11 +142,11 @@ fn a_line_cut_anywhere_is_refused() {
 }
 
 #[test]
-fn members_may_stand_in_any_order_and_with_a_checksum_others_among_them() {
+fn members_may_be_in_any_order_and_a_line_with_a_checksum_may_have_others() {
     let members =
         r#""id":"d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60","data":null,"category":"c","timestamp":3"#;
     let mut sealed = format!(r#"{{"x":[{{}}],{members},"sequence":7"#).into_bytes();
-    line::seal(&mut sealed, 0, line::OBJECT);
+    checksum::seal(&mut sealed, 0, checksum::OBJECT);
     for (line, number) in [(format!(" {{ {members} }} ").into_bytes(), 0), (sealed, 7)] {
         let Ok(Some(Record::Published { sequence, event })) = Record::parse(&line) else {
             panic!("no event");
@@ -163,16 +159,16 @@ fn members_may_stand_in_any_order_and_with_a_checksum_others_among_them() {
 }
 
 #[test]
-fn whatever_golongpoll_does_not_write_needs_a_checksum() {
+fn a_line_that_golongpoll_does_not_write_needs_a_checksum() {
     let event = event(7, "x");
     let line = published(9, event.clone()).to_line();
     let (before, _) = line.rsplit_once(r#","crc""#).unwrap();
     assert!(Record::parse(format!("{before}}}").as_bytes()).is_err());
-    // Even where the names of ours and what makes the id one of ours are damaged.
+    // Also if the names of our members, and the bits of the id that mark it as ours, are damaged.
     let id = event.id().to_string();
     let damaged = line.replace("crc", "crd").replace("sequence", "sequencf");
     let foreign = "d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60";
-    // And where what is between the id and the checksum is gone, which can make another id of both.
+    // Also if everything between the id and the checksum is missing, which can join the two into another id.
     assert!(Record::parse(event.as_json().as_bytes()).is_err());
     assert!(Record::parse(event.as_json().replace(&id, foreign).as_bytes()).is_ok());
     assert!(Record::parse(damaged.replace(&id, foreign).as_bytes()).is_err());
@@ -182,14 +178,14 @@ fn whatever_golongpoll_does_not_write_needs_a_checksum() {
 }
 
 #[test]
-fn blank_lines_are_no_records_and_no_errors() {
+fn a_blank_line_is_neither_a_record_nor_an_error() {
     for line in [&b""[..], b"\n", b"\r\n", b"  \t\n"] {
         assert_eq!(Record::parse(line), Ok(None));
     }
 }
 
 #[test]
-fn what_is_no_record_is_refused_with_a_short_reason() {
+fn a_line_that_is_not_a_record_is_refused_with_a_short_reason() {
     let long = format!(r#"{{"timestamp":"{}"}}"#, "x".repeat(100_000));
     let deep = "[".repeat(100_000);
     for line in [

@@ -1,41 +1,42 @@
-//! [`Moment`]: a moment of a disk, and what may be left where a process is killed or the power is cut then.
+//! [`CrashPoint`]: the files of a disk at one moment, and what a kill or a power cut may leave of them.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
 use fastrand::Rng;
 
-/// The files that are left, by name.
-pub(super) type Left = HashMap<PathBuf, Vec<u8>>;
+/// The bytes of files by name.
+pub(super) type Files = HashMap<PathBuf, Vec<u8>>;
 
-/// Disks write so many bytes whole or not at all.
+/// The bytes that a disk writes completely or not at all.
 const SECTOR: usize = 512;
 
-/// A file's bytes, and those that the last sync left.
+/// A file's bytes, and its bytes at the last sync.
 #[derive(Clone)]
 pub(super) struct Content {
     pub(super) data: Vec<u8>,
     pub(super) synced: Vec<u8>,
 }
 
-pub(super) struct Moment {
+/// The files of a disk at one moment.
+pub(super) struct CrashPoint {
     pub(super) files: HashMap<PathBuf, Content>,
-    /// As they were when the folder was last synced, and after each change of a name since.
+    /// The files when the folder was last synced, and after each change of a name since.
     pub(super) since_synced: Vec<HashMap<PathBuf, Content>>,
-    /// What the test said by then.
+    /// What the test has noted by then.
     pub(super) note: Vec<u64>,
 }
 
-/// What becomes of the bytes that were not synced.
+/// What a power cut does to the bytes that were not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unsynced {
     Lost,
     Kept,
-    /// The first of them are kept.
-    Cut,
-    /// The first of them are kept, and the file has the length that it would have had.
-    CutAndFilled,
-    /// A sector of them is not.
+    /// Keeps only the first of them.
+    Truncated,
+    /// Keeps the first of them, and fills the file with NULs up to its length.
+    TruncatedAndFilled,
+    /// Fills one sector with NULs.
     WithoutSector,
 }
 
@@ -43,57 +44,56 @@ impl Unsynced {
     pub(super) const ALL: [Unsynced; 5] = [
         Unsynced::Lost,
         Unsynced::Kept,
-        Unsynced::Cut,
-        Unsynced::CutAndFilled,
+        Unsynced::Truncated,
+        Unsynced::TruncatedAndFilled,
         Unsynced::WithoutSector,
     ];
 }
 
 impl Content {
-    fn after_cut(&self, unsynced: Unsynced, random: &mut Rng) -> Vec<u8> {
+    fn after_power_cut(&self, unsynced: Unsynced, random: &mut Rng) -> Vec<u8> {
         let same = std::iter::zip(&self.data, &self.synced).take_while(|(a, b)| a == b);
         let (from, to) = (same.count(), self.data.len());
-        let mut left = self.data.clone();
+        let mut data = self.data.clone();
         match unsynced {
-            Unsynced::Lost => left = self.synced.clone(),
+            Unsynced::Lost => data = self.synced.clone(),
             Unsynced::Kept => {}
-            Unsynced::Cut => left.truncate(random.usize(from..=to)),
-            Unsynced::CutAndFilled => left[random.usize(from..=to)..].fill(0),
+            Unsynced::Truncated => data.truncate(random.usize(from..=to)),
+            Unsynced::TruncatedAndFilled => data[random.usize(from..=to)..].fill(0),
             Unsynced::WithoutSector if from < to => {
                 let start = random.usize(from..to) / SECTOR * SECTOR;
-                left[start.max(from)..(start + SECTOR).min(to)].fill(0);
+                data[start.max(from)..(start + SECTOR).min(to)].fill(0);
             }
             Unsynced::WithoutSector => {}
         }
-        left
+        data
     }
 }
 
-impl Moment {
-    /// What a killed process leaves.
-    pub(super) fn killed(&self) -> Left {
-        let left = |(name, content): (&PathBuf, &Content)| (name.clone(), content.data.clone());
-        self.files.iter().map(left).collect()
+impl CrashPoint {
+    /// Returns the files after a kill.
+    pub(super) fn killed(&self) -> Files {
+        let file = |(name, content): (&PathBuf, &Content)| (name.clone(), content.data.clone());
+        self.files.iter().map(file).collect()
     }
 
-    /// What a power cut leaves that takes all that was not synced.
-    pub(super) fn cut(&self) -> Left {
-        let left = |(name, content): (&PathBuf, &Content)| (name.clone(), content.synced.clone());
-        self.since_synced[0].iter().map(left).collect()
+    /// Returns the files after a power cut that loses everything not synced.
+    pub(super) fn power_cut(&self) -> Files {
+        let file = |(name, content): (&PathBuf, &Content)| (name.clone(), content.synced.clone());
+        self.since_synced[0].iter().map(file).collect()
     }
 
-    /// What a power cut may leave that takes some of what was not synced: of the changes of names the last few, and of the
-    /// bytes of files some.
-    pub(super) fn cuts(&self, random: &mut Rng) -> Vec<(String, Left)> {
+    /// Returns the files after power cuts that lose some of what was not synced: the last changes of names, and some bytes of
+    /// files. Each comes with a description.
+    pub(super) fn power_cuts(&self, random: &mut Rng) -> Vec<(String, Files)> {
         let mut cuts = Vec::new();
         for (changes, files) in self.since_synced.iter().enumerate() {
             for unsynced in Unsynced::ALL {
-                let left = files
-                    .iter()
-                    .map(|(name, content)| (name.clone(), content.after_cut(unsynced, random)));
-                let what =
-                    format!("{changes} changes of names kept, what was not synced {unsynced:?}");
-                cuts.push((what, left.collect()));
+                let after = files.iter().map(|(name, content)| {
+                    (name.clone(), content.after_power_cut(unsynced, random))
+                });
+                let what = format!("{changes} changes of names kept, unsynced bytes {unsynced:?}");
+                cuts.push((what, after.collect()));
             }
         }
         cuts

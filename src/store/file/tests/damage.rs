@@ -1,36 +1,36 @@
-//! Files of several runs that are damaged anywhere.
+//! Files of several runs with damage at random places.
 
 use fastrand::Rng;
 
-use super::run_history::{Story, compacted_to, lines, number, records};
+use super::run_history::{RunHistory, compacted_to, lines, number, records};
 use super::*;
 
-const STORIES: usize = 15;
-/// Of each story.
+const HISTORIES: usize = 15;
+/// Damaged files of each hihistory.
 const FILES: usize = 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Damage {
     BitsFlipped,
     RangeZeroed,
-    RangeTakenOut,
-    LineLost,
-    LineTwice,
+    RangeRemoved,
+    LineRemoved,
+    LineRepeated,
     LinesSwapped,
 }
 
 const KINDS: [Damage; 6] = [
     Damage::BitsFlipped,
     Damage::RangeZeroed,
-    Damage::RangeTakenOut,
-    Damage::LineLost,
-    Damage::LineTwice,
+    Damage::RangeRemoved,
+    Damage::LineRemoved,
+    Damage::LineRepeated,
     Damage::LinesSwapped,
 ];
 
-/// A damaged file, and whether what it no longer has can be known.
+/// Damages a file. Returns it, and whether a start can know what is missing.
 fn damaged(bytes: &[u8], damage: Damage, random: &mut Rng) -> (Vec<u8>, bool) {
-    let mut left = bytes.to_vec();
+    let mut damaged = bytes.to_vec();
     let mut lines: Vec<&[u8]> = lines(bytes).collect();
     let (one, other) = (random.usize(..lines.len()), random.usize(..lines.len()));
     let start = random.usize(..bytes.len());
@@ -38,18 +38,18 @@ fn damaged(bytes: &[u8], damage: Damage, random: &mut Rng) -> (Vec<u8>, bool) {
     match damage {
         Damage::BitsFlipped => {
             for _ in 0..random.usize(1..5) {
-                let bit = random.usize(..8 * left.len());
-                left[bit / 8] ^= 1 << (bit % 8);
+                let bit = random.usize(..8 * damaged.len());
+                damaged[bit / 8] ^= 1 << (bit % 8);
             }
         }
-        Damage::RangeZeroed => left[range].fill(0),
-        Damage::RangeTakenOut => drop(left.drain(range)),
-        Damage::LineLost => {
-            let known = can_be_missed(&records(bytes), one);
+        Damage::RangeZeroed => damaged[range].fill(0),
+        Damage::RangeRemoved => drop(damaged.drain(range)),
+        Damage::LineRemoved => {
+            let known = is_removal_visible(&records(bytes), one);
             lines.remove(one);
             return (lines.concat(), known);
         }
-        Damage::LineTwice => {
+        Damage::LineRepeated => {
             lines.insert(other, lines[one]);
             return (lines.concat(), one <= other);
         }
@@ -58,16 +58,16 @@ fn damaged(bytes: &[u8], damage: Damage, random: &mut Rng) -> (Vec<u8>, bool) {
             return (lines.concat(), false);
         }
     }
-    let known = shows(&left);
-    (left, known)
+    let known = is_visible(&damaged);
+    (damaged, known)
 }
 
-/// False where whole lines are gone, and where the end is that of a run that acknowledged: what stood there may have been
-/// on its way, and seen by nobody.
-fn shows(bytes: &[u8]) -> bool {
+/// Returns `false` if every line can be read, or if the file ends within a line of a run that acknowledges: that line may be an
+/// event that nobody has seen yet.
+fn is_visible(bytes: &[u8]) -> bool {
     let records = records(bytes);
-    let mut marks = records.iter().rev().flatten();
-    let last = marks.find(|record| matches!(record, Record::Started { .. } | Record::Ended(_)));
+    let mut runs = records.iter().rev().flatten();
+    let last = runs.find(|record| matches!(record, Record::Started { .. } | Record::Ended(_)));
     let acknowledged = matches!(
         last,
         Some(Record::Started {
@@ -80,10 +80,9 @@ fn shows(bytes: &[u8]) -> bool {
     unreadable && !(acknowledged && torn)
 }
 
-/// True where the numbers of what stands before and after a line show that it is gone. They can't where a file was made
-/// smaller, which lets go of some, and says how far the lost ones reach; nor at the end; nor before events that were
-/// refused, which have no lines.
-fn can_be_missed(records: &[Option<Record>], at: usize) -> bool {
+/// Returns `true` if the sequence numbers before and after a line show that it was removed. They do not if a compaction has
+/// removed events there, at the end of the file, and before events that were refused, which have no lines.
+fn is_removal_visible(records: &[Option<Record>], at: usize) -> bool {
     let taken = |record: &&Record| matches!(record, Record::Taken { .. });
     let mut after = records[at + 1..].iter().flatten().skip_while(taken);
     let is_followed = !matches!(after.next(), None | Some(Record::Refused(_)));
@@ -99,19 +98,23 @@ fn can_be_missed(records: &[Option<Record>], at: usize) -> bool {
 }
 
 #[test]
-fn a_file_of_several_runs_that_is_damaged_anywhere_serves_what_is_left_and_tells_of_the_rest() {
+fn a_damaged_file_of_several_runs_serves_what_is_readable_and_the_rest_is_a_gap() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = Rng::with_seed(seed);
-    for _ in 0..STORIES {
-        let story = Story::new(&mut random);
-        let text = String::from_utf8_lossy(&story.bytes).into_owned();
-        story.check(&story.bytes, true, &text);
+    for _ in 0..HISTORIES {
+        let history = RunHistory::new(&mut random);
+        let text = String::from_utf8_lossy(&history.bytes).into_owned();
+        history.check(&history.bytes, true, &text);
         for file in 0..FILES {
             let damage = KINDS[file % KINDS.len()];
-            let (bytes, known) = damaged(&story.bytes, damage, &mut random);
-            let left = String::from_utf8_lossy(&bytes);
-            story.check(&bytes, known, &format!("{damage:?}:\n{left}\nof:\n{text}"));
+            let (bytes, known) = damaged(&history.bytes, damage, &mut random);
+            let damaged_text = String::from_utf8_lossy(&bytes);
+            history.check(
+                &bytes,
+                known,
+                &format!("{damage:?}:\n{damaged_text}\nof:\n{text}"),
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One operation of the disk fails, each in its turn.
+//! A single operation of the disk fails: each one, in one run each.
 
 use std::io;
 
@@ -6,23 +6,23 @@ use super::fake_disk::{FakeDisk, Fault};
 use super::*;
 use crate::ErrorKind;
 
-/// What was published to each category, and what was refused.
+/// The numbers that a test has published to a category.
 #[derive(Default)]
-pub(super) struct Published {
-    pub(super) taken: Vec<(u64, EventId)>,
+pub(super) struct Outcomes {
+    pub(super) accepted: Vec<(u64, EventId)>,
     pub(super) refused: Vec<u64>,
 }
 
-/// What is to be found again: of those that were taken, what a ring holds.
-pub(super) fn newest(published: &Published, ring: usize) -> Vec<u64> {
-    let from = published.taken.len().saturating_sub(ring);
-    published.taken[from..]
+/// Returns the accepted numbers that a ring buffer of this size has.
+pub(super) fn newest(published: &Outcomes, ring: usize) -> Vec<u64> {
+    let from = published.accepted.len().saturating_sub(ring);
+    published.accepted[from..]
         .iter()
         .map(|(number, _)| *number)
         .collect()
 }
 
-/// Publishes, stops and starts again on a disk of which one operation fails; says how many there were.
+/// Publishes, stops and starts again on a disk with this fault. Returns the number of operations.
 fn run(
     durability: Durability,
     ring: usize,
@@ -38,33 +38,33 @@ fn run(
         Ok(broker) => broker,
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::File, "{context}");
-            // It is the one operation that failed.
+            // Only one operation fails.
             super::broker(&disk, ring, info(durability, compact_from)).expect(&context)
         }
     };
-    let mut all = CATEGORIES.map(|_| Published::default());
+    let mut all = CATEGORIES.map(|_| Outcomes::default());
     for number in 0..12 {
         for (category, published) in CATEGORIES.iter().zip(&mut all) {
             match broker.publish(category, &number) {
-                Ok(id) => published.taken.push((number, id)),
+                Ok(id) => published.accepted.push((number, id)),
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::Busy, "{context}");
                     assert_eq!(durability, Durability::Acknowledged, "{context}");
                     published.refused.push(number);
-                    // Reads go on, and so do publishes, once the disk works.
-                    held(&broker, category, Cursor::Oldest);
+                    // Reads go on. So do publishes once the disk works.
+                    numbers_in(&broker, category, Cursor::Oldest);
                     wait_until(|| broker.statistics().store.failing.is_none());
                 }
             }
             let refused = published.refused.contains(&number);
             if durability == Durability::Acknowledged && (refused || number % 4 == 3) {
-                power_cut_keeps(&disk, category, published, ring, &context);
+                assert_survives_power_cut(&disk, category, published, ring, &context);
             }
         }
     }
     for (category, published) in CATEGORIES.iter().zip(&all) {
         assert_eq!(
-            held(&broker, category, Cursor::Oldest).0,
+            numbers_in(&broker, category, Cursor::Oldest).0,
             newest(published, ring),
             "{context}"
         );
@@ -77,36 +77,36 @@ fn run(
     broker.stop(LIMIT).expect(&context);
     drop(broker);
     let operations = disk.operations();
-    is_there_again(&disk, ring, &info(durability, compact_from), &all, &context);
+    assert_restored(&disk, ring, &info(durability, compact_from), &all, &context);
     operations
 }
 
-/// What was stopped is there again, whatever happens to the power, and is told of as it was.
-pub(super) fn is_there_again(
+/// Asserts that a start after a stop, and after a stop and a power cut, restores the accepted numbers and their gaps.
+pub(super) fn assert_restored(
     disk: &FakeDisk,
     ring: usize,
     info: &FilePersistorInfo,
-    all: &[Published],
+    all: &[Outcomes],
     context: &str,
 ) {
-    let (killed, cut) = disk.left();
-    for left in [killed, cut] {
-        let again = FakeDisk::with(&left);
-        let broker = super::broker(&again, ring, info.clone()).unwrap();
+    let (killed, cut) = disk.after_crash();
+    for files in [killed, cut] {
+        let copy = FakeDisk::with(&files);
+        let broker = super::broker(&copy, ring, info.clone()).unwrap();
         assert_eq!(broker.statistics().store.damaged, 0, "{context}");
         for (category, published) in CATEGORIES.iter().zip(all) {
             assert_eq!(
-                held(&broker, category, Cursor::Oldest).0,
+                numbers_in(&broker, category, Cursor::Oldest).0,
                 newest(published, ring),
                 "{context}"
             );
-            // Nobody is told of a gap who stands where nothing is missing.
-            let from = published.taken.len().saturating_sub(ring + 1);
-            let stands = Cursor::LastId(published.taken[from].1);
+            // A position after which nothing is missing gets no gap.
+            let from = published.accepted.len().saturating_sub(ring + 1);
+            let position = Cursor::LastId(published.accepted[from].1);
             assert_eq!(
-                held(&broker, category, stands),
+                numbers_in(&broker, category, position),
                 (
-                    published.taken[from + 1..]
+                    published.accepted[from + 1..]
                         .iter()
                         .map(|(number, _)| *number)
                         .collect(),
@@ -114,9 +114,9 @@ pub(super) fn is_there_again(
                 ),
                 "{context}"
             );
-            if let Some((_, first)) = published.taken.first().filter(|_| from > 0) {
+            if let Some((_, first)) = published.accepted.first().filter(|_| from > 0) {
                 assert!(
-                    held(&broker, category, Cursor::LastId(*first)).1,
+                    numbers_in(&broker, category, Cursor::LastId(*first)).1,
                     "{context}"
                 );
             }
@@ -124,23 +124,23 @@ pub(super) fn is_there_again(
     }
 }
 
-/// Everything that was acknowledged outlasts a power cut at this moment, and nothing that was refused comes back.
-pub(super) fn power_cut_keeps(
+/// Asserts that a power cut now would keep every accepted event and no refused one.
+pub(super) fn assert_survives_power_cut(
     disk: &FakeDisk,
     category: &str,
-    published: &Published,
+    published: &Outcomes,
     ring: usize,
     context: &str,
 ) {
-    let (_, cut) = disk.left();
-    let again = FakeDisk::with(&cut);
-    let broker = super::broker(&again, ring, info(Durability::Acknowledged, None)).unwrap();
-    let (numbers, _) = held(&broker, category, Cursor::Oldest);
+    let (_, cut) = disk.after_crash();
+    let copy = FakeDisk::with(&cut);
+    let broker = super::broker(&copy, ring, info(Durability::Acknowledged, None)).unwrap();
+    let (numbers, _) = numbers_in(&broker, category, Cursor::Oldest);
     assert_eq!(numbers, newest(published, ring), "{context}");
 }
 
 #[test]
-fn whichever_operation_fails_nothing_acknowledged_is_lost_and_publishing_goes_on() {
+fn if_any_operation_fails_no_acknowledged_event_is_lost_and_publishing_goes_on() {
     for durability in LEVELS {
         for (ring, compact_from) in [(1000, None), (RING, Some(1))] {
             let operations = run(durability, ring, compact_from, None);
@@ -159,36 +159,36 @@ fn whichever_operation_fails_nothing_acknowledged_is_lost_and_publishing_goes_on
 }
 
 #[test]
-fn the_state_of_the_file_is_told_when_it_changes_and_by_a_callback_that_may_panic() {
+fn on_change_is_called_for_each_change_of_the_state_and_may_panic() {
     for panics in [false, true] {
-        let (tell, told) = crossbeam_channel::unbounded();
+        let (sender, states) = crossbeam_channel::unbounded();
         let callback = move |state: &FileState| {
-            tell.send(state.clone()).unwrap();
+            sender.send(state.clone()).unwrap();
             assert!(!panics, "a callback that panics");
         };
         let disk = FakeDisk::default();
         let info = info(Durability::Acknowledged, None).on_change(callback);
         let broker = super::broker(&disk, RING, info).unwrap();
         broker.publish("one", &1).unwrap();
-        assert!(told.is_empty());
+        assert!(states.is_empty());
         let next = disk.operations() + 1;
         let disk = disk.fail(next, Fault::Error(io::ErrorKind::StorageFull));
         assert_eq!(
             broker.publish("one", &2).unwrap_err().kind(),
             ErrorKind::Busy
         );
-        let FileState::Failing { reason } = told.recv_timeout(LIMIT).unwrap() else {
+        let FileState::Failing { reason } = states.recv_timeout(LIMIT).unwrap() else {
             panic!("it fails");
         };
         assert_eq!(
             reason,
             io::Error::from(io::ErrorKind::StorageFull).to_string()
         );
-        assert_eq!(told.recv_timeout(LIMIT).unwrap(), FileState::Working);
+        assert_eq!(states.recv_timeout(LIMIT).unwrap(), FileState::Working);
         broker.publish("one", &3).unwrap();
         assert_eq!(broker.statistics().store.failures, 1);
         broker.stop(LIMIT).unwrap();
-        assert!(told.is_empty());
+        assert!(states.is_empty());
         drop(disk);
     }
 }

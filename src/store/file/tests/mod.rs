@@ -1,13 +1,13 @@
-//! The log on a disk that fails.
+//! The file store on disks that fail, stall and crash.
 
 mod crash_point;
 mod damage;
 mod fake_disk;
 mod faults;
+mod location;
 mod outage;
 mod partial_sync;
-mod place;
-mod power;
+mod power_cut;
 mod run_history;
 mod stalled;
 mod uncommitted;
@@ -23,7 +23,7 @@ use crate::broker::{Broker, BrokerOptions, Clock};
 use crate::event::{Draft, Event};
 use crate::position::{Cursor, EventId};
 
-/// An event such as golongpoll's.
+/// An event with an id that is not this crate's, as golongpoll's have.
 pub(super) fn event(timestamp: u64, data: &str) -> Event {
     let draft = Draft::new("category".into(), data).unwrap();
     draft.stamp(timestamp, EventId::from(u128::from(timestamp)))
@@ -38,15 +38,15 @@ fn wait_until(done: impl Fn() -> bool) {
 }
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// How long a disk that fails is left alone.
+/// The period between two attempts to write to a disk that fails, and of `Synced`.
 const SOON: Duration = Duration::from_millis(1);
-/// Every level of durability, with a short period.
+/// Every durability, with a short period.
 const LEVELS: [Durability; 3] = [
     Durability::Buffered,
     Durability::Synced { period: SOON },
     Durability::Acknowledged,
 ];
-/// The size of the rings where a file is to be made smaller soon.
+/// The size of the ring buffers in tests whose file is to be compacted soon.
 const RING: usize = 4;
 const CATEGORIES: [&str; 2] = ["one", "two"];
 
@@ -68,19 +68,19 @@ fn broker(
     Broker::restore(options, Clock::System, Box::new(store))
 }
 
-/// Publishes on a thread of its own, and tells of it once that is done.
-fn publish_aside(
+/// Publishes in a new thread. The channel receives the result.
+fn publish_in_thread(
     broker: &Broker,
     category: &'static str,
     number: u64,
 ) -> Receiver<Result<EventId, Error>> {
-    let (broker, (tell, told)) = (broker.clone(), bounded(1));
-    thread::spawn(move || tell.send(broker.publish(category, &number)));
-    told
+    let (broker, (sender, result)) = (broker.clone(), bounded(1));
+    thread::spawn(move || sender.send(broker.publish(category, &number)));
+    result
 }
 
-/// The numbers that a category holds, whether a follower from `cursor` on is told of a gap.
-fn held(broker: &Broker, category: &str, cursor: Cursor) -> (Vec<u64>, bool) {
+/// Returns the numbers that a category has after `cursor`, and whether the answer has a gap.
+fn numbers_in(broker: &Broker, category: &str, cursor: Cursor) -> (Vec<u64>, bool) {
     let batch = broker.subscribe(category, cursor, Duration::ZERO).unwrap();
     let numbers = batch.events().iter().map(|event| event.decode().unwrap());
     let ids: Vec<EventId> = batch.events().iter().map(Event::id).collect();

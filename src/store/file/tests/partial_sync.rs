@@ -1,39 +1,39 @@
-//! Power cuts that take some of what was not synced, and leave the rest.
+//! Power cuts that lose some of what was not synced.
 
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
 
-use super::crash_point::{Left, Moment};
+use super::crash_point::{CrashPoint, Files};
 use super::fake_disk::FakeDisk;
 use super::*;
 
 const COUNT: u64 = 24;
-/// So many of the cuts are followed by others, at each moment of the next start.
+/// One power cut of this many is followed by others, at each crash point of the next start.
 const CUT_AGAIN: usize = 50;
 const PUBLISHERS: u64 = 4;
 
-/// A disk's history, and what was published meanwhile.
-struct History {
+/// The crash points of a disk, and what was published meanwhile.
+struct DiskHistory {
     durability: Durability,
     ring: usize,
     compact_from: Option<u64>,
-    moments: Vec<Moment>,
+    points: Vec<CrashPoint>,
     /// The position before the first event.
     start: EventId,
     /// The numbers of all events.
     published: BTreeMap<EventId, u64>,
 }
 
-/// Data of several sizes, the largest of more than a sector.
+/// Data of three sizes. The largest is longer than a sector.
 fn data(number: u64) -> String {
     let width = [1, 100, 900][number as usize % 3];
     format!("{number:>width$}")
 }
 
-impl History {
+impl DiskHistory {
     fn of(durability: Durability, ring: usize, compact_from: Option<u64>) -> Self {
-        let (disk, returned) = FakeDisk::default().remember();
+        let (disk, returned) = FakeDisk::default().recorded();
         let broker = super::broker(&disk, ring, info(durability, compact_from)).unwrap();
         let start = broker
             .subscribe("one", Cursor::Now, Duration::ZERO)
@@ -55,11 +55,11 @@ impl History {
             wait_until(|| broker.statistics().store.rewritten > 0);
         }
         broker.stop(LIMIT).unwrap();
-        History {
+        DiskHistory {
             durability,
             ring,
             compact_from,
-            moments: disk.history(),
+            points: disk.history(),
             start: start.last_id(),
             published: published.into_inner(),
         }
@@ -69,35 +69,35 @@ impl History {
         super::broker(disk, self.ring, info(self.durability, self.compact_from)).unwrap()
     }
 
-    /// What is left by a power cut at a moment of a start from what another one left.
-    fn cut_again(&self, left: &Left, random: &mut Rng) -> Vec<(String, Left)> {
-        let (disk, _) = FakeDisk::with(left).remember();
+    /// Returns the files after power cuts at each crash point of a start from these files.
+    fn cut_again(&self, files: &Files, random: &mut Rng) -> Vec<(String, Files)> {
+        let (disk, _) = FakeDisk::with(files).recorded();
         drop(self.open(&disk));
-        let moments = disk.history();
-        moments
+        let points = disk.history();
+        points
             .iter()
-            .flat_map(|moment| moment.cuts(random))
+            .flat_map(|point| point.power_cuts(random))
             .collect()
     }
 
-    /// Starts from what is left, goes on, and starts again.
-    fn check(&self, left: &Left, returned: &[u64], context: &str) {
-        let disk = FakeDisk::with(left);
+    /// Starts from these files, publishes, and starts again.
+    fn check(&self, files: &Files, returned: &[u64], context: &str) {
+        let disk = FakeDisk::with(files);
         let broker = self.open(&disk);
-        let held = self.served(&broker, Cursor::Oldest, context).0;
-        self.misses_nothing_unsaid(&broker, &held, returned, context);
+        let restored = self.poll(&broker, Cursor::Oldest, context).0;
+        self.assert_gaps(&broker, &restored, returned, context);
         let next = broker.publish("one", "next").unwrap();
         broker.stop(LIMIT).unwrap();
         drop(broker);
 
-        let (killed, cut) = disk.left();
-        for left in [killed, cut] {
-            let broker = self.open(&FakeDisk::with(&left));
+        let (killed, cut) = disk.after_crash();
+        for files in [killed, cut] {
+            let broker = self.open(&FakeDisk::with(&files));
             let batch = broker
                 .subscribe("one", Cursor::Oldest, Duration::ZERO)
                 .unwrap();
             let ids: Vec<EventId> = batch.events().iter().map(Event::id).collect();
-            let mut expected = held.clone();
+            let mut expected = restored.clone();
             expected.push(next);
             let surplus = expected.len().saturating_sub(self.ring);
             assert_eq!(ids, expected[surplus..], "{context}");
@@ -108,8 +108,8 @@ impl History {
         }
     }
 
-    /// What a poll finds, which must be as it was published, and in its order.
-    fn served(&self, broker: &Broker, cursor: Cursor, context: &str) -> (Vec<EventId>, bool) {
+    /// Polls, and asserts that each event is as it was published, and in order. Returns the ids, and whether there is a gap.
+    fn poll(&self, broker: &Broker, cursor: Cursor, context: &str) -> (Vec<EventId>, bool) {
         let batch = broker.subscribe("one", cursor, Duration::ZERO).unwrap();
         for event in batch.events() {
             let number = self.published.get(&event.id()).expect(context);
@@ -121,30 +121,24 @@ impl History {
         (ids, batch.gap())
     }
 
-    /// Whoever stood anywhere has all that is after it, or is told of a gap; and of what was acknowledged nothing is gone.
-    fn misses_nothing_unsaid(
-        &self,
-        broker: &Broker,
-        held: &[EventId],
-        returned: &[u64],
-        context: &str,
-    ) {
+    /// Asserts that a poll from each position gets every later event or a gap, and that no acknowledged event is lost.
+    fn assert_gaps(&self, broker: &Broker, restored: &[EventId], returned: &[u64], context: &str) {
         let acknowledged = |id: &EventId| returned.contains(&self.published[id]);
-        let mut missing = self.published.keys().filter(|id| !held.contains(id));
+        let mut missing = self.published.keys().filter(|id| !restored.contains(id));
         if self.durability == Durability::Acknowledged {
-            let full = held.len() == self.ring;
-            let pushed_out = |id: &EventId| full && held.first() > Some(id);
+            let full = restored.len() == self.ring;
+            let pushed_out = |id: &EventId| full && restored.first() > Some(id);
             assert!(
                 missing.all(|id| !acknowledged(id) || pushed_out(id)),
                 "{context}"
             );
         }
-        let stood = [&self.start].into_iter().chain(self.published.keys());
-        for id in stood {
-            let (got, gap) = self.served(broker, Cursor::LastId(*id), context);
-            let after = held.iter().filter(|other| *other > id);
+        let positions = [&self.start].into_iter().chain(self.published.keys());
+        for id in positions {
+            let (got, gap) = self.poll(broker, Cursor::LastId(*id), context);
+            let after = restored.iter().filter(|other| *other > id);
             assert!(after.eq(&got), "{context}");
-            // Those between are missing, whether their publishers knew of them or not.
+            // An event before one that the poll got is missing, even if its publish has not returned.
             let known = |other: &EventId| acknowledged(other) || got.last() > Some(other);
             let mut after = self.published.keys().filter(|other| *other > id);
             let missing = after.any(|other| known(other) && !got.contains(other));
@@ -153,26 +147,26 @@ impl History {
     }
 }
 
-/// Checks one of so many cuts, chosen at random.
+/// Checks one power cut of `one_of`, chosen at random.
 fn run(ring: usize, compact_from: Option<u64>, one_of: usize) {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = Rng::with_seed(seed);
     for durability in LEVELS {
-        let history = History::of(durability, ring, compact_from);
-        for (at, moment) in history.moments.iter().enumerate() {
-            for (what, left) in moment.cuts(&mut random) {
+        let history = DiskHistory::of(durability, ring, compact_from);
+        for (at, point) in history.points.iter().enumerate() {
+            for (what, files) in point.power_cuts(&mut random) {
                 if random.usize(..one_of) > 0 {
                     continue;
                 }
                 let context = format!("{durability:?}, after operation {at}, {what}, seed {seed}");
-                history.check(&left, &moment.note, &context);
+                history.check(&files, &point.note, &context);
                 if random.usize(..CUT_AGAIN) > 0 {
                     continue;
                 }
-                for (what, left) in history.cut_again(&left, &mut random) {
+                for (what, files) in history.cut_again(&files, &mut random) {
                     let context = format!("{context}, then {what}");
-                    history.check(&left, &moment.note, &context);
+                    history.check(&files, &point.note, &context);
                 }
             }
         }
@@ -180,7 +174,7 @@ fn run(ring: usize, compact_from: Option<u64>, one_of: usize) {
 }
 
 #[test]
-fn a_power_cut_that_keeps_some_of_what_was_not_synced_costs_nothing_acknowledged_and_is_told_of() {
+fn a_power_cut_that_keeps_some_unsynced_bytes_loses_no_acknowledged_event_and_is_a_gap() {
     run(1000, None, 1);
 }
 

@@ -1,4 +1,4 @@
-//! [`Story`]: a file of several runs, and what happened in them.
+//! [`RunHistory`]: a file of several runs, and what subscribers know of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -11,14 +11,16 @@ use crate::broker::{PollMode, Polled};
 
 const CATEGORIES: [&str; 3] = ["a", "b", "c"];
 
-/// A file of several runs, in which events were pushed out, evicted, handed out and refused, and the file made smaller.
-pub(super) struct Story {
+/// A file of several runs, in which events were pushed out, evicted, retrieved and refused, and the file was compacted.
+pub(super) struct RunHistory {
     options: BrokerOptions,
     pub(super) bytes: Vec<u8>,
-    /// The category of all that was published, what a kill has cost too, but not what was refused.
+    /// The category of each published event. A kill may have lost some of them; refused events are not included.
     published: BTreeMap<EventId, &'static str>,
-    handed_out: HashSet<EventId>,
-    told: BTreeSet<EventId>,
+    /// Events that were deleted by their retrieval.
+    retrieved: HashSet<EventId>,
+    /// Positions that publishers and subscribers know.
+    positions: BTreeSet<EventId>,
 }
 
 /// How a run ends.
@@ -26,7 +28,7 @@ pub(super) struct Story {
 enum End {
     Stopped,
     Killed,
-    /// With its last records still on their way.
+    /// Killed before its last records were written.
     KilledEarly,
 }
 
@@ -34,7 +36,7 @@ pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split_inclusive(|byte| *byte == b'\n')
 }
 
-/// The records of a file, and `None` for each line that is none.
+/// Returns the records of a file, and `None` for each line that is not a record.
 pub(super) fn records(bytes: &[u8]) -> Vec<Option<Record>> {
     lines(bytes)
         .map(|line| Record::from_line(line).ok().flatten())
@@ -45,7 +47,7 @@ pub(super) fn number(id: EventId) -> u64 {
     id.parts().map_or(0, |(_, number)| number)
 }
 
-/// Of events up to this number, those that a file does not have may have been let go of when it was made smaller.
+/// Returns the sequence number up to which a compaction may have removed events.
 pub(super) fn compacted_to(records: &[Option<Record>]) -> u64 {
     let compacted = records.iter().flatten().filter_map(|record| match record {
         Record::Compacted { position, .. } => Some(number(*position)),
@@ -59,30 +61,33 @@ fn disk_with(bytes: &[u8]) -> FakeDisk {
 }
 
 fn bytes_of(disk: &FakeDisk) -> Vec<u8> {
-    disk.left().0.remove(Path::new("events.log")).unwrap()
+    disk.after_crash()
+        .0
+        .remove(Path::new("events.log"))
+        .unwrap()
 }
 
-impl Story {
+impl RunHistory {
     pub(super) fn new(random: &mut Rng) -> Self {
         let options = BrokerOptions::new()
             .events_per_category(6)
             .max_categories(2)
             .delete_after_first_retrieval(random.bool());
-        let mut story = Story {
+        let mut history = RunHistory {
             options,
             bytes: Vec::new(),
             published: BTreeMap::new(),
-            handed_out: HashSet::new(),
-            told: BTreeSet::new(),
+            retrieved: HashSet::new(),
+            positions: BTreeSet::new(),
         };
         for _ in 0..random.usize(2..5) {
-            story.run(random);
+            history.run(random);
         }
-        story.refuse_one(random);
-        story
+        history.refuse_one(random);
+        history
     }
 
-    /// A run with publishes and polls, in which the file may be made smaller.
+    /// Adds a run with publishes and polls, in which the file may be compacted.
     fn run(&mut self, random: &mut Rng) {
         let (compacts, acknowledges) = (random.bool(), random.bool());
         let durability = match acknowledges {
@@ -108,7 +113,7 @@ impl Story {
             .choice([End::Stopped, End::Killed, End::KilledEarly])
             .unwrap();
         if end == End::KilledEarly && !acknowledges && !compacts {
-            lose_the_last(&mut killed, random);
+            remove_last_records(&mut killed, random);
         }
         self.bytes = match end {
             End::Stopped => bytes_of(&disk),
@@ -122,26 +127,26 @@ impl Story {
             let data = "x".repeat(random.usize(1..100));
             let id = broker.publish(category, &data).unwrap();
             self.published.insert(id, category);
-            self.told.insert(id);
+            self.positions.insert(id);
             return;
         }
         let limit = random.usize(1..4);
         let batch = broker.subscribe_up_to(limit, category, Cursor::Oldest, Duration::ZERO);
         let batch = batch.unwrap();
-        self.told.insert(batch.last_id());
+        self.positions.insert(batch.last_id());
         if self.options.delete_after_first_retrieval {
-            self.handed_out.extend(batch.events().iter().map(Event::id));
+            self.retrieved.extend(batch.events().iter().map(Event::id));
         }
     }
 
-    /// Makes one of the events one that was refused.
+    /// Replaces one of the events by the record that it was refused.
     fn refuse_one(&mut self, random: &mut Rng) {
         let records = records(&self.bytes);
         let compacted_to = compacted_to(&records);
         let later = records.iter().enumerate().filter_map(|(at, record)| {
             let event = record.as_ref()?.event()?;
             let is_later =
-                number(event.id()) > compacted_to && !self.handed_out.contains(&event.id());
+                number(event.id()) > compacted_to && !self.retrieved.contains(&event.id());
             is_later.then(|| (at, event.id()))
         });
         let Some((at, id)) = random.choice(later.collect::<Vec<_>>()) else {
@@ -159,8 +164,8 @@ impl Story {
         Broker::restore(self.options.clone(), Clock::System, Box::new(store)).unwrap()
     }
 
-    /// Starts from a damaged file, goes on, and starts again. Where the damage can be `known`, whoever misses something is
-    /// told of a gap.
+    /// Starts from a damaged file, publishes, and starts again. If the damage can be `known`, asserts that a poll that misses
+    /// an event gets a gap.
     pub(super) fn check(&self, damaged: &[u8], known: bool, context: &str) {
         let disk = disk_with(damaged);
         let info = || info(Durability::Acknowledged, None);
@@ -169,35 +174,35 @@ impl Story {
         let events: HashMap<EventId, &Event> = events.map(|event| (event.id(), event)).collect();
 
         let broker = self.open(&disk, info());
-        let positions = self.told.iter().map(|id| Cursor::LastId(*id));
+        let positions = self.positions.iter().map(|id| Cursor::LastId(*id));
         for cursor in positions.chain([Cursor::Oldest]) {
             for of in [&["a"][..], &["b"], &["c"], &CATEGORIES] {
                 let context = format!("{context}, {of:?}, {cursor:?}");
-                let (served, gap) = look(&broker, of, cursor);
-                let ids: Vec<EventId> = served.iter().map(Event::id).collect();
+                let (found, gap) = peek(&broker, of, cursor);
+                let ids: Vec<EventId> = found.iter().map(Event::id).collect();
                 let once: HashSet<_> = ids.iter().collect();
                 let in_order = ids.is_sorted_by(|a, b| a < b) || !known;
                 assert!(once.len() == ids.len() && in_order, "{ids:?}, {context}");
                 let same = |event: &Event| events.get(&event.id()) == Some(&event);
-                assert!(served.iter().all(same), "{served:?}, {context}");
+                assert!(found.iter().all(same), "{found:?}, {context}");
                 let missing = self.after(cursor, of).find(|id| !ids.contains(id));
                 if let (true, false, Cursor::LastId(_)) = (known, gap, cursor) {
                     assert_eq!(missing, None, "{ids:?}, {context}");
                 }
             }
         }
-        let before = look(&broker, &["a"], Cursor::Oldest).0;
+        let before = peek(&broker, &["a"], Cursor::Oldest).0;
         let next = broker.publish("a", "next").unwrap();
         broker.stop(LIMIT).unwrap();
 
         let broker = self.open(&disk, info());
-        let after = look(&broker, &["a"], Cursor::Oldest).0;
+        let after = peek(&broker, &["a"], Cursor::Oldest).0;
         let (last, others) = after.split_last().expect(context);
         assert_eq!((last.id(), last.text()), (next, "next".into()), "{context}");
         assert!(before.ends_with(others) || !known, "{context}");
     }
 
-    /// What is to be found after a position, if nothing of it is missing.
+    /// Returns the events after a position, if none is missing.
     fn after(&self, cursor: Cursor, of: &[&str]) -> impl Iterator<Item = EventId> {
         let is_after =
             move |id: &EventId| !matches!(cursor, Cursor::LastId(position) if *id <= position);
@@ -205,28 +210,28 @@ impl Story {
             .iter()
             .filter(move |(id, category)| is_after(id) && of.contains(category))
             .map(|(id, _)| *id)
-            .filter(|id| !self.handed_out.contains(id))
+            .filter(|id| !self.retrieved.contains(id))
     }
 }
 
-/// What a poll finds that leaves everything there.
-fn look(broker: &Broker, of: &[&str], cursor: Cursor) -> (Vec<Event>, bool) {
+/// Polls without deleting what the poll returns.
+fn peek(broker: &Broker, of: &[&str], cursor: Cursor) -> (Vec<Event>, bool) {
     let Ok(Polled::Ready(batch)) = broker.poll(&of.into(), cursor, None, PollMode::Peek) else {
         panic!("a poll that does not park");
     };
     (batch.events().to_vec(), batch.gap())
 }
 
-/// Of the last run, at most three records that follow its start.
-fn lose_the_last(bytes: &mut Vec<u8>, random: &mut Rng) {
-    let started = |record: &Option<Record>| matches!(record, Some(Record::Started { .. }));
+/// Removes at most three records of the last run, but not its start.
+fn remove_last_records(bytes: &mut Vec<u8>, random: &mut Rng) {
+    let is_start = |record: &Option<Record>| matches!(record, Some(Record::Started { .. }));
     let records = records(bytes);
-    let of_the_run = records
+    let after_start = records
         .iter()
         .rev()
-        .take_while(|record| !started(record))
+        .take_while(|record| !is_start(record))
         .count();
-    let lost = random.usize(..=of_the_run.min(3));
+    let lost = random.usize(..=after_start.min(3));
     let kept = lines(bytes).take(records.len() - lost);
     let len = kept.map(|line| line.len()).sum();
     bytes.truncate(len);

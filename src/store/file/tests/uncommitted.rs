@@ -1,16 +1,16 @@
-//! Events that the disk does not have yet, where nobody may see them before.
+//! Events that the disk does not have yet, with a durability that shows them to nobody before.
 
-use super::fake_disk::{FakeDisk, Kind};
+use super::fake_disk::{FakeDisk, Operation};
 use super::*;
 use crate::broker::Batch;
 
 type Names = &'static [&'static str];
 
 const BOTH: Names = &CATEGORIES;
-/// Whose polls are looked at.
+/// The categories of the polls.
 const FOLLOWED: [Names; 3] = [&["one"], &["two"], BOTH];
-/// What holds up an event.
-const STALLS: [Kind; 2] = [Kind::Append, Kind::Sync];
+/// The operations that stall.
+const STALLS: [Operation; 2] = [Operation::Append, Operation::Sync];
 
 fn numbers(batch: &Batch) -> Vec<u64> {
     let events = batch.events().iter();
@@ -23,39 +23,39 @@ fn poll(broker: &Broker, names: Names, cursor: Cursor, timeout: Duration) -> Arc
     batch
 }
 
-/// What comes from now on has another timestamp than all so far.
-fn let_time_pass(broker: &Broker) {
+/// Waits until the next event gets a later timestamp than all before it.
+fn wait_for_next_timestamp(broker: &Broker) {
     let now = broker.now();
     wait_until(|| broker.now() > now + 1);
 }
 
-/// A broker with an event, 0, of the first category.
+/// A broker with the event 0 in the first category.
 fn open(disk: &FakeDisk) -> (Broker, EventId) {
     let broker = super::broker(disk, 1000, info(Durability::Acknowledged, None)).unwrap();
     let id = broker.publish("one", &0).unwrap();
-    let_time_pass(&broker);
+    wait_for_next_timestamp(&broker);
     (broker, id)
 }
 
-/// Three more on their way to a disk that stalls: the first alone, and two together behind it.
-fn hide_three(
+/// Publishes three more events while the disk stalls: first one, and then two together.
+fn publish_uncommitted(
     disk: &FakeDisk,
     broker: &Broker,
-    kind: Kind,
+    operation: Operation,
 ) -> [Receiver<Result<EventId, Error>>; 3] {
-    disk.stall(kind);
-    let told = [("one", 1), ("two", 2), ("one", 3)].map(|(category, number)| {
-        let told = publish_aside(broker, category, number);
+    disk.stall(operation);
+    let results = [("one", 1), ("two", 2), ("one", 3)].map(|(category, number)| {
+        let result = publish_in_thread(broker, category, number);
         wait_until(|| broker.statistics().store.pending == number);
         disk.wait_until_stalled();
-        let_time_pass(broker);
-        told
+        wait_for_next_timestamp(broker);
+        result
     });
-    assert!(told.iter().all(|told| told.is_empty()));
-    told
+    assert!(results.iter().all(Receiver::is_empty));
+    results
 }
 
-/// Of those of these numbers that the categories have.
+/// Returns the numbers that are events of these categories.
 fn of(names: Names, numbers: impl IntoIterator<Item = u64>) -> Vec<u64> {
     let category = |number: u64| if number == 2 { "two" } else { "one" };
     let numbers = numbers.into_iter();
@@ -64,17 +64,17 @@ fn of(names: Names, numbers: impl IntoIterator<Item = u64>) -> Vec<u64> {
         .collect()
 }
 
-/// Polls in every way from an event that is the last to be seen, and tells where the answers leave a follower.
-fn stands(broker: &Broker, last: EventId) -> Vec<(Names, Cursor)> {
-    let held = poll(broker, BOTH, Cursor::Oldest, Duration::ZERO);
-    let last_event = held.events().last().unwrap();
-    assert_eq!((held.last_id(), last_event.id()), (last, last));
+/// Polls in every way from the last visible event. Returns the positions from which a subscriber goes on after the answers.
+fn positions(broker: &Broker, last: EventId) -> Vec<(Names, Cursor)> {
+    let visible = poll(broker, BOTH, Cursor::Oldest, Duration::ZERO);
+    let last_event = visible.events().last().unwrap();
+    assert_eq!((visible.last_id(), last_event.id()), (last, last));
     let cursors = [
         Cursor::Now,
         Cursor::LastId(last),
         Cursor::SinceTime(last_event.timestamp()),
     ];
-    let mut stands = Vec::new();
+    let mut positions = Vec::new();
     for names in FOLLOWED {
         for (cursor, timeout) in cursors
             .iter()
@@ -83,88 +83,91 @@ fn stands(broker: &Broker, last: EventId) -> Vec<(Names, Cursor)> {
             let batch = poll(broker, names, cursor, timeout);
             assert!(batch.events().is_empty(), "{names:?}, {cursor:?}");
             let (id, before) = (batch.last_id(), batch.before());
-            stands.push((names, Cursor::LastId(id)));
-            // golongpoll's answer to a poll that timed out has only this.
-            stands.push((names, Cursor::SinceTime(before)));
+            positions.push((names, Cursor::LastId(id)));
+            // golongpoll's answer to a poll that has timed out has only this position.
+            positions.push((names, Cursor::SinceTime(before)));
         }
     }
-    stands
+    positions
 }
 
 #[test]
-fn what_is_not_on_the_disk_is_found_by_no_poll_and_lies_after_every_position_told() {
-    for kind in STALLS {
+fn no_poll_returns_an_uncommitted_event_and_every_position_is_before_it() {
+    for operation in STALLS {
         let disk = FakeDisk::default();
         let (broker, last) = open(&disk);
-        let [first, second, third] = hide_three(&disk, &broker, kind);
-        let mut all = vec![(1, stands(&broker, last))];
-        disk.let_one_pass();
+        let [first, second, third] = publish_uncommitted(&disk, &broker, operation);
+        let mut all = vec![(1, positions(&broker, last))];
+        disk.release_one();
         let last = first.recv_timeout(LIMIT).unwrap().unwrap();
         disk.wait_until_stalled();
-        all.push((2, stands(&broker, last)));
+        all.push((2, positions(&broker, last)));
         assert!(second.is_empty() && third.is_empty());
         disk.release();
-        for told in [second, third] {
-            told.recv_timeout(LIMIT).unwrap().unwrap();
+        for result in [second, third] {
+            result.recv_timeout(LIMIT).unwrap().unwrap();
         }
-        for (next, stands) in all {
-            for (names, cursor) in stands {
+        for (next, positions) in all {
+            for (names, cursor) in positions {
                 let found = numbers(&poll(&broker, names, cursor, Duration::ZERO));
-                assert_eq!(found, of(names, next..4), "{kind:?}, {names:?}, {cursor:?}");
+                assert_eq!(
+                    found,
+                    of(names, next..4),
+                    "{operation:?}, {names:?}, {cursor:?}"
+                );
             }
         }
         broker.stop(LIMIT).unwrap();
     }
 }
 
-/// A poll on a thread of its own, that is parked when this returns.
+/// Polls in a new thread, and returns once the poll is parked. The channel receives the numbers.
 fn park(broker: &Broker, names: Names, cursor: Cursor) -> Receiver<Vec<u64>> {
-    let (follower, (tell, told)) = (broker.clone(), bounded(1));
+    let (subscriber, (sender, numbers_found)) = (broker.clone(), bounded(1));
     let parked = broker.statistics().parked;
-    thread::spawn(move || tell.send(numbers(&poll(&follower, names, cursor, LIMIT))));
+    thread::spawn(move || sender.send(numbers(&poll(&subscriber, names, cursor, LIMIT))));
     wait_until(|| broker.statistics().parked > parked);
-    told
+    numbers_found
 }
 
 #[test]
-fn whoever_is_parked_is_woken_by_what_is_on_the_disk_and_not_before() {
-    for kind in STALLS {
+fn parked_polls_are_woken_once_the_event_is_on_the_disk() {
+    for operation in STALLS {
         let disk = FakeDisk::default();
         let (broker, last) = open(&disk);
-        // Before anything is on its way, and meanwhile.
+        // Some polls are parked before the events are published, some after.
         let before = FOLLOWED.map(|names| (names, park(&broker, names, Cursor::LastId(last))));
-        let [first, second, third] = hide_three(&disk, &broker, kind);
-        let stands = stands(&broker, last);
-        let meanwhile = stands
+        let [first, second, third] = publish_uncommitted(&disk, &broker, operation);
+        let meanwhile = positions(&broker, last)
             .into_iter()
             .map(|(names, cursor)| (names, park(&broker, names, cursor)));
         let parked: Vec<(Names, Receiver<Vec<u64>>)> =
             before.into_iter().chain(meanwhile).collect();
         assert_eq!(broker.statistics().parked, parked.len());
-        assert!(parked.iter().all(|(_, told)| told.is_empty()));
+        assert!(parked.iter().all(|(_, numbers)| numbers.is_empty()));
 
-        disk.let_one_pass();
+        disk.release_one();
         first.recv_timeout(LIMIT).unwrap().unwrap();
         let (of_first, others): (Vec<_>, Vec<_>) = parked
             .into_iter()
             .partition(|(names, _)| names.contains(&"one"));
-        for (names, told) in of_first {
+        for (names, numbers) in of_first {
             assert_eq!(
-                told.recv_timeout(LIMIT).unwrap(),
+                numbers.recv_timeout(LIMIT).unwrap(),
                 [1],
-                "{kind:?}, {names:?}"
+                "{operation:?}, {names:?}"
             );
         }
         disk.wait_until_stalled();
         assert_eq!(broker.statistics().parked, others.len());
-        assert!(others.iter().all(|(_, told)| told.is_empty()));
+        assert!(others.iter().all(|(_, numbers)| numbers.is_empty()));
 
         disk.release();
-        for told in [second, third] {
-            told.recv_timeout(LIMIT).unwrap().unwrap();
+        for result in [second, third] {
+            result.recv_timeout(LIMIT).unwrap().unwrap();
         }
-        for (_, told) in others {
-            assert_eq!(told.recv_timeout(LIMIT).unwrap(), [2], "{kind:?}");
+        for (_, numbers) in others {
+            assert_eq!(numbers.recv_timeout(LIMIT).unwrap(), [2], "{operation:?}");
         }
         broker.stop(LIMIT).unwrap();
     }

@@ -1,4 +1,4 @@
-//! [`Sidecar`]: a locked file beside the log, which tells other processes that the log is in use.
+//! [`LockFile`]: a locked file beside the log, by which other processes notice that the log is in use.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -7,23 +7,23 @@ use std::path::{Path, PathBuf};
 use super::disk::lock_or_warn;
 use super::identity;
 
-/// A locked file that holds nothing. Dropping it releases the lock and leaves the file.
-pub(super) struct Sidecar {
+/// A locked, empty file. Dropping it releases the lock and leaves the file.
+pub(super) struct LockFile {
     file: File,
     path: PathBuf,
-    /// The file did not exist before.
+    /// [`LockFile::lock`] has created the file.
     created: bool,
 }
 
-/// A file that another process removes at the same time is created again this often.
+/// How often the file is created again if another process removes it at the same time.
 const ATTEMPTS: usize = 10;
 
-impl Sidecar {
-    /// Creates the file where it is missing, and locks it.
+impl LockFile {
+    /// Creates the file if it is missing, and locks it.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` where another process holds the lock; else those of opening.
+    /// `WouldBlock` if another process has locked the file, and the errors of opening it.
     pub(super) fn lock(path: &Path) -> io::Result<Self> {
         for _ in 0..ATTEMPTS {
             let mut options = OpenOptions::new();
@@ -32,7 +32,7 @@ impl Sidecar {
                 Ok(file) => (file, true),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     match options.open(path) {
-                        // Removed meanwhile, by a start that was refused.
+                        // Another process has discarded it meanwhile.
                         Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                         opened => (opened?, false),
                     }
@@ -40,10 +40,10 @@ impl Sidecar {
                 Err(error) => return Err(error),
             };
             lock_or_warn(&file, path)?;
-            // A file that was removed between opening and locking protects nothing.
+            // A lock on a file that was removed before it was locked protects nothing.
             if identity::is_at(&file, path)? {
                 let path = path.to_owned();
-                return Ok(Sidecar {
+                return Ok(LockFile {
                     file,
                     path,
                     created,
@@ -53,7 +53,7 @@ impl Sidecar {
         Err(io::ErrorKind::WouldBlock.into())
     }
 
-    /// Releases the lock, and removes the file if it did not exist before.
+    /// Releases the lock, and removes the file if [`lock`](LockFile::lock) has created it.
     pub(super) fn discard(self) {
         if self.created {
             let _ = fs::remove_file(&self.path);
@@ -61,8 +61,8 @@ impl Sidecar {
     }
 }
 
-impl Drop for Sidecar {
-    /// Closing alone would leave it locked while a process that is just being started still has the handle, too.
+impl Drop for LockFile {
+    /// Closing alone would leave the file locked while a child process that is being started still has inherited the handle.
     fn drop(&mut self) {
         let _ = self.file.unlock();
     }
@@ -73,26 +73,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_ends_when_it_is_dropped_although_the_handle_is_inherited() {
+    fn a_lock_ends_when_it_is_dropped_even_if_the_handle_is_inherited() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let lock = Sidecar::lock(&path).unwrap();
+        let lock = LockFile::lock(&path).unwrap();
         let inherited = lock.file.try_clone().unwrap();
-        let refused = Sidecar::lock(&path).map(drop).unwrap_err();
+        let refused = LockFile::lock(&path).map(drop).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
         drop(lock);
-        drop(Sidecar::lock(&path).unwrap());
+        drop(LockFile::lock(&path).unwrap());
         drop(inherited);
     }
 
     #[test]
-    fn only_a_sidecar_that_did_not_exist_before_is_removed_when_it_is_discarded() {
+    fn discarding_a_lock_file_removes_it_only_if_it_did_not_exist_before() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        Sidecar::lock(&path).unwrap().discard();
+        LockFile::lock(&path).unwrap().discard();
         assert!(!path.exists());
-        drop(Sidecar::lock(&path).unwrap());
-        Sidecar::lock(&path).unwrap().discard();
+        drop(LockFile::lock(&path).unwrap());
+        LockFile::lock(&path).unwrap().discard();
         assert!(path.exists());
     }
 }

@@ -1,0 +1,199 @@
+//! [`Parked`]: a poll that waits, and how it gets its answer.
+
+use std::sync::Arc;
+
+use super::Shared;
+use super::batch::Batch;
+use super::batch_limit::BatchLimit;
+use super::catalog::CategoryGuards;
+use super::poll::{Look, PollMode, Query, misses};
+use super::ring::{Entry, Place};
+use super::selection::Retrieval;
+use super::waiter::{Waiter, Woken};
+use crate::deadline::Deadline;
+use crate::event::Event;
+
+/// A subscriber that is parked. It leaves when this is dropped.
+pub(crate) struct Parked {
+    pub(super) shared: Arc<Shared>,
+    /// The categories' names, in order.
+    pub(super) names: Vec<Arc<str>>,
+    pub(super) ticket: u64,
+    pub(super) waiter: Arc<Waiter>,
+    /// The newest visible sequence number when the subscriber parked: it has all events up to here.
+    pub(super) parked_at: u64,
+    pub(super) limit: BatchLimit,
+    /// To be reported with the first events.
+    pub(super) gap: bool,
+    /// A category may have the waiter in its list.
+    pub(super) listed: bool,
+    /// The poll has found only events that hidden ones may follow in the same millisecond.
+    pub(super) unsettled: Option<Unsettled>,
+}
+
+/// A poll that looks again once the hidden event with this sequence number is settled.
+pub(super) struct Unsettled {
+    pub(super) query: Query,
+    pub(super) sequence: u64,
+}
+
+impl Parked {
+    /// Returns the waiter, which ends the wait if the client disconnects.
+    pub(crate) fn waiter(&self) -> &Arc<Waiter> {
+        &self.waiter
+    }
+
+    /// Waits until an event comes or the deadline passes. With a store that acknowledges, a follower by time alone may wait
+    /// longer, until the store has settled all events of a millisecond.
+    pub(crate) fn wait(mut self, deadline: impl Into<Deadline>) -> Arc<Batch> {
+        let settled = self.unsettled.take();
+        let batch = settled.and_then(|unsettled| self.look_when_settled(unsettled));
+        let batch = batch.unwrap_or_else(|| self.wait_for_event(deadline.into()));
+        self.shared.count_answered(&batch);
+        batch
+    }
+
+    /// Puts the waiter into the categories' lists: the look at them has found nothing.
+    pub(super) fn list(&mut self, categories: &mut CategoryGuards<'_>, look: &Look) {
+        (self.parked_at, self.gap) = (look.mark.sequence, look.gap);
+        for state in categories.iter_mut() {
+            state.waiters.insert(self.ticket, self.waiter.clone());
+        }
+        self.listed = true;
+    }
+
+    /// Looks again once the hidden events are settled. `None` if there is nothing, and the subscriber now waits for the next
+    /// event.
+    fn look_when_settled(&mut self, unsettled: Unsettled) -> Option<Arc<Batch>> {
+        let Unsettled {
+            mut query,
+            sequence,
+        } = unsettled;
+        let shared = self.shared.clone();
+        let in_time = shared.commits.wait_for(&shared, sequence);
+        if self.waiter.has_hung_up() {
+            query.mode = PollMode::Peek;
+        }
+        let names = self.names.clone();
+        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        shared.with_categories(&names, |categories| {
+            let look = shared.look(categories, query);
+            let selection = &look.selection;
+            let found = !selection.entries.is_empty() || selection.awaits.is_some();
+            if found || !in_time || query.mode != PollMode::Park {
+                return Some(Arc::new(shared.batch(look)));
+            }
+            self.list(categories, &look);
+            None
+        })
+    }
+
+    fn wait_for_event(&mut self, deadline: Deadline) -> Arc<Batch> {
+        let woken = self.waiter.wait(deadline);
+        if woken == Woken::Filled && self.names.len() == 1 && !self.gap {
+            self.take_shared().unwrap_or_else(|| self.leave())
+        } else {
+            self.leave()
+        }
+    }
+
+    /// The usual case: one category, and all subscribers that were parked there share the batch. The publisher has removed
+    /// the waiter from the list, so this needs no lock of a category.
+    fn take_shared(&mut self) -> Option<Arc<Batch>> {
+        let batch = self.waiter.close().into_iter().next()?;
+        self.listed = false;
+        match self.hidden_beside(batch.events().last()) {
+            None => Some(batch),
+            Some(hidden) => {
+                let offered = batch.events().iter().map(entry).collect();
+                Some(self.look_behind(offered, hidden))
+            }
+        }
+    }
+
+    /// All other cases: several categories, where a publisher of one may come before another's slightly older event; and
+    /// after a timeout, since an event may have been published in that instant. Under the locks of all the categories, the
+    /// slot and the rings have every event.
+    fn leave(&mut self) -> Arc<Batch> {
+        self.listed = false;
+        let left = self.with_categories(|categories| {
+            for state in categories.iter_mut() {
+                state.waiters.remove(&self.ticket);
+            }
+            let batches = self.waiter.close();
+            let events = || batches.iter().flat_map(|batch| batch.events());
+            let offered: Vec<Entry> = events().map(entry).collect();
+            match self.hidden_beside(events().max_by_key(|event| event.id())) {
+                None => Ok(self.look_after(categories, offered)),
+                Some(hidden) => Err((offered, hidden)),
+            }
+        });
+        left.unwrap_or_else(|(offered, hidden)| self.look_behind(offered, hidden))
+    }
+
+    /// Returns the sequence number of the newest hidden event that may have the timestamp of the newest event offered, if
+    /// the follower may go on by time alone. The publisher has had later events stamped with later timestamps.
+    fn hidden_beside(&self, newest: Option<&Event>) -> Option<u64> {
+        let newest = entry(newest.filter(|_| self.limit.whole_milliseconds)?);
+        let commits = &self.shared.commits;
+        commits.newest_up_to(newest.time(), newest.sequence)
+    }
+
+    /// Waits until this hidden event is settled, and looks for events behind those that were offered.
+    fn look_behind(&self, offered: Vec<Entry>, hidden: u64) -> Arc<Batch> {
+        self.shared.commits.wait_for(&self.shared, hidden);
+        self.with_categories(|categories| self.look_after(categories, offered))
+    }
+
+    fn look_after(&self, categories: &mut CategoryGuards<'_>, offered: Vec<Entry>) -> Arc<Batch> {
+        // Of each category, the slot has the first event after parking; the ring has those after it.
+        let place = |name: &str| {
+            let of_category = offered
+                .iter()
+                .filter(|entry| entry.event.category() == name);
+            let newest = of_category.map(|entry| entry.sequence).max();
+            Place::Sequence(newest.unwrap_or(self.parked_at))
+        };
+        let places: Vec<Place> = categories.names().map(|name| place(name)).collect();
+        let lost = misses(categories, |index| places[index]);
+        let mark = self.shared.high_water_mark();
+        let retrieval = Retrieval {
+            limit: self.limit,
+            by_time: self.waiter.goes_by_time(),
+            deletes: !self.waiter.has_hung_up(),
+            visible: mark.sequence,
+        };
+        let place = |index: usize| places[index];
+        let selection = self.shared.select(categories, place, offered, retrieval);
+        Arc::new(self.shared.batch_of(selection, self.gap || lost, mark))
+    }
+
+    fn with_categories<T>(&self, work: impl FnOnce(&mut CategoryGuards<'_>) -> T) -> T {
+        let names: Vec<&str> = self.names.iter().map(|name| &**name).collect();
+        self.shared.with_categories(&names, work)
+    }
+}
+
+/// The entry of an event of this run, whose id has its sequence number.
+fn entry(event: &Event) -> Entry {
+    let sequence = event.id().parts().map_or(0, |(_, sequence)| sequence);
+    Entry {
+        sequence,
+        published: 0,
+        event: event.clone(),
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        self.shared.parking.leave(self.ticket);
+        if !self.listed {
+            return;
+        }
+        for name in &self.names {
+            self.shared.catalog.with_existing(name, |category| {
+                category.waiters.remove(&self.ticket);
+            });
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! [`Selection`]: the events that one answer to a poll has.
+
+use super::Shared;
+use super::batch::Batch;
+use super::batch_limit::BatchLimit;
+use super::catalog::CategoryGuards;
+use super::ring::{Entry, Place, Ring};
+use super::sequencer::HighWaterMark;
+use super::statistics::Removal;
+use crate::event::Event;
+use crate::store::Record;
+
+/// The most ids of one record: golongpoll stops at a line of more than 64 KiB.
+const MAX_RECORD_IDS: usize = 1000;
+
+/// How events are selected.
+#[derive(Clone, Copy)]
+pub(super) struct Retrieval {
+    pub(super) limit: BatchLimit,
+    /// The follower may go on from the answer by time alone.
+    pub(super) by_time: bool,
+    /// `false` if the events stay in their rings, whatever `delete_after_first_retrieval` says.
+    pub(super) deletes: bool,
+    /// The newest visible sequence number when the categories were locked.
+    pub(super) visible: u64,
+}
+
+/// Events in publish order.
+#[derive(Default)]
+pub(super) struct Selection {
+    pub(super) entries: Vec<Entry>,
+    /// The sequence number of the first event that did not fit.
+    rest: Option<u64>,
+    /// A follower by time passes over events that did not fit, since their timestamps are not in order (a log's), or hidden
+    /// events of the millisecond of an event that can't be left out.
+    skips: bool,
+    /// Nothing could be selected, because hidden events may have the timestamp of the first visible one. After the hidden
+    /// event with this sequence number is settled, something can.
+    pub(super) awaits: Option<u64>,
+}
+
+impl Shared {
+    /// Selects from the `offered` events and the events after each category's place, as many as the limit allows. With
+    /// `delete_after_first_retrieval`, a retrieval removes them from the rings.
+    ///
+    /// A follower that goes on by time alone gets no events of a millisecond that hidden events may have, too: it would
+    /// pass over those.
+    pub(super) fn select(
+        &self,
+        categories: &mut CategoryGuards<'_>,
+        place: impl Fn(usize) -> Place,
+        offered: Vec<Entry>,
+        retrieval: Retrieval,
+    ) -> Selection {
+        let (limit, deletes) = (retrieval.limit, self.options.delete_after_first_retrieval);
+        // Offered events were deleted when they were offered, and are nowhere else.
+        let sequences = offered.iter().map(|entry| entry.sequence);
+        let least_up_to = sequences.max().filter(|_| deletes);
+        let mut entries = offered;
+        for (index, state) in categories.iter().enumerate() {
+            let ring = state.ring.after(place(index));
+            entries.extend(limit.needed(ring).cloned());
+        }
+        if categories.len() > 1 {
+            entries.sort_unstable_by_key(|entry| entry.sequence);
+        }
+        let least = entries.partition_point(|entry| Some(entry.sequence) <= least_up_to);
+        let mut count = limit.count(&entries).max(least);
+        if retrieval.by_time {
+            self.stamp_after(&entries[..count]);
+        }
+        let complete = match limit.whole_milliseconds {
+            true => self.complete(&entries, retrieval.visible),
+            false => entries.len(),
+        };
+        count = count.min(complete.max(least));
+        let (selected, rest) = entries.split_at(count);
+        let passes_over = |latest| rest.iter().any(|entry| entry.time() < latest);
+        let latest = selected.iter().map(Entry::time).max();
+        let skips = limit.whole_milliseconds && latest.is_some_and(passes_over) || count > complete;
+        let awaits = rest.first().filter(|_| count == 0).map(|first| {
+            let hidden = self.commits.newest_up_to(first.time(), retrieval.visible);
+            hidden.unwrap_or(retrieval.visible)
+        });
+        let rest = rest.first().map(|first| first.sequence);
+        entries.truncate(count);
+        if let (true, true, Some(last)) = (deletes, retrieval.deletes, entries.last()) {
+            for (index, state) in categories.iter_mut().enumerate() {
+                self.retrieve(&mut state.ring, place(index), last.sequence);
+            }
+        }
+        Selection {
+            entries,
+            rest,
+            skips,
+            awaits,
+        }
+    }
+
+    /// Has the next event stamped later than these, which a follower by time receives.
+    fn stamp_after(&self, entries: &[Entry]) {
+        if let Some(latest) = entries.iter().map(Entry::time).max() {
+            self.sequencer.stamp_after(latest);
+        }
+    }
+
+    /// Counts the events, from the first on, of milliseconds that no hidden event has. Events that are stamped after
+    /// [`stamp_after`](Shared::stamp_after) are later. In this run, timestamps ascend with sequence numbers.
+    fn complete(&self, entries: &[Entry], visible: u64) -> usize {
+        let Some(hidden) = self.commits.oldest_timestamp(visible) else {
+            return entries.len();
+        };
+        let complete = entries.iter().take_while(|entry| entry.time() < hidden);
+        complete.count()
+    }
+
+    /// Removes the events of a ring after `place`, up to this sequence number, and has the store keep that.
+    fn retrieve(&self, ring: &mut Ring, place: Place, last: u64) {
+        let retrieved = ring
+            .after(place)
+            .take_while(|entry| entry.sequence <= last)
+            .map(|entry| entry.event.clone());
+        let retrieved: Vec<Event> = retrieved.collect();
+        let Some(first) = retrieved.first() else {
+            return;
+        };
+        let removed = ring.retrieve(place, last);
+        self.counters.removed(removed, Removal::Retrieved);
+        let category = first.shared_category();
+        let seen = self.sequencer.high_water_mark().id;
+        for events in retrieved.chunks(MAX_RECORD_IDS) {
+            self.record(Record::Taken {
+                category: category.clone(),
+                seen,
+                ids: events.iter().map(Event::id).collect(),
+            });
+        }
+    }
+
+    /// Makes a batch of a selection for which every event up to `mark` was considered.
+    pub(super) fn batch_of(&self, selection: Selection, gap: bool, mark: HighWaterMark) -> Batch {
+        let gap = gap || selection.skips;
+        let entries = selection.entries.into_iter();
+        let events: Vec<Event> = entries.map(|entry| entry.event).collect();
+        let last_id = match (events.last(), selection.rest) {
+            (Some(last), Some(_)) => last.id(),
+            (Some(last), None) if !gap => last.id(),
+            (None, Some(rest)) => self.sequencer.position(rest - 1),
+            // The lost event may be newer than the last one here, and the gap is not to be reported twice.
+            _ => mark.id,
+        };
+        Batch::new(events, gap, last_id).up_to(mark.before)
+    }
+}

@@ -1,0 +1,184 @@
+//! [`Durability`]: what a crash may cost of the events in a file.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::{Error, ErrorKind};
+
+/// What a crash may cost of the events in a file.
+///
+/// As text, for flags and configuration files, it is `buffered`, `synced`, `synced:2s` or `acknowledged`. The period after
+/// `synced:` is a number with one of the units `s`, `ms`, `us` and `ns`. Without a period it is 1 second.
+///
+/// ```
+/// use std::time::Duration;
+/// use long_polling::Durability;
+///
+/// let durability: Durability = "synced:500ms".parse()?;
+/// assert_eq!(durability, Durability::Synced { period: Duration::from_millis(500) });
+/// assert_eq!(durability.to_string(), "synced:500ms");
+/// assert_eq!("synced".parse::<Durability>()?.to_string(), "synced:1s");
+/// # Ok::<(), long_polling::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// A background thread writes events once
+    /// [`write_buffer_size`](super::FilePersistorInfo::write_buffer_size) is reached or
+    /// [`write_flush_period`](super::FilePersistorInfo::write_flush_period) is over. Publishing does not wait for it. This
+    /// is the Go package's way. A killed process loses at most the events of that buffer and period. A power cut also loses
+    /// what the operating system has not written to the disk, which with Linux's settings is up to some 30 seconds.
+    #[default]
+    Buffered,
+    /// As `Buffered`, with `fdatasync` after each write, and with this period in place of
+    /// [`write_flush_period`](super::FilePersistorInfo::write_flush_period). A killed process and a power cut lose at most
+    /// the events of that buffer and period.
+    Synced {
+        /// The longest time from the publish of an event to its `fdatasync`. Zero is an error.
+        period: Duration,
+    },
+    /// A publish returns, and its subscribers are woken, when the event is on the disk (`fdatasync`). Neither a killed
+    /// process nor a power cut loses an event that a publisher or subscriber knows of. Concurrent publishes share one sync,
+    /// so the disk's syncs per second do not limit the events per second. If the disk fails, publishes are refused. After a
+    /// crash no subscriber gets a gap, unless the file was damaged.
+    ///
+    /// An event whose publish was refused can still be there after a power cut, if the power cut came before the file was
+    /// repaired. The record that a retrieval has deleted events
+    /// ([`delete_after_first_retrieval`](crate::BrokerOptions::delete_after_first_retrieval)) is written in the background:
+    /// after a crash such events can be there again.
+    Acknowledged,
+}
+
+/// The period of `synced` without one.
+const DEFAULT_PERIOD: Duration = Duration::from_secs(1);
+/// An error quotes this much of a text that is no durability.
+const MAX_QUOTED_CHARS: usize = 64;
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Durability::Buffered => f.pad("buffered"),
+            Durability::Synced { period } => f.pad(&format!("synced:{period:?}")),
+            Durability::Acknowledged => f.pad("acknowledged"),
+        }
+    }
+}
+
+impl FromStr for Durability {
+    type Err = Error;
+
+    /// # Errors
+    ///
+    /// [`InvalidSetting`](ErrorKind::InvalidSetting) for any other text.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let level = match text {
+            "buffered" => Some(Durability::Buffered),
+            "acknowledged" => Some(Durability::Acknowledged),
+            "synced" => Some(Durability::Synced {
+                period: DEFAULT_PERIOD,
+            }),
+            _ => text
+                .strip_prefix("synced:")
+                .and_then(parse_period)
+                .map(|period| Durability::Synced { period }),
+        };
+        level.ok_or_else(|| {
+            let quoted: String = text.chars().take(MAX_QUOTED_CHARS).collect();
+            let message = format!(
+                "not a durability: {quoted:?}; give buffered, synced, synced with a period such as synced:2s, or \
+                 acknowledged"
+            );
+            Error::new(ErrorKind::InvalidSetting, message)
+        })
+    }
+}
+
+/// Reads a duration as its `Debug` form has it, such as `2s` or `1.5ms`.
+fn parse_period(text: &str) -> Option<Duration> {
+    const NANOS_PER_SECOND: u128 = 1_000_000_000;
+    let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?;
+    let (number, unit) = text.split_at(end);
+    let unit: u128 = match unit {
+        "s" => NANOS_PER_SECOND,
+        "ms" => 1_000_000,
+        "us" | "µs" => 1_000,
+        "ns" => 1,
+        _ => return None,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let places = u32::try_from(fraction.len()).ok().filter(|len| *len <= 9)?;
+    let fraction = u128::from(fraction.parse::<u64>().ok()?) * unit / 10u128.pow(places);
+    let nanos = u128::from(whole.parse::<u64>().ok()?) * unit + fraction;
+    let seconds = u64::try_from(nanos / NANOS_PER_SECOND).ok()?;
+    Some(Duration::new(seconds, (nanos % NANOS_PER_SECOND) as u32))
+}
+
+impl Serialize for Durability {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Durability {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'_, str>::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_is_read_from_the_text_that_it_is_written_as() {
+        let periods = [
+            Duration::ZERO,
+            Duration::from_nanos(1),
+            Duration::from_nanos(1_001),
+            Duration::from_micros(1_500),
+            Duration::from_secs(1),
+            Duration::from_secs(86_400),
+            Duration::MAX,
+        ];
+        let synced = periods.map(|period| Durability::Synced { period });
+        for level in [Durability::Buffered, Durability::Acknowledged]
+            .into_iter()
+            .chain(synced)
+        {
+            assert_eq!(level.to_string().parse::<Durability>().unwrap(), level);
+            let json = serde_json::to_string(&level).unwrap();
+            assert_eq!(serde_json::from_str::<Durability>(&json).unwrap(), level);
+        }
+        let text = |text: &str| text.parse::<Durability>().unwrap().to_string();
+        assert_eq!(text("synced"), "synced:1s");
+        assert_eq!(text("synced:1500us"), "synced:1.5ms");
+    }
+
+    #[test]
+    fn any_other_text_is_refused() {
+        for text in [
+            "",
+            "Buffered",
+            "synced:",
+            "synced:2",
+            "synced:s",
+            "synced:.s",
+            "synced:1.s",
+            "synced:-1s",
+            "synced:1.0000000001s",
+            "synced:99999999999999999999s",
+            "synced:1h",
+            "synced every 1s",
+        ] {
+            let error = text.parse::<Durability>().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidSetting, "{text}");
+            assert!(error.to_string().contains("give buffered"), "{error}");
+        }
+        assert!(serde_json::from_str::<Durability>("1").is_err());
+    }
+}
