@@ -1,5 +1,5 @@
-//! What keeping events costs, side by side in one run: rates with a file and without, in process and over HTTP, and of
-//! one publisher and many that wait for the same disk.
+//! The cost of a file: rates with a file and without, in process and over HTTP, and of one publisher and many that wait for
+//! the same disk.
 //!
 //! ```text
 //! cargo bench --bench store
@@ -24,8 +24,8 @@ const ROUNDS: usize = 5;
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() {
-    let in_earnest = std::env::args().any(|argument| argument == "--bench");
-    let of = |count: usize| if in_earnest { count } else { count / 1000 };
+    let is_bench = std::env::args().any(|argument| argument == "--bench");
+    let of = |count: usize| if is_bench { count } else { count / 1000 };
     let [alone, buffered] = medians([&|| in_process(None, 1, of(1_000_000)), &|| {
         in_process(Some(Durability::Buffered), 1, of(1_000_000))
     }]);
@@ -54,7 +54,7 @@ fn main() {
     );
 }
 
-/// The medians of several measurements, taken in turns, so that a slow moment of the machine meets them all.
+/// The medians of several measurements, taken in turns, so that a slow moment of the machine affects all of them.
 fn medians<const COUNT: usize>(measure: [&dyn Fn() -> f64; COUNT]) -> [f64; COUNT] {
     let mut rates = [const { Vec::new() }; COUNT];
     for _ in 0..ROUNDS {
@@ -82,7 +82,7 @@ fn rate(count: usize, took: Duration, statistics: &Statistics, file: bool) -> f6
     assert_eq!(statistics.published, count as u64);
     if file {
         let store = &statistics.store;
-        // The marks of the start and the end are lines, too.
+        // The records of the start and the end are lines, too.
         assert_eq!(
             (store.written, store.pending, store.failures),
             (count as u64 + 2, 0, 0)
@@ -121,7 +121,7 @@ fn in_process(durability: Option<Durability>, threads: usize, count: usize) -> f
     rate(count, took, &broker.statistics(), durability.is_some())
 }
 
-/// Of so many events on each connection.
+/// The rate with `each` events on each connection.
 fn over_http(durability: Option<Durability>, each: usize) -> f64 {
     const CONNECTIONS: usize = 8;
     let (_folder, info) = file(durability);

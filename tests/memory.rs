@@ -19,7 +19,7 @@ static ALLOCATED: PeakAlloc = PeakAlloc;
 
 const MIB: usize = 1 << 20;
 
-/// What the formula needs to know besides the settings.
+/// The inputs of the formula besides the settings.
 #[derive(Clone, Copy, Default)]
 struct Use {
     /// Bytes of JSON of the smallest event.
@@ -36,11 +36,11 @@ struct Use {
     /// Answers being written.
     answers: usize,
     files: usize,
-    /// Events that the disk has not taken yet, and what the queue counts of them.
+    /// Events that the disk has not taken yet, and their bytes as the queue counts them.
     waiting: usize,
     waiting_bytes: usize,
-    /// A file is written anew meanwhile.
-    anew: bool,
+    /// A file is compacted meanwhile.
+    compacted: bool,
 }
 
 /// The formula of the guide's page `memory`, in bytes.
@@ -59,11 +59,11 @@ fn most(options: &Limits, of: Use) -> usize {
         + of.files * MIB
         + of.waiting_bytes
         + of.waiting * 200
-        + if of.anew { events * 50 } else { 0 }
+        + if of.compacted { events * 50 } else { 0 }
         + 100_000
 }
 
-/// Runs `fill`, and has the most that was allocated meanwhile fit the formula.
+/// Runs `fill`, and checks the most memory that was allocated meanwhile against the formula.
 fn fits<T>(what: &str, options: &Limits, of: Use, fill: impl FnOnce() -> T) -> T {
     let before = ALLOCATED.current_usage();
     ALLOCATED.reset_peak_usage();
@@ -76,7 +76,7 @@ fn fits<T>(what: &str, options: &Limits, of: Use, fill: impl FnOnce() -> T) -> T
     filled
 }
 
-/// A broker with these options, to which so many events are published, each to a category and with so much of `DATA`.
+/// A broker with these options and `count` published events. `event` returns the category of each, and its bytes of `DATA`.
 fn fill(options: &Limits, count: usize, event: impl Fn(usize) -> (String, usize)) -> Broker {
     let broker = Broker::new(options.options()).unwrap();
     for number in 0..count {
@@ -108,7 +108,7 @@ fn name(number: usize, length: usize) -> String {
 
 /// One test, since all of them would share the allocator.
 #[test]
-fn what_is_allocated_is_what_the_readme_says() {
+fn the_memory_allocated_is_what_the_readme_says() {
     many_small_events();
     few_large_events();
     many_categories();
@@ -116,12 +116,12 @@ fn what_is_allocated_is_what_the_readme_says() {
     full_rings();
     a_file();
     a_file_that_waits();
-    a_file_written_anew();
+    a_compacted_file();
     several_publishers();
     parked_subscribers();
     // Last, since a server's threads give back their memory a little after it has stopped.
     a_publish_over_http();
-    answers_that_nobody_reads();
+    answers_that_no_client_reads();
 }
 
 fn many_small_events() {
@@ -283,7 +283,7 @@ fn a_file_that_waits() {
     broker.stop(LIMIT).unwrap();
 }
 
-fn a_file_written_anew() {
+fn a_compacted_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = FilePersistorInfo::new(folder.path().join("events.db"))
         .write_buffer_size(0)
@@ -298,11 +298,11 @@ fn a_file_written_anew() {
         name: 3,
         publishing: 1,
         files: 1,
-        anew: true,
+        compacted: true,
         ..Use::default()
     };
     let broker = Broker::open(options.options(), file).unwrap();
-    fits("a file written anew", &options, of, || {
+    fits("a compacted file", &options, of, || {
         for number in 0..100_000 {
             broker.publish("one", "x").unwrap();
             if number % 100 == 0 {
@@ -416,7 +416,7 @@ fn parked_subscribers() {
 }
 
 /// Answers so large that they do not fit into the system's buffers.
-fn answers_that_nobody_reads() {
+fn answers_that_no_client_reads() {
     let options = Limits {
         max_event_size: MIB,
         max_event_bytes: 24 * MIB,
@@ -430,7 +430,7 @@ fn answers_that_nobody_reads() {
         answers: 3,
         ..Use::default()
     };
-    fits("answers that nobody reads", &options, of, || {
+    fits("answers that no client reads", &options, of, || {
         let server = start(info().broker(options.options()).write_timeout(2 * LIMIT));
         let before = ALLOCATED.current_usage();
         for _ in 0..23 {

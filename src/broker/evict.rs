@@ -11,7 +11,7 @@ use super::statistics::Removal;
 
 /// What has to be evicted for the limits of all categories together to hold.
 struct Excess {
-    /// So many categories, those published to least recently, lose all their events.
+    /// The number of categories that lose all their events: those published to least recently.
     categories: usize,
     /// The bytes of JSON that may remain.
     max_bytes: usize,

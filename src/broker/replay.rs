@@ -20,6 +20,9 @@ const MAX_PENDING_BYTES: usize = 4 << 20;
 pub(super) struct Replay {
     pub(super) restorer: Restorer,
     pending: Pending,
+    /// The losses of categories, in the order of the log. They take effect at the end: a category without events leaves the
+    /// catalog, and the table of losses may not have its salt before.
+    losses: Vec<(Arc<str>, Loss)>,
     /// Events that are in the log twice, or out of order.
     out_of_place: u64,
     /// Records with impossible numbers.
@@ -160,9 +163,7 @@ impl Shared {
                 if category.is_empty() {
                     restorer.lost(lost);
                 } else {
-                    self.catalog.with(&category, |category| {
-                        category.ring.lost = category.ring.lost.max(lost)
-                    });
+                    replay.losses.push((category, lost));
                 }
             }
             Record::LossTable(table) => self.catalog.restore_losses(&table),
@@ -183,6 +184,11 @@ impl Shared {
                 "{} records of the log count as damaged, since they have an impossible sequence number or run",
                 replay.impossible
             );
+        }
+        for (name, lost) in replay.losses.drain(..) {
+            self.catalog.with(&name, |category| {
+                category.ring.lost = category.ring.lost.max(lost)
+            });
         }
         let max_sequence = replay.restorer.max_sequence();
         self.catalog.for_each(|category| {

@@ -74,7 +74,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// Counts an event with so many bytes of JSON that is about to enter this ring.
+    /// Counts an event of `bytes` bytes of JSON that is about to enter this ring.
     pub(crate) fn added(&self, ring: &Ring, bytes: usize) {
         if ring.is_empty() {
             self.occupied.fetch_add(1, Relaxed);

@@ -1,4 +1,4 @@
-//! Backlogs larger than one answer: how many round trips they take, and that they come whole, once and in order.
+//! Backlogs larger than one answer: the number of round trips, and that every event comes once and in order.
 
 use crate::support;
 
@@ -20,7 +20,7 @@ const START: u64 = 1_700_000_000_000;
 /// Bytes of JSON of an event of a category with one letter and a number of three digits.
 const SIZE: usize = 97;
 
-/// A batch has so many events of `SIZE` bytes.
+/// A batch has at most `count` events of `SIZE` bytes.
 fn of_events(count: usize) -> BrokerOptions {
     BrokerOptions::new().max_batch_size(count * (SIZE + 1))
 }
@@ -33,8 +33,8 @@ fn serving(broker: BrokerOptions) -> Server {
     start(info().broker(broker))
 }
 
-/// Publishes the numbers from 100 on, in one category after the other, and gives the position before the first and all
-/// ids.
+/// Publishes the numbers from 100 on, in one category after the other. Returns the position before the first event, and
+/// all ids.
 fn publish(broker: &Broker, count: usize) -> (EventId, Vec<EventId>) {
     let before = broker.subscribe(NAMES, Cursor::Now, Duration::ZERO);
     let ids = (0..count).map(|number| {
@@ -53,7 +53,7 @@ fn numbers(batch: &Batch) -> Vec<usize> {
     numbers.collect()
 }
 
-/// How many events each poll brings, going on from batch to batch by `next`, until there are none.
+/// The number of events of each poll, going on from batch to batch by `next`, until there are none.
 fn counts(broker: &Broker, mut cursor: Cursor, next: fn(&Batch) -> Cursor) -> Vec<usize> {
     let mut counts = Vec::new();
     loop {
@@ -159,7 +159,7 @@ fn an_event_larger_than_a_batch_comes_alone() {
 }
 
 #[test]
-fn whoever_goes_by_time_alone_gets_whole_milliseconds() {
+fn a_follower_by_time_alone_gets_whole_milliseconds() {
     let clock = ManualClock::at(START);
     let broker = testing::broker(of_events(7), &clock).unwrap();
     let mut before = None;
@@ -170,7 +170,7 @@ fn whoever_goes_by_time_alone_gets_whole_milliseconds() {
     for start in [Cursor::Oldest, Cursor::SinceTime(START - 1)] {
         // What does not fit into an answer is stamped a millisecond later.
         assert_eq!(counts(&broker, start, by_time), [5, 5, 7, 7, 5]);
-        // By the id, only the first poll has to be that careful.
+        // By the id, only the first poll returns whole milliseconds.
         assert_eq!(counts(&broker, start, by_id), [5, 7, 7, 7, 3]);
     }
     let unknown = EventId::from(7);
@@ -216,7 +216,7 @@ fn a_limit_over_http_is_a_whole_number_of_events() {
 }
 
 #[test]
-fn a_queue_of_work_hands_each_event_to_one_and_loses_none() {
+fn a_work_queue_delivers_each_event_to_one_subscriber_and_loses_none() {
     let server = serving(deleting(12));
     let (_, published) = publish(server.broker(), 150);
     let target = poll("x&category=y&category=z", 0, "&since_time=1&limit=1");
@@ -257,13 +257,13 @@ fn a_queue_of_work_hands_each_event_to_one_and_loses_none() {
 }
 
 #[test]
-fn subscribers_with_a_limit_of_1_share_out_what_is_deleted_by_its_retrieval() {
+fn subscribers_with_a_limit_of_1_share_the_events_of_a_work_queue() {
     let server = serving(deleting(12));
     publish(server.broker(), 20);
     let url = format!("http://{}/events", server.local_addr());
     let subscriber = || {
         let subscriber = Subscriber::new(&url, NAMES).start_at(Cursor::Oldest);
-        // As with the other settings, nonsense is taken for the least that makes sense.
+        // The client takes 0 for 1.
         subscriber.limit(0)
     };
     let (mut first, mut second) = (subscriber(), subscriber());
@@ -277,7 +277,7 @@ fn subscribers_with_a_limit_of_1_share_out_what_is_deleted_by_its_retrieval() {
 }
 
 #[test]
-fn only_what_was_handed_out_is_deleted_and_the_rest_survives_a_restart() {
+fn only_delivered_events_are_deleted_and_the_rest_survives_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let file = FilePersistorInfo::new(folder.path().join("events.db"));
     let broker = Broker::open(deleting(7), file.clone()).unwrap();
@@ -307,7 +307,7 @@ fn only_what_was_handed_out_is_deleted_and_the_rest_survives_a_restart() {
 }
 
 #[test]
-fn what_was_lost_after_the_last_event_of_an_answer_is_told_once() {
+fn events_lost_after_the_last_event_of_an_answer_are_one_gap() {
     let server = serving(deleting(12).events_per_category(1));
     let broker = server.broker();
     let (before, published) = publish(broker, 4);
@@ -324,7 +324,7 @@ fn what_was_lost_after_the_last_event_of_an_answer_is_told_once() {
 }
 
 #[test]
-fn what_a_killed_run_may_have_lost_is_told_once() {
+fn an_event_that_a_killed_run_may_have_lost_is_reported_once() {
     let folder = tempfile::tempdir().unwrap();
     let [file, copy] = ["events.db", "copy.db"].map(|name| folder.path().join(name));
     let broker = Broker::open(
@@ -334,7 +334,7 @@ fn what_a_killed_run_may_have_lost_is_told_once() {
     .unwrap();
     let (_, published) = publish(&broker, 4);
     until("written", || broker.statistics().store.pending == 0);
-    // What a kill would have left.
+    // As a kill would leave it.
     std::fs::copy(&file, &copy).unwrap();
     let broker = Broker::open(of_events(2), FilePersistorInfo::new(&copy)).unwrap();
     let look = |cursor| broker.subscribe(NAMES, cursor, Duration::ZERO).unwrap();
@@ -343,7 +343,7 @@ fn what_a_killed_run_may_have_lost_is_told_once() {
         (ids(&cut_off), cut_off.gap()),
         (published[1..3].to_vec(), true)
     );
-    // As that may have been something before the rest, so may this be something after it.
+    // The lost event may have come before the rest, and also after it.
     let rest = look(by_id(&cut_off));
     assert_eq!((ids(&rest), rest.gap()), (published[3..].to_vec(), true));
     assert!(rest.last_id() > published[3]);

@@ -27,7 +27,7 @@ fn now(broker: &Broker, category: &str, cursor: Cursor) -> Vec<String> {
     texts(&broker.subscribe(category, cursor, Duration::ZERO).unwrap())
 }
 
-/// Waits for the thing itself, with a limit.
+/// Waits until the condition is met, with a limit.
 fn until(what: &str, mut met: impl FnMut() -> bool) {
     let end = Instant::now() + LONG;
     while !met() {
@@ -80,7 +80,7 @@ fn a_parked_subscriber_is_woken_by_its_category_only() {
 }
 
 #[test]
-fn a_poll_that_times_out_tells_a_position_that_misses_nothing() {
+fn a_poll_that_times_out_returns_a_position_that_misses_nothing() {
     let broker = default();
     let batch = broker
         .subscribe("a", Cursor::Now, Duration::from_millis(20))
@@ -170,7 +170,7 @@ fn followers_of_several_busy_categories_see_every_event_once_and_in_order() {
 }
 
 #[test]
-fn what_the_ring_pushes_out_is_told_as_a_gap() {
+fn events_pushed_out_of_the_ring_are_a_gap() {
     let broker = broker(BrokerOptions::new().events_per_category(2));
     let ids: Vec<EventId> = (0..4)
         .map(|number| broker.publish("a", &number).unwrap())
@@ -185,7 +185,7 @@ fn what_the_ring_pushes_out_is_told_as_a_gap() {
 }
 
 #[test]
-fn a_gap_waits_for_the_first_event_that_it_can_be_told_with() {
+fn a_gap_is_reported_with_the_next_event() {
     let broker = broker(BrokerOptions::new().events_per_category(1));
     let unknown: EventId = "00000000-0000-8000-8000-000000000001".parse().unwrap();
     let follower = broker.clone();
@@ -239,7 +239,7 @@ fn deleted_after_first_retrieval_an_event_goes_to_all_parked_or_else_to_the_firs
 }
 
 #[test]
-fn categories_without_events_and_subscribers_are_forgotten() {
+fn categories_without_events_and_subscribers_are_removed() {
     let broker = default();
     for number in 0..1000 {
         assert!(now(&broker, &format!("stranger {number}"), Cursor::Now).is_empty());
@@ -274,7 +274,7 @@ fn past_the_limit_of_parked_subscribers_the_longest_parked_is_answered_early() {
 }
 
 #[test]
-fn what_is_refused_is_not_published() {
+fn a_refused_event_is_not_published() {
     let broker = broker(BrokerOptions::new().max_event_size(10));
     for (category, data, kind) in [
         ("", "x", ErrorKind::InvalidRequest),
@@ -304,7 +304,7 @@ fn what_is_refused_is_not_published() {
 }
 
 #[test]
-fn a_stopped_broker_answers_the_parked_and_refuses_the_rest() {
+fn a_stopped_broker_answers_parked_subscribers_and_refuses_later_calls() {
     let broker = default();
     let follower = broker.clone();
     let thread = thread::spawn(move || follower.subscribe("a", Cursor::Now, LONG).unwrap());
@@ -326,7 +326,7 @@ fn a_stopped_broker_answers_the_parked_and_refuses_the_rest() {
 }
 
 #[test]
-fn options_that_make_no_sense_are_named() {
+fn an_invalid_option_is_named_by_the_error() {
     let zero = |change: fn(BrokerOptions) -> BrokerOptions| {
         let options = change(BrokerOptions::new());
         Broker::new(options).unwrap_err().to_string()

@@ -1,4 +1,4 @@
-//! Following over HTTP by a clock that the tests set: times as cursors, and events that expire.
+//! Following over HTTP with a clock that the tests set: times as cursors, and events that expire.
 
 use crate::support;
 
@@ -18,8 +18,8 @@ fn start(info: ServerInfo, clock: &ManualClock) -> Server {
     testing::start(info, clock).expect("a server")
 }
 
-/// A server whose events live for an hour.
-fn forgetful(clock: &ManualClock) -> Server {
+/// A server whose events expire after an hour.
+fn expiring(clock: &ManualClock) -> Server {
     let broker = BrokerOptions::new().event_ttl(HOUR);
     start(info().broker(broker), clock)
 }
@@ -56,7 +56,7 @@ fn a_subscriber_starts_after_the_millisecond_that_it_names() {
 }
 
 #[test]
-fn golongpolls_time_out_tells_a_time_that_misses_nothing_of_its_own_millisecond() {
+fn golongpolls_timeout_answer_has_a_time_that_misses_no_event_of_its_millisecond() {
     let clock = ManualClock::at(START);
     let timeout_answer = TimeoutAnswer::Golongpoll;
     let server = start(info().timeout_answer(timeout_answer), &clock);
@@ -80,9 +80,9 @@ fn golongpolls_time_out_tells_a_time_that_misses_nothing_of_its_own_millisecond(
 }
 
 #[test]
-fn what_expired_while_a_subscriber_was_away_is_told_as_a_gap() {
+fn events_that_expired_while_a_subscriber_was_away_are_a_gap() {
     let clock = ManualClock::at(START);
-    let server = forgetful(&clock);
+    let server = expiring(&clock);
     let seen = server.publish("c", "seen").unwrap();
     server.publish("c", "missed").unwrap();
     clock.advance(HOUR);
@@ -93,14 +93,14 @@ fn what_expired_while_a_subscriber_was_away_is_told_as_a_gap() {
     let mut late = subscriber(&server, Cursor::LastId(seen));
     assert!(late.next().unwrap().unwrap_err().is_gap());
     assert_eq!(text(&mut late), "new");
-    // What was fetched before it expired is there all the same.
+    // This subscriber had fetched the event before it expired.
     assert_eq!(text(&mut in_time), "new");
 }
 
 #[test]
 fn a_subscriber_that_is_parked_while_events_expire_misses_nothing() {
     let clock = ManualClock::at(START);
-    let server = forgetful(&clock);
+    let server = expiring(&clock);
     server.publish("c", "old").unwrap();
     let mut subscriber = subscriber(&server, Cursor::Oldest);
     assert_eq!(text(&mut subscriber), "old");

@@ -1,4 +1,4 @@
-//! What is lost where a broker holds too many categories or bytes.
+//! The events that a broker loses if it holds too many categories or bytes.
 
 use std::thread;
 use std::time::Duration;
@@ -66,7 +66,7 @@ fn past_the_limit_of_bytes_the_least_recently_published_lose_their_oldest() {
     let evicted = after.evicted as usize;
     assert_eq!(after.events + evicted, 33);
     assert!((29 * 1100..=30 * 1100).contains(&after.event_bytes));
-    // All of them were the oldest of a, and whoever had not seen the last of these is told so.
+    // All of them were the oldest of a, and a follower that has not seen the last of these gets a gap.
     let look = |name: &str, id| {
         let batch = broker.subscribe(name, Cursor::LastId(id), Duration::ZERO);
         let batch = batch.unwrap();

@@ -1,5 +1,5 @@
-//! The broker against a model of it: random steps, and after each the same answers from both. About 100,000 steps, or as
-//! many as the environment variable `MODEL_STEPS` says.
+//! The broker against a model: random steps, after each of which both give the same answers. About 100,000 steps, or as many
+//! as the environment variable `MODEL_STEPS` says.
 
 mod reference;
 
@@ -19,7 +19,7 @@ use crate::limits::Limits;
 
 use reference::{Answer, Fate, Model, Place};
 
-/// Few, so that steps meet. None of them share a line of the broker's table of what was lost.
+/// Few, so that steps meet. No two of them share a row of the broker's table of losses.
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 const LIMIT: Duration = Duration::from_secs(20);
 const START: u64 = 1_700_000_000_000;
@@ -68,19 +68,19 @@ enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Stopped,
-    /// What an acknowledged file has, once all was written, is all that is left; with any other file, stopped.
+    /// Killed, with an acknowledged file that has every record; stopped, with any other file.
     Killed,
 }
 
-/// A cursor, its position chosen among those that were told so far, counted from the newest, and its time among those of
+/// A cursor, its position chosen among those that the broker has returned, counted from the newest, and its time among those of
 /// the events.
 #[derive(Clone, Debug)]
 enum From {
     Now,
     Oldest,
     Time(usize, i64),
-    Told(usize),
-    ToldOrTime(usize, usize),
+    Position(usize),
+    PositionOrTime(usize, usize),
     Unknown(bool),
     UnknownOrTime(bool, usize),
 }
@@ -95,8 +95,8 @@ fn from() -> impl Strategy<Value = From> {
         2 => Just(From::Now),
         2 => Just(From::Oldest),
         2 => (back(), -1..=1i64).prop_map(|(event, by)| From::Time(event, by)),
-        8 => back().prop_map(From::Told),
-        1 => (back(), back()).prop_map(|(told, event)| From::ToldOrTime(told, event)),
+        8 => back().prop_map(From::Position),
+        1 => (back(), back()).prop_map(|(position, event)| From::PositionOrTime(position, event)),
         1 => any::<bool>().prop_map(From::Unknown),
         1 => (any::<bool>(), back()).prop_map(|(foreign, event)| From::UnknownOrTime(foreign, event)),
     ]
@@ -168,11 +168,11 @@ struct Parked {
     thread: JoinHandle<Arc<Batch>>,
 }
 
-/// Who goes on from poll to poll, and believes what it is told.
+/// A follower that goes on from poll to poll, by the positions that the broker returns.
 struct Follower {
     of: Set,
     cursor: Cursor,
-    /// How many of all events came before its position, where the broker can still know that.
+    /// The number of all events before its position, if the broker can still know that.
     reached: Option<usize>,
 }
 
@@ -186,8 +186,8 @@ struct Pair {
     file: Option<File>,
     parked: Vec<Parked>,
     followers: Vec<Follower>,
-    /// Positions told by events and answers.
-    told: Vec<EventId>,
+    /// The positions of events and answers.
+    positions: Vec<EventId>,
 }
 
 fn names(of: &Set) -> Vec<&'static str> {
@@ -211,7 +211,7 @@ impl File {
         self.folder.path().join("events.db")
     }
 
-    /// What a killed process leaves.
+    /// The file that a killed process leaves.
     fn copy(&self) -> Self {
         let copy = File::new(self.durability);
         fs::copy(self.path(), copy.path()).unwrap();
@@ -224,8 +224,8 @@ fn start(options: &Limits, file: &Option<File>, clock: &ManualClock) -> Broker {
     let info = file.as_ref().map(|file| {
         FilePersistorInfo::new(file.path())
             .durability(file.durability)
-            // Made smaller now and then. What was evicted meanwhile may be there again after that, and what has expired by a
-            // clock that was set back may be not.
+            // Compacted at times, except where that changes the answers: events that were evicted since may be back after
+            // it, and events that expire by a clock that was set back may be missing.
             .compact_from((!can_evict && options.event_ttl.is_none()).then_some(2000))
             .write_flush_period(Duration::from_millis(1))
     });
@@ -267,7 +267,7 @@ impl Pair {
             file,
             parked: Vec::new(),
             followers: [vec![0], vec![1, 2], vec![0, 1, 2, 3]].map(follower).into(),
-            told: Vec::new(),
+            positions: Vec::new(),
         }
     }
 
@@ -324,7 +324,7 @@ impl Pair {
             };
             self.check(&parked.thread.join().unwrap(), &answer);
         }
-        self.told.push(id);
+        self.positions.push(id);
     }
 
     fn cursor(&self, from: &From) -> Cursor {
@@ -333,16 +333,18 @@ impl Pair {
             0 => START,
             count => self.model.events[back_from_end(count, back)].timestamp,
         };
-        let told = |back: usize| match self.told.len() {
+        let position = |back: usize| match self.positions.len() {
             0 => unknown(false),
-            count => self.told[back_from_end(count, back)],
+            count => self.positions[back_from_end(count, back)],
         };
         match *from {
             From::Now => Cursor::Now,
             From::Oldest => Cursor::Oldest,
             From::Time(back, by) => Cursor::SinceTime(time(back).saturating_add_signed(by)),
-            From::Told(back) => Cursor::LastId(told(back)),
-            From::ToldOrTime(back, event) => Cursor::LastIdOrSinceTime(told(back), time(event)),
+            From::Position(back) => Cursor::LastId(position(back)),
+            From::PositionOrTime(back, event) => {
+                Cursor::LastIdOrSinceTime(position(back), time(event))
+            }
             From::Unknown(foreign) => Cursor::LastId(unknown(foreign)),
             From::UnknownOrTime(foreign, event) => {
                 Cursor::LastIdOrSinceTime(unknown(foreign), time(event))
@@ -402,7 +404,7 @@ impl Pair {
         self.check(&parked.thread.join().unwrap(), &answer);
     }
 
-    /// What the broker said, against what the model says.
+    /// Compares an answer of the broker with that of the model.
     fn check(&mut self, batch: &Batch, answer: &Answer) {
         let events = &self.model.events;
         let got: Vec<usize> = batch
@@ -424,13 +426,13 @@ impl Pair {
                 assert_eq!(batch.last_id(), events[*last].id)
             }
             // After all that was lost, too.
-            _ => self.model.is_told(batch.last_id()),
+            _ => self.model.reach_end(batch.last_id()),
         }
-        self.told.push(batch.last_id());
+        self.positions.push(batch.last_id());
     }
 
-    /// The promise itself: every event of its categories once, in publish order, or a gap is told, and that only where
-    /// something is missing.
+    /// The promise itself: every event of the follower's categories once, in publish order, or a gap, and a gap only if an
+    /// event is missing.
     fn follow(&mut self, number: usize, limit: Limit) {
         let follower = &self.followers[number];
         let (of, cursor, reached) = (follower.of.clone(), follower.cursor, follower.reached);
@@ -445,7 +447,7 @@ impl Pair {
                 events[reached..to]
                     .iter()
                     .filter(|event| of.contains(&event.category) && !got.contains(&event.id))
-                    .any(|event| event.fate != Fate::Consumed)
+                    .any(|event| event.fate != Fate::Retrieved)
             };
             assert!(batch.gap() || !missed(now_at), "an event is missing");
             assert!(missed(events.len()) || !batch.gap(), "nothing is missing");
@@ -491,7 +493,7 @@ impl Pair {
         self.file = copy.or(self.file.take());
         if !keeping {
             self.file = self.file.take().map(|file| File::new(file.durability));
-            // Runs without a common file are told apart by when they started.
+            // Runs without a common file differ by their start time.
             self.latest += 1;
             self.take(Step::Advance(self.latest - self.model.clock));
         }

@@ -1,4 +1,4 @@
-//! A store of a program's own that panics: the broker and the server go on.
+//! A store of the program that panics: the broker and the server go on.
 
 use crate::support;
 
@@ -15,28 +15,28 @@ use support::{Connection, LIMIT, buffered, info, poll, until, until_parked};
 
 /// Where a store panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call {
+enum StoreCall {
     Admit,
-    /// Of an event.
+    /// `append` of an event.
     Append,
-    /// Of a record that is none.
+    /// `append` of a record that is no event.
     AppendOther,
     Flush,
-    /// The next flush, once so many events have been appended.
+    /// The next flush, once this many events have been appended.
     FlushOnce(usize),
     Settled,
     Stop,
 }
 
-/// Keeps records in memory, and panics where it is told to.
+/// Keeps records in memory, and panics in the calls that the test chooses.
 #[derive(Clone, Default)]
-struct Panicking(Arc<Mutex<State>>);
+struct Panicking(Arc<Mutex<PanickingState>>);
 
 #[derive(Default)]
-struct State {
+struct PanickingState {
     records: Vec<Record>,
     acknowledges: bool,
-    panics: Vec<Call>,
+    panics: Vec<StoreCall>,
     stops: usize,
 }
 
@@ -47,15 +47,15 @@ impl Panicking {
         store
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PanickingState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn panic_in(&self, calls: &[Call]) {
+    fn panic_in(&self, calls: &[StoreCall]) {
         self.state().panics = calls.to_vec();
     }
 
-    fn panic_if(&self, call: Call) {
+    fn panic_if(&self, call: StoreCall) {
         let panics = self.state().panics.contains(&call);
         assert!(!panics, "on purpose, in {call:?}");
     }
@@ -70,7 +70,7 @@ impl Panicking {
         Broker::with_store(options, self.clone()).unwrap()
     }
 
-    /// A broker on what was kept.
+    /// A broker that restores the records.
     fn again(&self) -> Broker {
         self.panic_in(&[]);
         self.broker(BrokerOptions::default())
@@ -84,14 +84,14 @@ impl Store for Panicking {
     }
 
     fn admit(&self, _: usize) -> Result<(), Error> {
-        self.panic_if(Call::Admit);
+        self.panic_if(StoreCall::Admit);
         Ok(())
     }
 
     fn append(&self, record: Record) -> Result<u64, Error> {
         self.panic_if(match record.event() {
-            Some(_) => Call::Append,
-            None => Call::AppendOther,
+            Some(_) => StoreCall::Append,
+            None => StoreCall::AppendOther,
         });
         let mut state = self.state();
         state.records.push(record);
@@ -99,9 +99,9 @@ impl Store for Panicking {
     }
 
     fn flush(&self, _: u64) -> Result<(), Error> {
-        self.panic_if(Call::Flush);
+        self.panic_if(StoreCall::Flush);
         let first = self.state().panics.first().copied();
-        if let Some(Call::FlushOnce(events)) = first {
+        if let Some(StoreCall::FlushOnce(events)) = first {
             until("appended", || self.events() == events);
             self.panic_in(&[]);
             panic!("on purpose, once");
@@ -110,7 +110,7 @@ impl Store for Panicking {
     }
 
     fn settled(&self) -> u64 {
-        self.panic_if(Call::Settled);
+        self.panic_if(StoreCall::Settled);
         self.state().records.len() as u64
     }
 
@@ -120,7 +120,7 @@ impl Store for Panicking {
 
     fn stop(&self, _: Duration) -> Result<(), Error> {
         self.state().stops += 1;
-        self.panic_if(Call::Stop);
+        self.panic_if(StoreCall::Stop);
         Ok(())
     }
 }
@@ -134,26 +134,26 @@ fn numbers(broker: &Broker, cursor: Cursor) -> Vec<u64> {
 
 /// Publishes these numbers at the same time; `None` where the store panicked.
 fn publish_all(broker: &Broker, numbers: std::ops::Range<u64>) -> Vec<Option<EventId>> {
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     for number in numbers.clone() {
-        let (broker, tell) = (broker.clone(), tell.clone());
+        let (broker, sender) = (broker.clone(), sender.clone());
         thread::spawn(move || {
             let published = catch_unwind(AssertUnwindSafe(|| broker.publish("c", &number)));
-            tell.send(published.ok().map(Result::unwrap)).unwrap();
+            sender.send(published.ok().map(Result::unwrap)).unwrap();
         });
     }
-    let told = |_| told.recv_timeout(LIMIT).expect("nobody waits for ever");
-    numbers.map(told).collect()
+    let result = |_| receiver.recv_timeout(LIMIT).expect("every publish returns");
+    numbers.map(result).collect()
 }
 
 #[test]
-fn a_store_that_panics_holds_up_nobody_and_publishing_goes_on_once_it_does_not() {
+fn a_store_that_panics_blocks_no_thread_and_publishing_goes_on_afterwards() {
     for (acknowledges, call) in [
-        (false, Call::Admit),
-        (false, Call::Append),
-        (true, Call::Admit),
-        (true, Call::Append),
-        (true, Call::Flush),
+        (false, StoreCall::Admit),
+        (false, StoreCall::Append),
+        (true, StoreCall::Admit),
+        (true, StoreCall::Append),
+        (true, StoreCall::Flush),
     ] {
         let context = format!("{call:?}, {acknowledges}");
         let store = Panicking::new(acknowledges);
@@ -185,7 +185,7 @@ fn a_store_that_panics_holds_up_nobody_and_publishing_goes_on_once_it_does_not()
         assert_eq!(following.join().unwrap(), seen[0], "{context}");
         assert_eq!(seen.pop(), Some(9), "{context}");
         // What was handed to the store is kept, and so it is published now, once.
-        let kept: &[u64] = if call == Call::Flush {
+        let kept: &[u64] = if call == StoreCall::Flush {
             &[1, 2, 3, 4]
         } else {
             &[]
@@ -202,15 +202,15 @@ fn a_store_that_panics_holds_up_nobody_and_publishing_goes_on_once_it_does_not()
 fn those_who_wait_while_the_one_who_leads_panics_go_on_without_it() {
     let store = Panicking::new(true);
     let broker = store.broker(BrokerOptions::default());
-    store.panic_in(&[Call::FlushOnce(4)]);
+    store.panic_in(&[StoreCall::FlushOnce(4)]);
     let published = publish_all(&broker, 0..4);
     assert_eq!(published.iter().flatten().count(), 3);
     let mut seen = numbers(&broker, Cursor::Oldest);
     seen.sort();
     assert_eq!(seen, [0, 1, 2, 3]);
 
-    // Also once all of them have been told.
-    store.panic_in(&[Call::Settled]);
+    // Also once all publishers have their results.
+    store.panic_in(&[StoreCall::Settled]);
     let published = publish_all(&broker, 4..8);
     assert!(published.contains(&None));
     assert_eq!(numbers(&broker, Cursor::Oldest).len(), 8);
@@ -222,8 +222,8 @@ fn a_panic_over_what_has_happened_already_changes_nothing_of_it() {
     for acknowledges in [false, true] {
         let store = Panicking::new(acknowledges);
         let broker = store.broker(BrokerOptions::new().delete_after_first_retrieval(true));
-        store.panic_in(&[Call::AppendOther]);
-        // Retrieved, and handed to whoever is parked.
+        store.panic_in(&[StoreCall::AppendOther]);
+        // By a poll, and by a parked subscriber.
         broker.publish("c", &1).unwrap();
         assert_eq!(numbers(&broker, Cursor::Oldest), [1]);
         let follower = broker.clone();
@@ -247,7 +247,7 @@ fn a_panic_over_what_has_happened_already_changes_nothing_of_it() {
 fn a_store_that_panics_when_it_is_stopped_is_an_error_and_ends_no_process() {
     let store = Panicking::new(true);
     let broker = store.broker(BrokerOptions::default());
-    store.panic_in(&[Call::Stop, Call::Flush]);
+    store.panic_in(&[StoreCall::Stop, StoreCall::Flush]);
     let error = broker.stop(LIMIT).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::File);
     drop(broker);
@@ -255,7 +255,7 @@ fn a_store_that_panics_when_it_is_stopped_is_an_error_and_ends_no_process() {
 
     // The last to have the broker is one that panics already: a second panic would abort.
     let broker = store.again();
-    store.panic_in(&[Call::Stop, Call::Flush]);
+    store.panic_in(&[StoreCall::Stop, StoreCall::Flush]);
     let publishing = thread::spawn(move || broker.publish("c", &1).map(drop));
     assert!(publishing.join().is_err());
     assert_eq!(store.state().stops, 3);
@@ -264,7 +264,7 @@ fn a_store_that_panics_when_it_is_stopped_is_an_error_and_ends_no_process() {
 #[test]
 fn over_http_a_store_that_panics_is_a_500_and_the_server_goes_on() {
     const BODY: &str = r#"{"category":"c","data":1}"#;
-    for call in [Call::Admit, Call::Append, Call::Flush] {
+    for call in [StoreCall::Admit, StoreCall::Append, StoreCall::Flush] {
         let store = Panicking::new(true);
         let server = Server::start(info().store(store.clone())).unwrap();
         let mut parked = Connection::to(&server);
@@ -285,17 +285,17 @@ fn over_http_a_store_that_panics_is_a_500_and_the_server_goes_on() {
         connection.publish(BODY);
         assert_eq!(connection.receive().status, 200);
         assert_eq!(parked.receive().data(), [json!(1)]);
-        let published = if call == Call::Flush { 4 } else { 1 };
+        let published = if call == StoreCall::Flush { 4 } else { 1 };
         assert_eq!(buffered(&server, "c").data().len(), published);
         server.stop(LIMIT).unwrap();
     }
 }
 
 #[test]
-fn a_server_whose_store_could_not_be_stopped_is_stopped_all_the_same_and_can_be_told_again() {
+fn a_server_whose_store_could_not_be_stopped_is_stopped_and_can_be_stopped_again() {
     let store = Panicking::new(false);
     let server = Server::start(info().store(store.clone())).unwrap();
-    store.panic_in(&[Call::Stop]);
+    store.panic_in(&[StoreCall::Stop]);
     for _ in 0..2 {
         let error = server.stop(LIMIT).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::File);

@@ -13,7 +13,7 @@ use long_polling::{Broker, BrokerOptions, Cursor, Error, ErrorKind, Server};
 const SOON: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Call {
+enum StoreCall {
     Admit,
     Append,
     /// Of the record that the run has ended.
@@ -24,29 +24,29 @@ enum Call {
     Statistics,
 }
 
-/// A store of a test: it can block for ever in a call, ask for the broker's records there, fail or panic.
+/// A store for tests, which can block forever in a call, ask for the broker's records there, fail or panic.
 #[derive(Clone, Default)]
-struct Probe(Arc<Shared>);
+struct Probe(Arc<ProbeShared>);
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct ProbeShared {
+    state: Mutex<ProbeState>,
     released: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct ProbeState {
     acknowledges: bool,
     period: Option<Duration>,
-    blocks_in: HashSet<Call>,
-    asks_in: Option<Call>,
-    /// A thread asks, and the call waits for it.
+    blocks_in: HashSet<StoreCall>,
+    asks_in: Option<StoreCall>,
+    /// Another thread asks, and the call waits for it.
     asks_in_a_thread: bool,
     fails: Option<&'static str>,
     panics: bool,
-    live: Snapshot,
+    snapshot: Snapshot,
     records: Vec<Record>,
-    /// How many events the broker's records had each time, of those appended up to then.
+    /// The number of events in the broker's records each time.
     answers: Vec<usize>,
     flushes: usize,
     flushed: u64,
@@ -54,13 +54,13 @@ struct State {
 }
 
 impl Probe {
-    fn new(set: impl FnOnce(&mut State)) -> Self {
+    fn new(set: impl FnOnce(&mut ProbeState)) -> Self {
         let probe = Probe::default();
         set(&mut probe.state());
         probe
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ProbeState> {
         let state = self.0.state.lock();
         state.unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,7 +79,7 @@ impl Probe {
         self.0.released.notify_all();
     }
 
-    fn called(&self, call: Call) {
+    fn called(&self, call: StoreCall) {
         let mut state = self.state();
         if state.blocks_in.contains(&call) {
             state.blocked += 1;
@@ -91,13 +91,13 @@ impl Probe {
         if state.asks_in != Some(call) {
             return;
         }
-        let (live, in_a_thread) = (state.live.clone(), state.asks_in_a_thread);
+        let (snapshot, in_a_thread) = (state.snapshot.clone(), state.asks_in_a_thread);
         let newest = state.records.iter().rev().find_map(|record| match record {
             Record::Published { sequence, .. } => Some(*sequence),
             _ => None,
         });
         drop(state);
-        let ask = move || events(&live.records(newest.unwrap_or(0)));
+        let ask = move || events(&snapshot.records(newest.unwrap_or(0)));
         let answer = match in_a_thread {
             true => thread::spawn(ask).join().unwrap(),
             false => ask(),
@@ -111,21 +111,21 @@ fn events(records: &[Record]) -> usize {
 }
 
 impl Store for Probe {
-    fn start(&mut self, live: Snapshot, _: &mut dyn FnMut(Record)) -> Result<(), Error> {
-        assert!(live.records(0).is_empty());
-        self.state().live = live;
+    fn start(&mut self, snapshot: Snapshot, _: &mut dyn FnMut(Record)) -> Result<(), Error> {
+        assert!(snapshot.records(0).is_empty());
+        self.state().snapshot = snapshot;
         Ok(())
     }
 
     fn admit(&self, _: usize) -> Result<(), Error> {
-        self.called(Call::Admit);
+        self.called(StoreCall::Admit);
         Ok(())
     }
 
     fn append(&self, record: Record) -> Result<u64, Error> {
         match &record {
-            Record::Published { .. } => self.called(Call::Append),
-            Record::Ended(_) => self.called(Call::AppendEnd),
+            Record::Published { .. } => self.called(StoreCall::Append),
+            Record::Ended(_) => self.called(StoreCall::AppendEnd),
             _ => {}
         }
         let mut state = self.state();
@@ -134,7 +134,7 @@ impl Store for Probe {
     }
 
     fn flush(&self, ticket: u64) -> Result<(), Error> {
-        self.called(Call::Flush);
+        self.called(StoreCall::Flush);
         let mut state = self.state();
         state.flushes += 1;
         if let Some(reason) = state.fails {
@@ -150,7 +150,7 @@ impl Store for Probe {
     }
 
     fn settled(&self) -> u64 {
-        self.called(Call::Settled);
+        self.called(StoreCall::Settled);
         self.state().flushed
     }
 
@@ -163,34 +163,34 @@ impl Store for Probe {
     }
 
     fn stop(&self, _: Duration) -> Result<(), Error> {
-        self.called(Call::Stop);
+        self.called(StoreCall::Stop);
         Ok(())
     }
 
     fn statistics(&self) -> StoreStatistics {
-        self.called(Call::Statistics);
+        self.called(StoreCall::Statistics);
         StoreStatistics::default()
     }
 }
 
 /// Does `work` on a thread of its own, which has to be done in time.
 fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (tell, told) = mpsc::channel();
-    thread::spawn(move || tell.send(work()));
-    told.recv_timeout(LIMIT).expect("it returns in time")
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(work()));
+    receiver.recv_timeout(LIMIT).expect("it returns in time")
 }
 
 #[test]
 fn a_store_that_asks_for_the_brokers_records_within_a_call_gets_them_or_none_at_once() {
     for acknowledges in [false, true] {
         for (call, complete) in [
-            (Call::Admit, true),
-            (Call::Append, false),
-            (Call::AppendEnd, false),
-            (Call::Flush, true),
-            (Call::Settled, true),
-            (Call::Stop, true),
-            (Call::Statistics, true),
+            (StoreCall::Admit, true),
+            (StoreCall::Append, false),
+            (StoreCall::AppendEnd, false),
+            (StoreCall::Flush, true),
+            (StoreCall::Settled, true),
+            (StoreCall::Stop, true),
+            (StoreCall::Statistics, true),
         ] {
             let store = Probe::new(|state| {
                 state.acknowledges = acknowledges;
@@ -208,15 +208,15 @@ fn a_store_that_asks_for_the_brokers_records_within_a_call_gets_them_or_none_at_
             let answers = store.state().answers.clone();
             let context = format!("{call:?}, {acknowledges}: {answers:?}");
             let expected: &[usize] = match call {
-                Call::Admit => &[0, 1, 2],
-                Call::Append => &[0, 0, 0],
-                Call::AppendEnd => &[0],
+                StoreCall::Admit => &[0, 1, 2],
+                StoreCall::Append => &[0, 0, 0],
+                StoreCall::AppendEnd => &[0],
                 // Also the event that is being flushed, and not visible yet.
-                Call::Flush | Call::Settled if acknowledges => &[1, 2, 3],
-                Call::Flush | Call::Settled => &[],
+                StoreCall::Flush | StoreCall::Settled if acknowledges => &[1, 2, 3],
+                StoreCall::Flush | StoreCall::Settled => &[],
                 // Dropping the broker stops the store again.
-                Call::Stop => &[3, 3],
-                Call::Statistics => &[3],
+                StoreCall::Stop => &[3, 3],
+                StoreCall::Statistics => &[3],
             };
             assert_eq!(answers, expected, "{context}");
             assert!(complete || answers.iter().all(|count| *count == 0));
@@ -230,7 +230,7 @@ fn a_flush_that_waits_for_a_thread_that_asks_for_records_goes_on_without_them() 
     let broker = store.broker();
     {
         let mut state = store.state();
-        (state.asks_in, state.asks_in_a_thread) = (Some(Call::Flush), true);
+        (state.asks_in, state.asks_in_a_thread) = (Some(StoreCall::Flush), true);
     }
     let publisher = broker.clone();
     in_time(move || publisher.publish("c", &1).map(drop)).unwrap();
@@ -241,11 +241,11 @@ fn a_flush_that_waits_for_a_thread_that_asks_for_records_goes_on_without_them() 
 #[test]
 fn a_stop_keeps_its_timeout_whatever_call_of_the_store_does_not_return() {
     for (call, acknowledges, period, named) in [
-        (Call::Append, false, None, "`append` of an event"),
-        (Call::Append, true, None, "`append` of an event"),
-        (Call::AppendEnd, false, None, "that the run has ended"),
-        (Call::Flush, false, Some(Duration::ZERO), "`flush`"),
-        (Call::Stop, true, None, "`stop`"),
+        (StoreCall::Append, false, None, "`append` of an event"),
+        (StoreCall::Append, true, None, "`append` of an event"),
+        (StoreCall::AppendEnd, false, None, "that the run has ended"),
+        (StoreCall::Flush, false, Some(Duration::ZERO), "`flush`"),
+        (StoreCall::Stop, true, None, "`stop`"),
     ] {
         let store = Probe::new(|state| (state.acknowledges, state.period) = (acknowledges, period));
         let broker = store.broker();
@@ -253,7 +253,7 @@ fn a_stop_keeps_its_timeout_whatever_call_of_the_store_does_not_return() {
         store.state().blocks_in.insert(call);
         let publisher = broker.clone();
         let publishing = thread::spawn(move || publisher.publish("c", &1).map(drop));
-        if call == Call::Append {
+        if call == StoreCall::Append {
             until("blocked", || store.state().blocked == 1);
         } else {
             until("published", || publishing.is_finished());
@@ -267,7 +267,7 @@ fn a_stop_keeps_its_timeout_whatever_call_of_the_store_does_not_return() {
             assert!(began.elapsed() >= SOON, "{call:?}");
         }
         // Dropping it does not wait again for what has not returned.
-        if call != Call::Append {
+        if call != StoreCall::Append {
             in_time(move || drop(broker));
             store.release();
         } else {
@@ -285,7 +285,10 @@ fn a_stop_keeps_its_timeout_whatever_call_of_the_store_does_not_return() {
 fn a_stop_answers_publishers_whose_flush_does_not_return_once_it_does() {
     let store = Probe::new(|state| state.acknowledges = true);
     let broker = store.broker();
-    store.state().blocks_in.extend([Call::Flush, Call::Stop]);
+    store
+        .state()
+        .blocks_in
+        .extend([StoreCall::Flush, StoreCall::Stop]);
     let publisher = broker.clone();
     let publishing = thread::spawn(move || publisher.publish("c", &1));
     until("blocked", || store.state().blocked == 1);
@@ -308,7 +311,10 @@ fn a_stop_answers_publishers_whose_flush_does_not_return_once_it_does() {
 fn a_server_whose_store_does_not_return_is_stopped_and_dropped_in_time() {
     let store = Probe::new(|_| {});
     let server = Server::start(info().store(store.clone())).unwrap();
-    store.state().blocks_in.extend([Call::Append, Call::Stop]);
+    store
+        .state()
+        .blocks_in
+        .extend([StoreCall::Append, StoreCall::Stop]);
     let mut connection = Connection::to(&server);
     connection.publish(r#"{"category":"c","data":1}"#);
     until("blocked", || store.state().blocked == 1);
@@ -357,7 +363,7 @@ fn with_a_period_everything_appended_is_flushed_soon_and_once_more_before_the_st
 }
 
 #[test]
-fn a_periodic_flush_that_fails_or_panics_is_told_by_the_statistics_and_tried_again() {
+fn a_periodic_flush_that_fails_or_panics_is_counted_and_tried_again() {
     let store = Probe::new(|state| state.period = Some(Duration::from_millis(1)));
     let broker = store.broker();
     let failing = || broker.statistics().store.failing;

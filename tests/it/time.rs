@@ -1,4 +1,4 @@
-//! Time: stamps, ids and expiry by a clock that the tests set, across restarts and steps back.
+//! Time: timestamps, ids and expiry by a clock that the tests set, across restarts and steps back.
 
 use std::path::PathBuf;
 use std::thread;
@@ -46,7 +46,7 @@ fn stamps(broker: &Broker) -> Vec<u64> {
 }
 
 #[test]
-fn ten_thousand_events_of_one_millisecond_have_ids_that_grow_and_are_told_once_from_each() {
+fn ten_thousand_events_of_one_millisecond_have_ascending_ids_and_come_once_from_each() {
     let clock = ManualClock::at(START);
     let broker = testing::broker(roomy(), &clock).unwrap();
     let ids: Vec<EventId> = (0..10_000)
@@ -106,7 +106,7 @@ fn a_run_that_starts_an_hour_before_the_end_of_its_file_goes_on_after_it() {
 }
 
 #[test]
-fn expired_events_are_gone_told_as_a_gap_and_take_no_memory() {
+fn expired_events_are_a_gap_and_take_no_memory() {
     let clock = ManualClock::at(START);
     let broker = testing::broker(short_lived(HOUR), &clock).unwrap();
     let first = broker.publish("a", "first").unwrap();
@@ -138,7 +138,7 @@ fn expired_events_are_gone_told_as_a_gap_and_take_no_memory() {
 }
 
 #[test]
-fn what_has_expired_makes_room_before_anything_is_evicted() {
+fn expired_events_make_room_before_any_is_evicted() {
     let clock = ManualClock::at(START);
     let options = short_lived(HOUR).max_event_size(1000).max_event_bytes(4000);
     let broker = testing::broker(options, &clock).unwrap();
@@ -157,7 +157,7 @@ fn what_has_expired_makes_room_before_anything_is_evicted() {
 }
 
 #[test]
-fn an_event_lives_as_long_as_its_time_to_live_whatever_the_clock_shows() {
+fn an_event_expires_after_its_time_to_live_even_if_the_clock_is_wrong() {
     for wrong in [START - 2 * HOUR_MS, 0, YEAR_2100, u64::MAX] {
         let clock = ManualClock::at(START);
         let broker = testing::broker(short_lived(HOUR), &clock).unwrap();
@@ -176,7 +176,7 @@ fn an_event_lives_as_long_as_its_time_to_live_whatever_the_clock_shows() {
 }
 
 #[test]
-fn a_server_goes_by_the_clock_that_it_was_given() {
+fn a_server_uses_the_clock_of_the_test() {
     let clock = ManualClock::at(START);
     let info = ServerInfo::new("127.0.0.1:0");
     let server: Server = testing::start(info, &clock).unwrap();
@@ -209,7 +209,7 @@ fn waiting_for_subscribers_to_park_sees_them_come_and_go() {
 }
 
 #[test]
-fn what_was_handed_out_and_would_have_expired_since_is_no_loss_to_the_next_start() {
+fn an_event_that_was_retrieved_and_would_have_expired_since_is_not_lost_at_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
     let clock = ManualClock::at(START);
     let options = short_lived(HOUR).delete_after_first_retrieval(true);
@@ -233,7 +233,7 @@ fn what_was_handed_out_and_would_have_expired_since_is_no_loss_to_the_next_start
     assert_eq!(poll(&broker, "b", before), (0, true));
 }
 
-/// What a follower by time alone gets, from this time on, poll by poll.
+/// The events of one poll of a follower by time alone, which goes on from `since`.
 fn by_time(broker: &Broker, since: &mut u64) -> Vec<u64> {
     let batch = broker
         .subscribe("a", Cursor::SinceTime(*since), Duration::ZERO)
@@ -257,7 +257,7 @@ fn a_follower_by_time_alone_loses_and_repeats_nothing_while_the_clock_is_held_or
         let (mut since, mut seen) = (0, Vec::new());
         for number in 0..300u64 {
             broker.publish("a", &number).unwrap();
-            // Answers after one event, and after three.
+            // Polls after one event, and after three.
             if number % 4 != 1 && number % 4 != 2 {
                 seen.extend(by_time(&broker, &mut since));
             }
@@ -294,7 +294,7 @@ fn a_follower_by_time_alone_that_is_parked_gets_the_next_event_of_the_same_milli
             assert_eq!(first.events().len() + rest.len(), 5, "{start:?}");
         }
     }
-    // Nobody goes by time here, so that the clock's time is good enough.
+    // No follower goes by time here, so that events may have the clock's time.
     let id = broker.publish("a", &1).unwrap();
     assert_eq!(after(&broker, Cursor::LastId(id)).len(), 0);
     broker.publish("a", &2).unwrap();
@@ -387,7 +387,7 @@ fn one_wrong_clock_does_no_lasting_harm_across_restarts() {
 }
 
 #[test]
-fn a_time_that_no_event_can_have_had_is_a_gap_and_brings_what_is_there() {
+fn a_time_that_no_event_can_have_had_is_a_gap_and_returns_every_event() {
     let clock = ManualClock::at(START);
     let broker = testing::broker(roomy(), &clock).unwrap();
     let id = broker.publish("a", &0u64).unwrap();
@@ -406,7 +406,7 @@ fn a_time_that_no_event_can_have_had_is_a_gap_and_brings_what_is_there() {
 }
 
 #[test]
-fn a_golongpoll_line_of_the_year_2100_keeps_its_timestamp_and_holds_up_nobody() {
+fn a_golongpoll_line_of_the_year_2100_keeps_its_timestamp_and_delays_no_event() {
     for far in [YEAR_2100, u64::MAX] {
         let folder = TempDir::new().unwrap();
         let file = file_in(&folder);
@@ -434,7 +434,7 @@ fn a_golongpoll_line_of_the_year_2100_keeps_its_timestamp_and_holds_up_nobody() 
 }
 
 #[test]
-fn a_log_with_more_in_one_millisecond_than_an_answer_holds_is_cut_and_told_by_a_gap() {
+fn a_log_with_more_in_one_millisecond_than_an_answer_holds_is_cut_with_a_gap() {
     let folder = TempDir::new().unwrap();
     let file = file_in(&folder);
     let lines = (0..100).map(|number| {
@@ -450,7 +450,7 @@ fn a_log_with_more_in_one_millisecond_than_an_answer_holds_is_cut_and_told_by_a_
         let first = broker.subscribe("a", start, Duration::ZERO).unwrap();
         let sizes = first.events().iter().map(|event| event.as_json().len() + 1);
         assert!(sizes.sum::<usize>() <= 1000 && !first.events().is_empty());
-        // By the id, all of it comes.
+        // By the id, every event comes.
         let (mut cursor, mut count) = (Cursor::LastId(first.last_id()), first.events().len());
         while count < 100 {
             let batch = broker.subscribe("a", cursor, Duration::ZERO).unwrap();
@@ -458,7 +458,7 @@ fn a_log_with_more_in_one_millisecond_than_an_answer_holds_is_cut_and_told_by_a_
             count += batch.events().len();
             cursor = Cursor::LastId(batch.last_id());
         }
-        // By the time alone it can't, and that is said.
+        // By the time alone it does not, which is a gap.
         let by_time = Cursor::SinceTime(first.events().last().unwrap().timestamp());
         assert!(
             broker

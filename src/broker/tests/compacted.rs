@@ -1,16 +1,17 @@
-//! A log made smaller says the same as the whole one: a broker keeps both while random steps are done with it, and
-//! brokers that are started from them at random moments have to give the same answers, which are those of the broker
-//! itself. 100 cases, or as many as the environment variable `LOG_CASES` says:
+//! A compacted log restores the same as the whole log: a broker keeps both while random steps are taken, and brokers that
+//! start from them at random moments have to give the same answers, which are those of the first broker. Runs 100 cases,
+//! or as many as the environment variable `LOG_CASES` says:
 //!
 //! ```sh
 //! LOG_CASES=20000 cargo test --release --features testing --lib compacted
 //! ```
 //!
-//! There is one exception. A log that is made smaller up to an event that is no longer the newest does not say what was
-//! evicted since, for the limits of all categories together (`max_categories`, `max_event_bytes`): the events that follow
-//! in the log then meet fewer others, and evict fewer, and others. The broker started from it may hold what was lost, and
-//! may have lost what was held. That can't be helped where only what is still held is written; and nobody is misled, which
-//! is what is tested of it then: whatever is missing is told of as a gap, and nothing that was handed out comes again.
+//! There is one exception. A log that is compacted up to an event that is no longer the newest does not have the events that
+//! were evicted since, for the limits of all categories together (`max_categories`, `max_event_bytes`). The following
+//! events of the log then meet fewer others, and evict fewer and other ones. The broker that starts from it may hold events
+//! that were lost, and may have lost events that were held. A compaction that writes only the events in memory can't avoid
+//! that. No follower is misled, which is what the test then checks: every missing event is reported by a gap, and no
+//! retrieved event comes again.
 
 mod logs;
 mod steps;
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-use self::logs::{Keeper, Logs};
+use self::logs::{LogKeeper, Logs};
 use self::steps::{Log, Probe, Step, case};
 use super::*;
 use crate::broker::ManualClock;
@@ -31,20 +32,20 @@ use crate::event::Draft;
 use crate::position::Run;
 
 const START: u64 = 1_700_000_000_000;
-/// None of them share a line of the table of what was lost.
+/// No two of them share a row of the table of losses.
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A broker, its two logs, and all positions and times that it has told.
+/// A broker, its two logs, and all positions and times that it has returned.
 struct Trial {
     options: BrokerOptions,
     clock: ManualClock,
-    keeper: Keeper,
+    keeper: LogKeeper,
     broker: Broker,
     parked: Vec<Parked>,
-    told: Vec<EventId>,
+    positions: Vec<EventId>,
     times: Vec<u64>,
-    /// All that was ever published and not refused, also what a kill has cost since.
+    /// All events that were published and not refused, also those that a kill has lost since.
     published: Vec<Published>,
 }
 
@@ -54,7 +55,7 @@ struct Published {
     timestamp: u64,
 }
 
-/// What a poll says. Positions are of different runs, so that only their numbers can be compared.
+/// The answer to a poll. Positions are of different runs, so that only their numbers can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Answer {
     events: Vec<EventId>,
@@ -65,9 +66,9 @@ struct Answer {
 /// How a log ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// It says all that there was to say.
+    /// It has every record.
     Known,
-    /// It does not say how the run ended: whoever is at the end may have missed something.
+    /// It does not have the end of the run: a follower at the end may have missed events.
     Unknown,
     /// Its last few records are missing.
     Lost,
@@ -109,7 +110,7 @@ impl Trial {
                 timestamp,
             });
         }
-        let keeper = Keeper::with(&logs, acknowledges);
+        let keeper = LogKeeper::with(&logs, acknowledges);
         let broker = start(&options, &clock, &keeper, Log::Whole);
         Trial {
             options,
@@ -117,7 +118,7 @@ impl Trial {
             keeper,
             broker,
             parked: Vec::new(),
-            told: published.iter().map(|event| event.id).collect(),
+            positions: published.iter().map(|event| event.id).collect(),
             times: vec![START],
             published,
         }
@@ -129,25 +130,25 @@ impl Trial {
             Step::PublishDuring(category, probe) => {
                 let (names, cursor) = self.resolve(&probe);
                 let broker = self.broker.clone();
-                let told = Arc::new(Mutex::new(None));
-                let tell = told.clone();
+                let position = Arc::new(Mutex::new(None));
+                let reached = position.clone();
                 self.keeper.before_next_flush(move || {
                     let batch = poll(&broker, &names, cursor, probe.limit);
-                    *tell.lock() = Some(batch.last_id());
+                    *reached.lock() = Some(batch.last_id());
                 });
                 self.publish(category);
-                self.told.extend(told.lock().take());
-                self.keeper.forget_what_waits();
+                self.positions.extend(position.lock().take());
+                self.keeper.clear_hooks();
             }
             Step::Refuse(category) => {
                 self.keeper.refuse_next();
                 self.publish(category);
-                self.keeper.forget_what_waits();
+                self.keeper.clear_hooks();
             }
             Step::Poll(probe) => {
                 let (names, cursor) = self.resolve(&probe);
                 let batch = poll(&self.broker, &names, cursor, probe.limit);
-                self.told.push(batch.last_id());
+                self.positions.push(batch.last_id());
             }
             Step::Park(probe) => {
                 let (names, cursor) = self.resolve(&probe);
@@ -155,7 +156,7 @@ impl Trial {
                     .broker
                     .poll(&names, cursor, probe.limit, PollMode::Park);
                 match polled.unwrap() {
-                    Polled::Ready(batch) => self.told.push(batch.last_id()),
+                    Polled::Ready(batch) => self.positions.push(batch.last_id()),
                     Polled::Parked(parked) => self.parked.push(parked),
                 }
             }
@@ -166,7 +167,7 @@ impl Trial {
                         parked.waiter().hang_up();
                     }
                     let batch = parked.wait(Some(Instant::now()));
-                    self.told.push(batch.last_id());
+                    self.positions.push(batch.last_id());
                 }
             }
             Step::Advance(milliseconds) => self.clock.advance(Duration::from_millis(milliseconds)),
@@ -215,7 +216,7 @@ impl Trial {
         match self.broker.publish(category, &data) {
             Ok(id) => {
                 let timestamp = self.keeper.timestamp(id);
-                self.told.push(id);
+                self.positions.push(id);
                 self.times.push(timestamp);
                 self.published.push(Published {
                     id,
@@ -235,17 +236,17 @@ impl Trial {
 
     fn resolve(&self, probe: &Probe) -> (Categories, Cursor) {
         let names = probe.of.iter().map(|category| NAMES[*category]).collect();
-        (names, probe.from.cursor(&self.told, &self.times))
+        (names, probe.from.cursor(&self.positions, &self.times))
     }
 
     fn drain(&mut self) {
         for parked in self.parked.drain(..) {
-            self.told.push(parked.wait(None).last_id());
+            self.positions.push(parked.wait(None).last_id());
         }
     }
 
     fn restart(&mut self, logs: Logs, from: Log, switch: bool) {
-        self.keeper = Keeper::with(&logs, self.keeper.acknowledges() ^ switch);
+        self.keeper = LogKeeper::with(&logs, self.keeper.acknowledges() ^ switch);
         self.broker = start(&self.options, &self.clock, &self.keeper, from);
     }
 
@@ -260,12 +261,12 @@ impl Trial {
 
     fn compare(&mut self, logs: &Logs, end: End) {
         let [whole, compacted] = [Log::Whole, Log::Compacted].map(|from| {
-            let keeper = Keeper::with(logs, self.keeper.acknowledges());
+            let keeper = LogKeeper::with(logs, self.keeper.acknowledges());
             start(&self.options, &self.clock, &keeper, from)
         });
         let numbered = |broker: &Broker| number(broker.0.sequencer.end());
         assert_eq!(numbered(&whole), numbered(&compacted), "{logs:?}");
-        let taken = logs.taken();
+        let retrieved = logs.retrieved();
         for cursor in self.cursors() {
             for of in [&["a"][..], &["b"], &["c"], &["a", "b"], &["b", "c"]] {
                 let live = look(&self.broker, of, cursor);
@@ -274,7 +275,7 @@ impl Trial {
                 let context =
                     || format!("{of:?}, {cursor:?}, live: {live:?}, end: {end:?}, {logs:?}");
                 for answer in [&whole, &compacted] {
-                    let sound = self.is_sound(answer, &taken, of, cursor);
+                    let sound = self.is_sound(answer, &retrieved, of, cursor);
                     assert!(sound, "{answer:?}, {}", context());
                 }
                 if !logs.exact {
@@ -283,11 +284,15 @@ impl Trial {
                 assert_eq!(whole, compacted, "{}", context());
                 if end != End::Lost {
                     assert_eq!(live.events, whole.events, "{}", context());
-                    assert!(self.is_sound(&live, &taken, of, cursor), "{}", context());
+                    assert!(
+                        self.is_sound(&live, &retrieved, of, cursor),
+                        "{}",
+                        context()
+                    );
                 }
                 if end == End::Known {
                     assert_eq!(live.gap, whole.gap, "{}", context());
-                    // Nobody is told of the numbers that were refused before the next event.
+                    // No position covers the refused numbers before the next event is published.
                     let refused = self.keeper.acknowledges() && live.last < whole.last;
                     assert!(
                         live.last == whole.last || refused,
@@ -299,12 +304,12 @@ impl Trial {
         }
     }
 
-    /// The start, and the newest of all positions and times that were told.
+    /// The start, and the newest positions and times that the broker has returned.
     fn cursors(&mut self) -> Vec<Cursor> {
-        self.told.sort_unstable();
-        self.told.dedup();
+        self.positions.sort_unstable();
+        self.positions.dedup();
         self.times.dedup();
-        let ids = self.told.iter().rev().take(40);
+        let ids = self.positions.iter().rev().take(40);
         let times = self.times.iter().rev().take(10);
         let times = times.flat_map(|time| [time - 1, *time]);
         [Cursor::Oldest]
@@ -314,25 +319,25 @@ impl Trial {
             .collect()
     }
 
-    /// Nothing that was handed out comes again, and nothing else is missing unless a gap is told.
+    /// No retrieved event comes again, and no other is missing unless a gap is reported.
     fn is_sound(
         &self,
         answer: &Answer,
-        taken: &HashSet<EventId>,
+        retrieved: &HashSet<EventId>,
         of: &[&str],
         cursor: Cursor,
     ) -> bool {
         let index = |id| self.published.iter().position(|event| event.id == id);
         let foreign = |id: EventId| id.parts().is_none();
         let after = |event: &Published| match cursor {
-            // golongpoll's come first; one that is no longer held stands nowhere.
+            // golongpoll's come first; the id of one that is no longer in memory has no place.
             Cursor::LastId(id) if foreign(id) => answer.gap || index(event.id) > index(id),
             Cursor::LastId(id) => !foreign(event.id) && event.id > id,
             Cursor::SinceTime(time) => event.timestamp > time,
             _ => true,
         };
         let there = |event: &&Published| {
-            of.contains(&event.category) && after(event) && !taken.contains(&event.id)
+            of.contains(&event.category) && after(event) && !retrieved.contains(&event.id)
         };
         let there = self.published.iter().filter(there).map(|event| event.id);
         let there: Vec<EventId> = there.collect();
@@ -349,7 +354,7 @@ fn is_part(some: &[EventId], all: &[EventId]) -> bool {
     some.iter().all(|id| all.any(|other| other == id))
 }
 
-fn start(options: &BrokerOptions, clock: &ManualClock, keeper: &Keeper, from: Log) -> Broker {
+fn start(options: &BrokerOptions, clock: &ManualClock, keeper: &LogKeeper, from: Log) -> Broker {
     let clock = Clock::Manual(clock.clone());
     let store = Box::new(keeper.store(from));
     Broker::restore(options.clone(), clock, store).unwrap()
@@ -363,7 +368,7 @@ fn poll(broker: &Broker, names: &Categories, cursor: Cursor, limit: Option<usize
 }
 
 #[test]
-fn a_compacted_log_says_the_same_as_the_whole_one() {
+fn a_compacted_log_restores_the_same_as_the_whole_one() {
     let cases = std::env::var("LOG_CASES").map_or(100, |cases| cases.parse().unwrap());
     let config = ProptestConfig {
         cases,
@@ -382,9 +387,9 @@ fn a_compacted_log_says_the_same_as_the_whole_one() {
     }
 }
 
-/// A publisher that hands its event to whoever is parked, and a retrieval in another category at the same time.
+/// A publisher delivers its event to a parked subscriber, and another category is retrieved from at the same time.
 #[test]
-fn an_event_that_is_being_handed_out_pushes_out_none_while_another_category_is_retrieved_from() {
+fn an_event_that_is_being_delivered_pushes_out_none_while_another_category_is_retrieved_from() {
     let event = |number: u64, category: &str| {
         let draft = Draft::new(category.into(), &number).unwrap();
         draft.stamp(START, position(number))
@@ -393,7 +398,7 @@ fn an_event_that_is_being_handed_out_pushes_out_none_while_another_category_is_r
         sequence: number,
         event: event(number, category),
     };
-    let taken = |category: &str, seen, id| Record::Taken {
+    let retrieved = |category: &str, seen, id| Record::Taken {
         category: category.into(),
         seen: position(seen),
         ids: vec![position(id)],
@@ -407,8 +412,8 @@ fn an_event_that_is_being_handed_out_pushes_out_none_while_another_category_is_r
         published(1, "a"),
         published(2, "a"),
         published(3, "b"),
-        taken("b", 3, 3),
-        taken("a", 1, 2),
+        retrieved("b", 3, 3),
+        retrieved("a", 1, 2),
         Record::Ended(position(3)),
     ] {
         logs.push(record);
@@ -417,19 +422,19 @@ fn an_event_that_is_being_handed_out_pushes_out_none_while_another_category_is_r
         .events_per_category(1)
         .delete_after_first_retrieval(true);
     let clock = ManualClock::at(START);
-    let broker = start(&options, &clock, &Keeper::with(&logs, false), Log::Whole);
+    let broker = start(&options, &clock, &LogKeeper::with(&logs, false), Log::Whole);
     let held = look(&broker, &["a", "b"], Cursor::LastId(position(0)));
     assert_eq!((held.events, held.gap), (vec![position(1)], false));
 }
 
-/// Else whoever goes by time would pass over what comes next.
+/// Otherwise a follower by time would pass over the next event.
 #[test]
 fn timestamps_do_not_fall_where_a_log_no_longer_has_the_newest() {
     let hour = Duration::from_secs(3600);
     let clock = ManualClock::at(START);
     clock.advance(hour);
     let options = BrokerOptions::new().delete_after_first_retrieval(true);
-    let keeper = Keeper::with(&Logs::default(), false);
+    let keeper = LogKeeper::with(&Logs::default(), false);
     let broker = start(&options, &clock, &keeper, Log::Whole);
     let next = |broker: &Broker| {
         broker.publish("a", "x").unwrap();
@@ -440,7 +445,7 @@ fn timestamps_do_not_fall_where_a_log_no_longer_has_the_newest() {
     keeper.compact(0, usize::MAX, true);
     clock.set(START);
     for from in [Log::Whole, Log::Compacted] {
-        let keeper = Keeper::with(&keeper.logs(), false);
+        let keeper = LogKeeper::with(&keeper.logs(), false);
         assert_eq!(next(&start(&options, &clock, &keeper, from)), newest + 1002);
     }
 }

@@ -1,6 +1,7 @@
-//! Many schedules of the broker's threads, by shuttle, which also tells of a deadlock: a subscriber that waits without a
-//! deadline and is not woken is one. Half of each test's schedules are random, half of few changes of priority. There
-//! are 50,000 a test, or as many as the environment variable `SCHEDULES` says, and a tenth of them where each is long:
+//! Many schedules of the broker's threads, explored by shuttle. It also detects deadlocks, such as a subscriber that waits
+//! without a deadline and is not woken. Half of each test's schedules are random, the other half have few changes of
+//! priority. There are 50,000 a test, or as many as the environment variable `SCHEDULES` says, and a tenth of that if they
+//! are long:
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg shuttle" cargo test --release --features testing --lib schedules
@@ -17,8 +18,8 @@ mod acknowledged;
 
 /// A wait that ends at any moment.
 const SOME_TIME: Duration = Duration::from_secs(1);
-/// A wait that ends by being woken, or in a deadlock.
-const FOR_EVER: Duration = Duration::MAX;
+/// A wait that ends by a wakeup, or in a deadlock.
+const FOREVER: Duration = Duration::MAX;
 
 fn schedules() -> usize {
     std::env::var("SCHEDULES").map_or(50_000, |count| count.parse().unwrap())
@@ -50,6 +51,8 @@ struct Follower {
     broker: Broker,
     names: Vec<&'static str>,
     cursor: Cursor,
+    /// It goes on from each answer by time alone.
+    by_time: bool,
     limit: Option<usize>,
     seen: Vec<EventId>,
     gap: bool,
@@ -61,6 +64,7 @@ impl Follower {
             broker: broker.clone(),
             names: names.to_vec(),
             cursor: Cursor::Oldest,
+            by_time: false,
             limit: None,
             seen: Vec::new(),
             gap: false,
@@ -81,7 +85,15 @@ impl Follower {
         self.seen.extend(batch.events().iter().map(Event::id));
         let in_order = self.seen.is_sorted_by(|a, b| a < b);
         assert!(in_order, "repeated, or out of order: {:?}", self.seen);
-        self.cursor = Cursor::LastId(batch.last_id());
+        self.cursor = match self.by_time {
+            true => Cursor::SinceTime(
+                batch
+                    .events()
+                    .last()
+                    .map_or(batch.before(), Event::timestamp),
+            ),
+            false => Cursor::LastId(batch.last_id()),
+        };
     }
 
     fn poll(&mut self, timeout: Duration) -> Result<Arc<Batch>, Error> {
@@ -99,7 +111,7 @@ impl Follower {
         Ok(batch)
     }
 
-    /// Follows until it has so many events, and has missed none.
+    /// Follows until it has `count` events, and has missed none.
     fn until(mut self, count: usize, timeout: Duration) -> JoinHandle<()> {
         thread::spawn(move || {
             while self.seen.len() < count {
@@ -133,7 +145,7 @@ fn join_all<T>(threads: impl IntoIterator<Item = JoinHandle<T>>) {
     }
 }
 
-/// All that was published, in order.
+/// The ids of all published events, in order.
 fn published(publishers: impl IntoIterator<Item = JoinHandle<Vec<EventId>>>) -> Vec<EventId> {
     let ids = publishers.into_iter().map(|thread| thread.join().unwrap());
     let mut ids: Vec<EventId> = ids.flatten().collect();
@@ -141,7 +153,7 @@ fn published(publishers: impl IntoIterator<Item = JoinHandle<Vec<EventId>>>) -> 
     ids
 }
 
-/// What was handed out to anyone, or is still there for the next.
+/// The ids of all events that a follower got, or that are still in memory.
 fn accounted_for(broker: &Broker, followers: impl IntoIterator<Item = Follower>) -> Vec<EventId> {
     let mut last = Follower::of(broker, &["a", "b"]);
     last.poll(Duration::ZERO).unwrap();
@@ -153,10 +165,10 @@ fn accounted_for(broker: &Broker, followers: impl IntoIterator<Item = Follower>)
 }
 
 #[test]
-fn whoever_is_parked_is_woken_by_a_publish() {
+fn a_parked_subscriber_is_woken_by_a_publish() {
     explore(|| {
         let broker = default();
-        let followers = [0, 1].map(|_| Follower::of(&broker, &["a"]).until(3, FOR_EVER));
+        let followers = [0, 1].map(|_| Follower::of(&broker, &["a"]).until(3, FOREVER));
         join_all([
             publisher(&broker, &["a", "a"]),
             publisher(&broker, &["a", "b"]),
@@ -167,10 +179,10 @@ fn whoever_is_parked_is_woken_by_a_publish() {
 }
 
 #[test]
-fn whoever_is_parked_in_several_categories_has_all_of_them_in_order() {
+fn a_subscriber_parked_in_several_categories_gets_their_events_in_order() {
     explore(|| {
         let broker = default();
-        let follower = Follower::of(&broker, &["a", "b"]).until(4, FOR_EVER);
+        let follower = Follower::of(&broker, &["a", "b"]).until(4, FOREVER);
         join_all([
             publisher(&broker, &["a", "b"]),
             publisher(&broker, &["b", "a"]),
@@ -180,7 +192,7 @@ fn whoever_is_parked_in_several_categories_has_all_of_them_in_order() {
 }
 
 #[test]
-fn a_publish_at_the_moment_of_a_time_out_is_not_lost() {
+fn a_publish_at_the_moment_of_a_timeout_is_not_lost() {
     explore(|| {
         let broker = default();
         let followers = [&["a"][..], &["a", "b"]]
@@ -209,7 +221,7 @@ fn a_publish_to_a_category_that_was_not_there_when_a_poll_looked_is_not_passed_o
 }
 
 #[test]
-fn what_is_deleted_after_retrieval_was_handed_to_someone() {
+fn a_deleted_event_was_delivered() {
     explore(|| {
         let broker = deleting();
         let followers =
@@ -222,10 +234,10 @@ fn what_is_deleted_after_retrieval_was_handed_to_someone() {
 }
 
 #[test]
-fn whoever_asks_for_one_event_at_a_time_has_all_of_them_in_order() {
+fn polls_for_one_event_at_a_time_get_all_events_in_order() {
     explore(|| {
         let broker = default();
-        let follower = Follower::one_by_one(&broker, &["a", "b"]).until(4, FOR_EVER);
+        let follower = Follower::one_by_one(&broker, &["a", "b"]).until(4, FOREVER);
         join_all([
             publisher(&broker, &["a", "b"]),
             publisher(&broker, &["b", "a"]),
@@ -235,7 +247,7 @@ fn whoever_asks_for_one_event_at_a_time_has_all_of_them_in_order() {
 }
 
 #[test]
-fn what_is_deleted_one_by_one_was_handed_to_someone() {
+fn events_deleted_one_by_one_were_delivered() {
     explore(|| {
         let broker = deleting();
         let followers =
@@ -247,11 +259,11 @@ fn what_is_deleted_one_by_one_was_handed_to_someone() {
     });
 }
 
-/// A follower has everything, or else it was told of a gap.
+/// A follower gets every event, or else a gap.
 fn all_or_a_gap(options: BrokerOptions) {
     let broker = broker(options);
     let follower = Follower::of(&broker, &["a", "b"]);
-    // Not from the oldest, which misses nothing by its own account.
+    // Not from the oldest event on: that cursor never has a gap.
     let start = broker.subscribe("a", Cursor::Now, Duration::ZERO).unwrap();
     let cursor = Cursor::LastId(start.last_id());
     let follower = Follower { cursor, ..follower }.times(2);
@@ -266,22 +278,22 @@ fn all_or_a_gap(options: BrokerOptions) {
 }
 
 #[test]
-fn what_was_pushed_out_of_its_ring_is_told_as_a_gap() {
+fn events_pushed_out_of_their_ring_are_a_gap() {
     explore(|| all_or_a_gap(BrokerOptions::new().events_per_category(1)));
 }
 
 #[test]
-fn what_was_evicted_with_its_category_is_told_as_a_gap() {
+fn events_evicted_with_their_category_are_a_gap() {
     explore(|| all_or_a_gap(BrokerOptions::new().max_categories(1)));
 }
 
-/// Two events, and not three.
+/// Room for two events, and not for three.
 fn two_events() -> BrokerOptions {
     BrokerOptions::new().max_event_size(3).max_event_bytes(250)
 }
 
 #[test]
-fn what_was_evicted_for_its_bytes_is_told_as_a_gap() {
+fn events_evicted_for_their_bytes_are_a_gap() {
     explore(|| all_or_a_gap(two_events()));
 }
 
@@ -299,23 +311,23 @@ fn the_limit_of_bytes_holds_when_all_have_published() {
 }
 
 #[test]
-fn whoever_is_answered_early_to_make_room_misses_nothing() {
+fn a_subscriber_that_is_answered_early_to_make_room_misses_nothing() {
     explore(|| {
         let broker = broker(BrokerOptions::new().max_parked(1));
-        let followers = [0, 1].map(|_| Follower::of(&broker, &["a"]).until(2, FOR_EVER));
+        let followers = [0, 1].map(|_| Follower::of(&broker, &["a"]).until(2, FOREVER));
         join_all([publisher(&broker, &["a", "a"])]);
         join_all(followers);
     });
 }
 
 #[test]
-fn a_stop_answers_whoever_is_parked_and_loses_nothing() {
+fn a_stop_answers_parked_subscribers_and_loses_nothing() {
     explore(|| {
         let broker = default();
         let followers = [0, 1].map(|_| {
             let mut follower = Follower::of(&broker, &["a"]);
             thread::spawn(move || {
-                while follower.poll(FOR_EVER).is_ok() {}
+                while follower.poll(FOREVER).is_ok() {}
                 follower
             })
         });
@@ -348,7 +360,7 @@ fn park(broker: &Broker) -> Option<Parked> {
 }
 
 #[test]
-fn a_client_that_hangs_up_takes_no_more_than_it_was_handed() {
+fn a_client_that_hangs_up_retrieves_no_more_than_was_delivered_to_it() {
     explore(|| {
         let broker = deleting();
         let parked = park(&broker).unwrap();
@@ -367,7 +379,7 @@ fn a_client_that_hangs_up_takes_no_more_than_it_was_handed() {
 }
 
 #[test]
-fn whoever_leaves_without_waiting_leaves_nothing_behind() {
+fn a_subscriber_that_leaves_without_waiting_leaves_nothing_behind() {
     explore(|| {
         let broker = default();
         let leaving = broker.clone();

@@ -1,4 +1,4 @@
-//! [`Model`]: what a broker promises, in the fewest words: a list of all events ever published and what became of each.
+//! [`Model`]: a broker in its simplest form: a list of all events ever published, and the fate of each.
 
 use std::collections::HashMap;
 
@@ -6,17 +6,18 @@ use long_polling::{Cursor, EventId};
 
 use crate::limits::Limits;
 
-/// How far timestamps may be ahead of the clock, in milliseconds, and count for the time to live.
+/// The most milliseconds that timestamps are ahead of the clock because they have to increase. They count for the time to
+/// live.
 const MAX_STEPS: u64 = 1000;
-/// How far a `since_time` may be ahead of the newest one, in milliseconds.
+/// The most milliseconds that a `since_time` may be ahead of the newest timestamp.
 const MAX_AHEAD: u64 = 60_000;
 
-/// What became of an event.
+/// The fate of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Held,
-    /// Handed out, and deleted by that.
-    Consumed,
+    /// Retrieved, and deleted by that.
+    Retrieved,
     Lost,
 }
 
@@ -29,16 +30,16 @@ pub(crate) struct Published {
     /// Bytes of its JSON.
     pub(crate) size: usize,
     pub(crate) fate: Fate,
-    /// How many events had been published when it was handed out and deleted by that: one handed to whoever was parked
-    /// does not count itself.
-    consumed_after: Option<usize>,
+    /// The number of events published before its retrieval deleted it. An event that was delivered to parked subscribers does
+    /// not count itself.
+    retrieved_after: Option<usize>,
 }
 
 /// Where a poll starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Oldest,
-    /// After so many of all events.
+    /// After this many of all events.
     After(usize),
     Time(u64),
 }
@@ -68,7 +69,7 @@ pub(crate) struct Model {
     pub(crate) events: Vec<Published>,
     /// Those before are of runs that left no file: nothing is known of them any more.
     known_from: usize,
-    /// The positions that runs told before their first event, and how many events were before each.
+    /// The positions of runs before their first event, each with the number of events before it.
     positions: HashMap<EventId, usize>,
 }
 
@@ -139,8 +140,8 @@ impl Model {
             timestamp,
             published: self.published,
             size: json.len(),
-            fate: Fate::Consumed,
-            consumed_after: deleted.then_some(self.events.len()),
+            fate: Fate::Retrieved,
+            retrieved_after: deleted.then_some(self.events.len()),
         });
         self.expire();
         if !deleted {
@@ -148,8 +149,7 @@ impl Model {
         }
     }
 
-    /// Keeps an event, at the price of others. What has expired in all categories is only looked for where too much is
-    /// held.
+    /// Holds an event, and evicts others for it. Expired events of all categories go only if too much is held.
     fn hold(&mut self, number: usize, now: u64) {
         self.expire_by(
             self.events[number].published,
@@ -224,8 +224,8 @@ impl Model {
         }
     }
 
-    /// Where a poll that found nothing says that it stands: after all events.
-    pub(crate) fn is_told(&mut self, id: EventId) {
+    /// Checks the position of an answer without events: it is after all events.
+    pub(crate) fn reach_end(&mut self, id: EventId) {
         let count = self.events.len();
         match self.place(id) {
             Some(place) => assert_eq!(place, Place::After(count)),
@@ -233,7 +233,7 @@ impl Model {
         }
     }
 
-    /// Where an id stands, if it is known.
+    /// Returns the place of an id, if it is known.
     pub(crate) fn place(&self, id: EventId) -> Option<Place> {
         if let Some(count) = self.positions.get(&id) {
             return Some(Place::After(*count));
@@ -245,11 +245,11 @@ impl Model {
         Some(Place::After(self.known_from + at + 1))
     }
 
-    /// What a poll of these categories finds, which it then has retrieved.
+    /// Returns the answer to a poll of these categories, which retrieves its events.
     pub(crate) fn poll(&mut self, of: &[usize], cursor: Cursor, limit: Option<usize>) -> Answer {
         self.expire();
         let now = self.newest().max(self.clock);
-        // A time that no event can have had yet places nobody.
+        // A time that no event can have had yet has no place.
         let since = |time, unplaced| match time > now + MAX_AHEAD {
             true => (Place::Oldest, true, true),
             false => (Place::Time(time), unplaced, true),
@@ -282,9 +282,9 @@ impl Model {
         };
         let (lost, mut there): (Vec<usize>, Vec<usize>) = (self.known_from..self.events.len())
             .filter(asked_for)
-            .filter(|number| self.events[*number].fate != Fate::Consumed)
+            .filter(|number| self.events[*number].fate != Fate::Retrieved)
             .partition(|number| self.events[*number].fate == Fate::Lost);
-        let count = self.portion(&there, place, limit);
+        let count = self.batch_len(&there, place, limit);
         let whole = count == there.len();
         there.truncate(count);
         if by_time {
@@ -294,8 +294,8 @@ impl Model {
         if self.options.delete_after_first_retrieval {
             let count = self.events.len();
             for number in &there {
-                self.events[*number].fate = Fate::Consumed;
-                self.events[*number].consumed_after = Some(count);
+                self.events[*number].fate = Fate::Retrieved;
+                self.events[*number].retrieved_after = Some(count);
             }
         }
         Answer {
@@ -306,8 +306,8 @@ impl Model {
         }
     }
 
-    /// How many of these events one answer has.
-    fn portion(&self, there: &[usize], place: Place, limit: Option<usize>) -> usize {
+    /// Counts how many of these events one answer has.
+    fn batch_len(&self, there: &[usize], place: Place, limit: Option<usize>) -> usize {
         let events: Vec<&Published> = there.iter().map(|number| &self.events[*number]).collect();
         let size = |count: &usize| -> usize {
             let sizes = events[..*count].iter().map(|event| event.size + 1);
@@ -322,7 +322,7 @@ impl Model {
         if limit.is_some() || matches!(place, Place::After(_)) {
             return largest;
         }
-        // Time alone does not place anybody within a millisecond.
+        // A time is no place within a millisecond.
         let parts = |count: &usize| {
             let latest = events[..*count].iter().map(|event| event.timestamp).max();
             let mut rest = events[*count..].iter();
@@ -349,14 +349,14 @@ impl Model {
         for number in self.known_from..self.events.len() {
             let published = restored(self.events[number].timestamp, self.age);
             self.events[number].published = published;
-            if self.events[number].consumed_after == Some(number) {
-                self.events[number].fate = Fate::Consumed;
+            if self.events[number].retrieved_after == Some(number) {
+                self.events[number].fate = Fate::Retrieved;
             } else {
                 self.hold(number, published);
             }
             for event in &mut self.events[self.known_from..=number] {
-                if event.consumed_after == Some(number + 1) && event.fate == Fate::Held {
-                    event.fate = Fate::Consumed;
+                if event.retrieved_after == Some(number + 1) && event.fate == Fate::Held {
+                    event.fate = Fate::Retrieved;
                 }
             }
         }

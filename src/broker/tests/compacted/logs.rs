@@ -1,4 +1,4 @@
-//! Two logs of one broker: the whole one, and one that is made smaller now and then.
+//! Two logs of one broker: the whole one, and one that is compacted at times.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ pub(super) struct Logs {
     compacted: Vec<Record>,
     /// Both say exactly the same.
     pub(super) exact: bool,
-    /// So many records were there at least when this run had begun, and when the second log was made smaller: a kill
-    /// leaves them.
-    kept: usize,
+    /// A kill leaves at least this many records of the whole log: those up to the start of the run, and up to the last
+    /// compaction.
+    durable: usize,
 }
 
 impl Default for Logs {
@@ -30,19 +30,19 @@ impl Default for Logs {
             whole: Vec::new(),
             compacted: Vec::new(),
             exact: true,
-            kept: 0,
+            durable: 0,
         }
     }
 }
 
 impl Logs {
-    /// The events that were handed out.
-    pub(super) fn taken(&self) -> HashSet<EventId> {
-        let taken = self.whole.iter().filter_map(|record| match record {
+    /// The events that subscribers retrieved.
+    pub(super) fn retrieved(&self) -> HashSet<EventId> {
+        let retrieved = self.whole.iter().filter_map(|record| match record {
             Record::Taken { ids, .. } => Some(ids),
             _ => None,
         });
-        taken.flatten().copied().collect()
+        retrieved.flatten().copied().collect()
     }
 
     pub(super) fn push(&mut self, record: Record) {
@@ -50,9 +50,9 @@ impl Logs {
         self.compacted.push(record);
     }
 
-    /// Loses the last few records that a kill may cost, and says how many.
+    /// Loses up to `count` of the last records, as a kill may, and returns how many.
     pub(super) fn lose(&mut self, count: usize) -> usize {
-        let count = count.min(self.whole.len() - self.kept);
+        let count = count.min(self.whole.len() - self.durable);
         self.whole.truncate(self.whole.len() - count);
         self.compacted.truncate(self.compacted.len() - count);
         count
@@ -73,25 +73,25 @@ impl std::fmt::Debug for Logs {
 
 /// Keeps both logs, in memory.
 #[derive(Clone)]
-pub(super) struct Keeper(Arc<Mutex<State>>);
+pub(super) struct LogKeeper(Arc<Mutex<LogState>>);
 
-struct State {
+struct LogState {
     logs: Logs,
-    live: Snapshot,
+    snapshot: Snapshot,
     acknowledges: bool,
     appended: u64,
     hook: Option<Box<dyn FnOnce() + Send>>,
     refuse: bool,
 }
 
-/// What a broker has of a keeper.
-pub(super) struct Kept {
-    keeper: Keeper,
+/// The store of a broker that starts from one of the logs.
+pub(super) struct LogStore {
+    keeper: LogKeeper,
     from: Log,
 }
 
-/// The number of the newest event that a record tells of.
-fn reached(record: &Record) -> Option<u64> {
+/// The sequence number of the newest event that a record covers.
+fn covers(record: &Record) -> Option<u64> {
     match record {
         Record::Published { sequence, .. } => Some(*sequence),
         Record::Started { position: id, .. }
@@ -101,11 +101,11 @@ fn reached(record: &Record) -> Option<u64> {
     }
 }
 
-impl Keeper {
+impl LogKeeper {
     pub(super) fn with(logs: &Logs, acknowledges: bool) -> Self {
-        Keeper(Arc::new(Mutex::new(State {
+        LogKeeper(Arc::new(Mutex::new(LogState {
             logs: logs.clone(),
-            live: Snapshot::default(),
+            snapshot: Snapshot::default(),
             acknowledges,
             appended: 0,
             hook: None,
@@ -121,7 +121,7 @@ impl Keeper {
         self.0.lock().logs.clone()
     }
 
-    /// Of a published event.
+    /// The timestamp of a published event.
     pub(super) fn timestamp(&self, id: EventId) -> u64 {
         let state = self.0.lock();
         let mut events = state.logs.whole.iter().rev().filter_map(Record::event);
@@ -129,8 +129,8 @@ impl Keeper {
         event.timestamp()
     }
 
-    pub(super) fn store(&self, from: Log) -> Kept {
-        Kept {
+    pub(super) fn store(&self, from: Log) -> LogStore {
+        LogStore {
             keeper: self.clone(),
             from,
         }
@@ -144,48 +144,48 @@ impl Keeper {
         self.0.lock().refuse = true;
     }
 
-    pub(super) fn forget_what_waits(&self) {
+    pub(super) fn clear_hooks(&self) {
         let mut state = self.0.lock();
         (state.hook, state.refuse) = (None, false);
     }
 
-    /// Puts what the broker holds in place of the second log's records.
+    /// Replaces records of the second log by the snapshot of the broker.
     pub(super) fn compact(&self, back: u64, cut: usize, exact: bool) {
-        let live = self.0.lock().live.clone();
+        let snapshot = self.0.lock().snapshot.clone();
         let records = self.0.lock().logs.compacted.clone();
         let started = |record: &Record| matches!(record, Record::Started { .. });
         let run = records.iter().rposition(started).unwrap();
-        // What was made smaller already is not whole before that.
+        // A log that was compacted already does not have all records before that.
         let first = records[..=run].iter().chain(
             records
                 .iter()
                 .filter(|record| matches!(record, Record::Compacted { .. })),
         );
-        let first = first.filter_map(reached).max().unwrap();
-        let newest = records[run..].iter().filter_map(reached).max().unwrap();
+        let first = first.filter_map(covers).max().unwrap();
+        let newest = records[run..].iter().filter_map(covers).max().unwrap();
         let up_to = newest.saturating_sub(back).max(first);
-        let told = |record: &Record| reached(record).is_some_and(|to| to <= up_to);
-        let from = run + records[run..].iter().rposition(told).unwrap() + 1;
-        // What is held does not say that the run has ended.
+        let covered = |record: &Record| covers(record).is_some_and(|to| to <= up_to);
+        let from = run + records[run..].iter().rposition(covered).unwrap() + 1;
+        // A snapshot does not have the end of the run.
         let after = |record: &Record| {
-            reached(record).is_some_and(|to| to > up_to) || matches!(record, Record::Ended(_))
+            covers(record).is_some_and(|to| to > up_to) || matches!(record, Record::Ended(_))
         };
         let most = records[from..].iter().position(after);
         let cut = from + cut.min(most.unwrap_or(records.len() - from));
-        let mut smaller = live.records(up_to);
-        assert!(!smaller.is_empty());
-        smaller.extend_from_slice(&records[cut..]);
+        let mut compacted = snapshot.records(up_to);
+        assert!(!compacted.is_empty());
+        compacted.extend_from_slice(&records[cut..]);
         let mut state = self.0.lock();
-        state.logs.compacted = smaller;
+        state.logs.compacted = compacted;
         state.logs.exact &= exact || up_to == newest;
-        state.logs.kept = state.logs.whole.len();
+        state.logs.durable = state.logs.whole.len();
     }
 }
 
-impl Store for Kept {
-    fn start(&mut self, live: Snapshot, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
+impl Store for LogStore {
+    fn start(&mut self, snapshot: Snapshot, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
         let mut state = self.keeper.0.lock();
-        state.live = live;
+        state.snapshot = snapshot;
         let records = match self.from {
             Log::Whole => &state.logs.whole,
             Log::Compacted => &state.logs.compacted,
@@ -205,7 +205,7 @@ impl Store for Kept {
         state.logs.push(record);
         state.appended += 1;
         if started || published && state.acknowledges {
-            state.logs.kept = state.logs.whole.len();
+            state.logs.durable = state.logs.whole.len();
         }
         Ok(state.appended)
     }

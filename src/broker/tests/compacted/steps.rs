@@ -1,4 +1,4 @@
-//! What is done with a broker and its logs.
+//! The steps of a case, and random cases.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::position::{Cursor, EventId};
 /// How long events live, and the clock's steps: some as long to the millisecond.
 const TTLS: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 const ADVANCES: [u64; 8] = [1, 2, 9, 10, 11, 500, 1000, 3000];
-/// Of an event's data.
+/// The most bytes of an event's data.
 const LARGEST: usize = 202;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,20 +23,20 @@ pub(super) enum Log {
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Publish(usize),
-    /// A poll while the event waits for the store, where it does.
+    /// A publish, and a poll while the event is hidden, if the store acknowledges.
     PublishDuring(usize, Probe),
-    /// The store does not take an event, where events wait for it.
+    /// The store refuses an event, if it acknowledges.
     Refuse(usize),
     Poll(Probe),
     Park(Probe),
-    /// One of the parked has waited for long enough, or has gone without a word.
+    /// A parked subscriber times out, or its client disconnects.
     Leave {
         number: usize,
         hung_up: bool,
     },
     Advance(u64),
-    /// The second log is made smaller, up to so many events before the newest, and cut off after that event's record:
-    /// so far through those between it and the next event's.
+    /// The second log is compacted, up to `back` events before the newest, and `cut` records after the record of that event
+    /// go too, before the record of the next event.
     Compact {
         back: u64,
         cut: usize,
@@ -44,7 +44,7 @@ pub(super) enum Step {
     Compare,
     Stop {
         from: Log,
-        /// The second log is made smaller once more after the end.
+        /// The second log is compacted once more after the end.
         compact: Option<(u64, usize)>,
         switch: bool,
     },
@@ -63,24 +63,24 @@ pub(super) struct Probe {
     pub(super) limit: Option<usize>,
 }
 
-/// A cursor, chosen among what was told so far, counted from the newest.
+/// A cursor, chosen from the positions and times that the broker has returned, counted from the newest.
 #[derive(Clone, Debug)]
 pub(super) enum From {
     Now,
     Oldest,
-    Told(usize),
+    Position(usize),
     Time(usize),
 }
 
 impl From {
-    pub(super) fn cursor(&self, told: &[EventId], times: &[u64]) -> Cursor {
+    pub(super) fn cursor(&self, positions: &[EventId], times: &[u64]) -> Cursor {
         let newest_first = |back: usize, count: usize| count - 1 - back % count;
         match *self {
             From::Now => Cursor::Now,
-            From::Told(back) if !told.is_empty() => {
-                Cursor::LastId(told[newest_first(back, told.len())])
+            From::Position(back) if !positions.is_empty() => {
+                Cursor::LastId(positions[newest_first(back, positions.len())])
             }
-            From::Oldest | From::Told(_) => Cursor::Oldest,
+            From::Oldest | From::Position(_) => Cursor::Oldest,
             From::Time(back) => Cursor::SinceTime(times[newest_first(back, times.len())] - 1),
         }
     }
@@ -91,7 +91,7 @@ fn probe() -> impl Strategy<Value = Probe> {
     let from = prop_oneof![
         1 => Just(From::Now),
         3 => Just(From::Oldest),
-        4 => (0..6usize).prop_map(From::Told),
+        4 => (0..6usize).prop_map(From::Position),
         1 => (0..6usize).prop_map(From::Time),
     ];
     let limit = prop_oneof![1 => Just(None), 1 => (1..4usize).prop_map(Some)];
@@ -143,10 +143,10 @@ prop_compose! {
     }
 }
 
-/// Options, whether events are seen only once they are kept, and steps.
+/// Options, whether the store acknowledges, the events of golongpoll at the start of the log, and steps.
 pub(super) fn case() -> impl Strategy<Value = (BrokerOptions, bool, Vec<(usize, u64)>, Vec<Step>)> {
     let steps = prop::collection::vec(step(), 1..120);
-    // golongpoll stamps its events in their order, but for those of one instant.
+    // golongpoll stamps its events in their order, except for those of one instant.
     let ago = prop::collection::vec((0..NAMES.len(), 1..20u64), 0..10);
     let foreign = ago.prop_map(|mut foreign| {
         foreign.sort_by_key(|(_, ago)| std::cmp::Reverse(*ago));

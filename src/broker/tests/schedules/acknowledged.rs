@@ -1,4 +1,4 @@
-//! Schedules with a store that acknowledges: nobody may see an event before a disk, a thread of the store's own, has
+//! Schedules with a store that acknowledges: no subscriber may see an event before the disk, a thread of the store, has
 //! settled its ticket.
 
 use shuttle::rand::{Rng, thread_rng};
@@ -7,29 +7,29 @@ use super::*;
 use crate::broker::sync::Condvar;
 use crate::error::ErrorKind;
 
-/// Keeps what its disk has settled, a batch at a time. A handle to one that is shared.
+/// A store that keeps the records that its disk has settled, a batch at a time. Clones share one disk.
 #[derive(Clone)]
-struct Acknowledging(Arc<Platter>);
+struct Acknowledging(Arc<Disk>);
 
-struct Platter {
-    tray: Mutex<Tray>,
-    /// Told when there is something for the disk to do.
+struct Disk {
+    state: Mutex<DiskState>,
+    /// Notified when the disk has something to do.
     work: Condvar,
-    /// Told when a batch has been settled, and when the disk has ended.
+    /// Notified when a batch has been settled, and when the disk has ended.
     progress: Condvar,
-    /// How many batches may be refused.
+    /// The most batches that the disk refuses.
     refusals: usize,
-    /// Whether what is held is written anew now and then, in place of what is kept.
+    /// The disk replaces what it keeps by a snapshot at random times.
     compacts: bool,
 }
 
 #[derive(Default)]
-struct Tray {
-    /// All that was appended; a record's ticket is its place, counted from 1.
-    taken: Vec<Record>,
+struct DiskState {
+    /// All appended records. A record's ticket is its place, counted from 1.
+    appended: Vec<Record>,
     settled: usize,
     refused: Vec<EventId>,
-    /// What a next start reads.
+    /// The records that the next start reads.
     kept: Vec<Record>,
     /// The ids of all events that ever were in `kept`.
     events: Vec<EventId>,
@@ -49,13 +49,13 @@ fn ids(records: &[Record]) -> Vec<EventId> {
 
 impl Acknowledging {
     fn new(refusals: usize, compacts: bool, kept: Vec<Record>) -> Self {
-        let tray = Tray {
+        let state = DiskState {
             events: ids(&kept),
             kept,
-            ..Tray::default()
+            ..DiskState::default()
         };
-        Acknowledging(Arc::new(Platter {
-            tray: Mutex::new(tray),
+        Acknowledging(Arc::new(Disk {
+            state: Mutex::new(state),
             work: Condvar::default(),
             progress: Condvar::default(),
             refusals,
@@ -67,25 +67,25 @@ impl Acknowledging {
         Broker::with_store(options, self.clone()).unwrap()
     }
 
-    /// What was seen had been kept.
+    /// Checks that these events, which a subscriber has seen, were kept.
     fn has(&self, seen: &[EventId]) {
-        let events = &self.0.tray.lock().events;
+        let events = &self.0.state.lock().events;
         assert!(seen.iter().all(|id| events.contains(id)), "seen too early");
     }
 
     fn kept(&self) -> Vec<Record> {
-        self.0.tray.lock().kept.clone()
+        self.0.state.lock().kept.clone()
     }
 
-    fn disk(self, live: Snapshot) {
-        let Platter { tray, work, .. } = &*self.0;
+    fn run_disk(self, snapshot: Snapshot) {
+        let Disk { state, work, .. } = &*self.0;
         let mut refusals = self.0.refusals;
         loop {
-            let mut held = tray.lock();
-            while held.settled == held.taken.len() && !held.stopped {
+            let mut held = state.lock();
+            while held.settled == held.appended.len() && !held.stopped {
                 work.wait(&mut held);
             }
-            let batch = held.taken[held.settled..].to_vec();
+            let batch = held.appended[held.settled..].to_vec();
             if batch.is_empty() {
                 break;
             }
@@ -95,15 +95,15 @@ impl Acknowledging {
             refusals -= usize::from(refused);
             self.settle(batch, refused);
             if self.0.compacts && thread_rng().r#gen() {
-                self.compact(&live);
+                self.compact(&snapshot);
             }
         }
-        tray.lock().ended = true;
+        state.lock().ended = true;
         self.0.progress.notify_all();
     }
 
     fn settle(&self, batch: Vec<Record>, refused: bool) {
-        let mut held = self.0.tray.lock();
+        let mut held = self.0.state.lock();
         held.settled += batch.len();
         let (events, others): (Vec<Record>, Vec<Record>) = batch
             .into_iter()
@@ -116,15 +116,15 @@ impl Acknowledging {
             held.kept.push(Record::Refused(*last));
             held.refused.extend(&of_batch);
         }
-        // An end comes after all events, and what was taken after those that it tells of.
+        // An end comes after all events, and a retrieval after the events that it names.
         held.kept.extend(others);
         drop(held);
         self.0.progress.notify_all();
     }
 
-    /// Puts what is held in place of what is kept: as a store does that makes its log smaller.
-    fn compact(&self, live: &Snapshot) {
-        let held = self.0.tray.lock();
+    /// Replaces the records that the disk keeps by a snapshot, as a store that compacts its log does.
+    fn compact(&self, snapshot: &Snapshot) {
+        let held = self.0.state.lock();
         let known = held.events.iter().chain(&held.refused);
         let reached = known.filter_map(|id| id.parts()).map(|(_, number)| number);
         let reached = reached.max().unwrap_or(0);
@@ -132,40 +132,40 @@ impl Acknowledging {
         let ended = held.kept.last().cloned();
         let ended = ended.filter(|record| matches!(record, Record::Ended(_)));
         drop(held);
-        let mut records = live.records(reached);
+        let mut records = snapshot.records(reached);
         // The broker has not started yet, or is gone.
         if records.is_empty() {
             return;
         }
-        assert_eq!(ids(&records), kept, "a snapshot of what is held");
+        assert_eq!(ids(&records), kept, "the snapshot has other events");
         records.extend(ended);
-        self.0.tray.lock().kept = records;
+        self.0.state.lock().kept = records;
     }
 }
 
 impl Store for Acknowledging {
-    fn start(&mut self, live: Snapshot, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
+    fn start(&mut self, snapshot: Snapshot, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
         self.kept().into_iter().for_each(each);
         let store = self.clone();
-        thread::spawn(move || store.disk(live));
+        thread::spawn(move || store.run_disk(snapshot));
         Ok(())
     }
 
     fn append(&self, record: Record) -> Result<u64, Error> {
-        let mut held = self.0.tray.lock();
-        held.taken.push(record);
-        let ticket = held.taken.len() as u64;
+        let mut held = self.0.state.lock();
+        held.appended.push(record);
+        let ticket = held.appended.len() as u64;
         drop(held);
         self.0.work.notify_one();
         Ok(ticket)
     }
 
     fn flush(&self, ticket: u64) -> Result<(), Error> {
-        let mut held = self.0.tray.lock();
+        let mut held = self.0.state.lock();
         while (held.settled as u64) < ticket {
             self.0.progress.wait(&mut held);
         }
-        match held.taken[ticket as usize - 1].event() {
+        match held.appended[ticket as usize - 1].event() {
             Some(event) if held.refused.contains(&event.id()) => {
                 Err(Error::new(ErrorKind::Busy, "refused"))
             }
@@ -174,7 +174,7 @@ impl Store for Acknowledging {
     }
 
     fn settled(&self) -> u64 {
-        self.0.tray.lock().settled as u64
+        self.0.state.lock().settled as u64
     }
 
     fn acknowledges(&self) -> bool {
@@ -182,7 +182,7 @@ impl Store for Acknowledging {
     }
 
     fn stop(&self, _: Duration) -> Result<(), Error> {
-        let mut held = self.0.tray.lock();
+        let mut held = self.0.state.lock();
         held.stopped = true;
         self.0.work.notify_one();
         while !held.ended {
@@ -192,7 +192,7 @@ impl Store for Acknowledging {
     }
 }
 
-/// Publishes, and tells of what was not refused.
+/// Publishes, and returns the ids of the events that were not refused.
 fn trying(broker: &Broker, names: &[&'static str]) -> JoinHandle<Vec<EventId>> {
     let (broker, names) = (broker.clone(), names.to_vec());
     thread::spawn(move || {
@@ -229,7 +229,7 @@ fn last(broker: &Broker) -> EventId {
     }
 }
 
-/// Two publish, and each of these follows and sees all that was acknowledged, and nothing else.
+/// Two threads publish. Each of these followers sees all acknowledged events and no other.
 fn all_is_seen(store: &Acknowledging, followers: &[&[&'static str]], timeout: Duration) {
     let broker = store.broker(BrokerOptions::default());
     let followers = followers
@@ -249,15 +249,15 @@ fn all_is_seen(store: &Acknowledging, followers: &[&[&'static str]], timeout: Du
     starts_again(store, &published);
 }
 
-/// The ids of the events of a category that were handed to the store.
+/// The ids of the events of a category that were appended to the store.
 fn of(store: &Acknowledging, name: &str) -> Vec<EventId> {
-    let held = store.0.tray.lock();
-    let events = held.taken.iter().filter_map(Record::event);
+    let held = store.0.state.lock();
+    let events = held.appended.iter().filter_map(Record::event);
     let of_this = events.filter(|event| event.category() == name);
     of_this.map(Event::id).collect()
 }
 
-/// What was acknowledged is there after the next start, and nobody is told of a gap.
+/// The next start has all acknowledged events, and no follower gets a gap.
 fn starts_again(store: &Acknowledging, published: &[EventId]) {
     let again = Acknowledging::new(0, false, store.kept());
     let broker = again.broker(BrokerOptions::default());
@@ -273,35 +273,74 @@ fn starts_again(store: &Acknowledging, published: &[EventId]) {
 }
 
 #[test]
-fn whoever_is_parked_sees_all_that_is_acknowledged_in_order_and_not_before() {
+fn parked_subscribers_see_acknowledged_events_in_order_and_not_before() {
     explore_some(|| {
         let store = Acknowledging::new(0, false, Vec::new());
-        all_is_seen(&store, &[&["a", "b"], &["a"]], FOR_EVER);
+        all_is_seen(&store, &[&["a", "b"], &["a"]], FOREVER);
     });
 }
 
 #[test]
-fn what_is_refused_is_seen_by_nobody_and_holds_up_nothing() {
+fn a_refused_event_is_never_visible_and_delays_no_other() {
     explore_some(|| {
         let store = Acknowledging::new(2, false, Vec::new());
-        all_is_seen(&store, &[&["a", "b"]], FOR_EVER);
+        all_is_seen(&store, &[&["a", "b"]], FOREVER);
     });
 }
 
 #[test]
-fn what_is_held_is_told_to_the_stores_own_thread_while_publishers_wait_for_it() {
+fn the_stores_own_thread_gets_a_snapshot_while_publishers_wait_for_it() {
     explore_some(|| {
         let store = Acknowledging::new(1, true, Vec::new());
-        all_is_seen(&store, &[&["a", "b"]], FOR_EVER);
+        all_is_seen(&store, &[&["a", "b"]], FOREVER);
     });
 }
 
 #[test]
-fn an_event_that_is_committed_at_the_moment_of_a_time_out_is_not_lost() {
+fn an_event_that_is_committed_at_the_moment_of_a_timeout_is_not_lost() {
     explore_some(|| {
         let store = Acknowledging::new(1, false, Vec::new());
         all_is_seen(&store, &[&["a"], &["a", "b"]], SOME_TIME);
     });
+}
+
+/// Events of one schedule have one timestamp or few.
+#[test]
+fn a_follower_by_time_alone_sees_all_events_of_a_millisecond() {
+    for timeout in [FOREVER, SOME_TIME] {
+        by_time(timeout);
+    }
+}
+
+fn by_time(timeout: Duration) {
+    let schedule = move || {
+        let store = Acknowledging::new(1, false, Vec::new());
+        let broker = store.broker(BrokerOptions::default());
+        let following = [&["a"][..], &["a", "b"]].map(|names| {
+            let follower = Follower::of(&broker, names);
+            let by_time = true;
+            follow(
+                Follower {
+                    by_time,
+                    ..follower
+                },
+                &store,
+                timeout,
+            )
+        });
+        let mut published = published([trying(&broker, &["a", "b"]), trying(&broker, &["b", "a"])]);
+        published.push(last(&broker));
+        for follower in following {
+            let follower = follower.join().unwrap();
+            let of_these = |id: &EventId| follower.names.len() > 1 || of(&store, "a").contains(id);
+            let expected: Vec<EventId> = published.iter().copied().filter(of_these).collect();
+            assert!(follower.seen == expected && !follower.gap);
+        }
+        broker.stop(Duration::ZERO).unwrap();
+    };
+    let count = schedules() / 20;
+    shuttle::check_random(schedule, count / 2);
+    shuttle::check_pct(schedule, count / 2, 3);
 }
 
 #[test]
@@ -311,7 +350,7 @@ fn a_stop_while_publishers_wait_for_the_disk_loses_nothing_that_was_acknowledged
         let broker = store.broker(BrokerOptions::default());
         let (mut follower, seen) = (Follower::of(&broker, &["a", "b"]), store.clone());
         let following = thread::spawn(move || {
-            while follower.poll(FOR_EVER).is_ok() {
+            while follower.poll(FOREVER).is_ok() {
                 seen.has(&follower.seen);
             }
             follower
@@ -332,7 +371,7 @@ fn a_stop_while_publishers_wait_for_the_disk_loses_nothing_that_was_acknowledged
 }
 
 #[test]
-fn what_is_deleted_by_its_retrieval_was_acknowledged_and_handed_to_someone() {
+fn a_deleted_event_was_acknowledged_and_delivered() {
     explore_some(|| {
         let store = Acknowledging::new(1, false, Vec::new());
         let broker = store.broker(BrokerOptions::new().delete_after_first_retrieval(true));
@@ -342,7 +381,7 @@ fn what_is_deleted_by_its_retrieval_was_acknowledged_and_handed_to_someone() {
         let followers = followers.map(|follower| follower.join().unwrap());
         assert_eq!(accounted_for(&broker, followers), published);
         broker.stop(Duration::ZERO).unwrap();
-        // All has been handed out, and stays deleted.
+        // All events were delivered, and stay deleted.
         let again = Acknowledging::new(0, false, store.kept());
         let broker = again.broker(BrokerOptions::default());
         assert_eq!(broker.statistics().events, 0);
