@@ -102,13 +102,22 @@ impl Parked {
     fn take_shared(&mut self) -> Option<Arc<Batch>> {
         let batch = self.waiter.close().into_iter().next()?;
         self.listed = false;
-        match self.hidden_beside(batch.events().last()) {
-            None => Some(batch),
-            Some(hidden) => {
-                let offered = batch.events().iter().map(entry).collect();
-                Some(self.look_behind(offered, hidden))
-            }
+        if self.has_whole_millisecond(&batch) {
+            return Some(batch);
         }
+        let offered: Vec<Entry> = batch.events().iter().map(entry).collect();
+        let looked = self.with_categories(|categories| self.look_if_settled(categories, offered));
+        Some(looked.unwrap_or_else(|(offered, hidden)| self.look_behind(offered, hidden)))
+    }
+
+    /// Returns `true` if a follower that goes on by time alone misses no event after this batch, which a publisher has
+    /// offered. The publisher has had later events stamped with later timestamps, but others may have been stamped before,
+    /// and be hidden or visible by now.
+    fn has_whole_millisecond(&self, batch: &Batch) -> bool {
+        let shared = &self.shared;
+        !self.limit.whole_milliseconds
+            || !shared.store.acknowledges()
+            || shared.sequencer.end() == batch.last_id()
     }
 
     /// All other cases: several categories, where a publisher of one may come before another's slightly older event; and
@@ -121,22 +130,30 @@ impl Parked {
                 state.waiters.remove(&self.ticket);
             }
             let batches = self.waiter.close();
-            let events = || batches.iter().flat_map(|batch| batch.events());
-            let offered: Vec<Entry> = events().map(entry).collect();
-            match self.hidden_beside(events().max_by_key(|event| event.id())) {
-                None => Ok(self.look_after(categories, offered)),
-                Some(hidden) => Err((offered, hidden)),
-            }
+            let events = batches.iter().flat_map(|batch| batch.events());
+            self.look_if_settled(categories, events.map(entry).collect())
         });
         left.unwrap_or_else(|(offered, hidden)| self.look_behind(offered, hidden))
     }
 
-    /// Returns the sequence number of the newest hidden event that may have the timestamp of the newest event offered, if
-    /// the follower may go on by time alone. The publisher has had later events stamped with later timestamps.
-    fn hidden_beside(&self, newest: Option<&Event>) -> Option<u64> {
-        let newest = entry(newest.filter(|_| self.limit.whole_milliseconds)?);
+    /// Looks for events behind those that were offered.
+    ///
+    /// # Errors
+    ///
+    /// Returns the offered events and the sequence number of the newest hidden event that may have the timestamp of one of
+    /// them, if the follower may go on by time alone.
+    fn look_if_settled(
+        &self,
+        categories: &mut CategoryGuards<'_>,
+        offered: Vec<Entry>,
+    ) -> Result<Arc<Batch>, (Vec<Entry>, u64)> {
+        let newest = offered.iter().max_by_key(|entry| entry.sequence);
+        let newest = newest.filter(|_| self.limit.whole_milliseconds);
         let commits = &self.shared.commits;
-        commits.newest_up_to(newest.time(), newest.sequence)
+        match newest.and_then(|newest| commits.newest_up_to(newest.time(), newest.sequence)) {
+            None => Ok(self.look_after(categories, offered)),
+            Some(hidden) => Err((offered, hidden)),
+        }
     }
 
     /// Waits until this hidden event is settled, and looks for events behind those that were offered.
