@@ -11,6 +11,7 @@ mod clock;
 mod commit;
 mod evict;
 mod flushing;
+mod look;
 #[cfg(feature = "testing")]
 mod manual_clock;
 mod options;
@@ -58,11 +59,12 @@ use waiter::Parking;
 
 pub use batch::Batch;
 pub(crate) use clock::Clock;
+pub(crate) use look::PollMode;
 #[cfg(feature = "testing")]
 pub use manual_clock::ManualClock;
 pub use options::BrokerOptions;
 pub(crate) use parked::Parked;
-pub(crate) use poll::{PollMode, Polled};
+pub(crate) use poll::Polled;
 pub use statistics::Statistics;
 pub(crate) use waiter::Waiter;
 

@@ -6,7 +6,7 @@ use super::Shared;
 use super::batch::Batch;
 use super::batch_limit::BatchLimit;
 use super::catalog::CategoryGuards;
-use super::poll::{Look, PollMode, Query, misses};
+use super::look::{Look, PollMode, Query, misses};
 use super::ring::{Entry, Place};
 use super::selection::Retrieval;
 use super::waiter::{Waiter, Woken};

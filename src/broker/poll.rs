@@ -1,15 +1,11 @@
-//! A poll: resolving its cursor, looking into the rings, and parking under the same locks.
+//! A poll: it looks for events, and parks under the same locks if there are none.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::batch::Batch;
-use super::batch_limit::BatchLimit;
 use super::catalog::CategoryGuards;
+use super::look::{PollMode, Query};
 use super::parked::{Parked, Unsettled};
-use super::ring::Place;
-use super::selection::{Retrieval, Selection};
-use super::sequencer::{HighWaterMark, Placed};
 use super::store_call::StoreCall;
 use super::waiter::stopped;
 use super::{Broker, Shared};
@@ -17,52 +13,10 @@ use crate::error::Error;
 use crate::position::Cursor;
 use crate::wire::Categories;
 
-/// How far `since_time` may be ahead of the broker's time, in milliseconds: a client may stamp its polls by its own clock.
-const MAX_AHEAD: u64 = 60_000;
-
-/// What a poll does if there are no events yet, and whether it counts as a retrieval.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PollMode {
-    /// Parks.
-    Park,
-    /// Answers at once.
-    NoWait,
-    /// Answers at once, and does not delete the events that it finds, whatever `delete_after_first_retrieval` says.
-    Peek,
-}
-
-/// What a poll asks for.
-#[derive(Clone, Copy)]
-pub(super) struct Query {
-    pub(super) cursor: Cursor,
-    pub(super) limit: Option<usize>,
-    pub(super) mode: PollMode,
-}
-
 /// The result of a poll before it waits.
 pub(crate) enum Polled {
     Ready(Arc<Batch>),
     Parked(Parked),
-}
-
-/// Where a poll starts.
-struct Start {
-    place: Place,
-    /// The cursor has no place, so that events may be missing.
-    is_unknown: bool,
-    /// The follower may go on from the answer by time alone.
-    by_time: bool,
-}
-
-/// What a poll finds under the locks of its categories.
-pub(super) struct Look {
-    pub(super) selection: Selection,
-    /// Events after the cursor were lost.
-    pub(super) gap: bool,
-    /// Every event up to here was considered.
-    pub(super) mark: HighWaterMark,
-    pub(super) limit: BatchLimit,
-    by_time: bool,
 }
 
 impl Broker {
@@ -122,22 +76,6 @@ impl Shared {
         self.with_categories(&names, |categories| self.look_or_park(categories, query))
     }
 
-    /// Calls `work` with all these categories locked, whose names are given in order, and without their expired events.
-    pub(super) fn with_categories<T>(
-        &self,
-        names: &[&str],
-        work: impl FnOnce(&mut CategoryGuards<'_>) -> T,
-    ) -> T {
-        self.catalog.with_all(names, |categories| {
-            if self.options.event_ttl.is_some() {
-                let now = self.age.now();
-                let rings = categories.iter_mut().map(|state| &mut state.ring);
-                rings.for_each(|ring| self.expire(ring, now));
-            }
-            work(categories)
-        })
-    }
-
     fn look_or_park(
         self: &Arc<Self>,
         categories: &mut CategoryGuards<'_>,
@@ -168,140 +106,4 @@ impl Shared {
         }
         Ok(Polled::Parked(parked))
     }
-
-    /// Looks for events, and retrieves those that it finds unless the query only peeks.
-    pub(super) fn look(&self, categories: &mut CategoryGuards<'_>, query: Query) -> Look {
-        let mark = self.high_water_mark();
-        let Start {
-            place,
-            is_unknown,
-            by_time,
-        } = self.resolve(query.cursor, categories, &mark);
-        if let Place::Time(time) = place {
-            self.sequencer.stamp_after(time.min(mark.time));
-        }
-        let gap = is_unknown
-            || misses(categories, |_| place)
-            || place.misses(self.sequencer.lost())
-            || self.exceeds_batch(place, categories);
-        let limit = BatchLimit {
-            events: query.limit.unwrap_or(usize::MAX),
-            bytes: self.options.max_batch_size,
-            // A follower that gives a limit goes on by the last id.
-            whole_milliseconds: query.limit.is_none() && by_time,
-        };
-        let retrieval = Retrieval {
-            limit,
-            by_time,
-            deletes: query.mode != PollMode::Peek,
-            visible: mark.sequence,
-        };
-        let selection = self.select(categories, |_| place, Vec::new(), retrieval);
-        Look {
-            selection,
-            gap,
-            mark,
-            limit,
-            by_time,
-        }
-    }
-
-    pub(super) fn batch(&self, look: Look) -> Batch {
-        self.batch_of(look.selection, look.gap, look.mark)
-    }
-
-    /// Returns `true` if the events of the place's millisecond do not fit into one batch, so that a follower that stands
-    /// there by time did not receive all of them. Only a log can bring that much, or a batch size that was reduced.
-    fn exceeds_batch(&self, place: Place, categories: &CategoryGuards<'_>) -> bool {
-        let Place::Time(time) = place else {
-            return false;
-        };
-        let max = self.options.max_batch_size;
-        let (mut events, mut bytes) = (0usize, 0usize);
-        for entry in categories.iter().flat_map(|state| state.ring.at(time)) {
-            events += 1;
-            bytes = bytes.saturating_add(entry.event.as_json().len() + 1);
-            if events > 1 && bytes > max {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Returns the position up to which every event is visible. Called with the locks of the polled categories held.
-    pub(super) fn high_water_mark(&self) -> HighWaterMark {
-        let mut mark = self.sequencer.high_water_mark();
-        if let Some(hidden) = self.commits.oldest_timestamp(mark.sequence) {
-            mark.before = mark.before.min(hidden.saturating_sub(1));
-        }
-        mark
-    }
-
-    /// Finds the place of a cursor.
-    fn resolve(
-        &self,
-        cursor: Cursor,
-        categories: &CategoryGuards<'_>,
-        mark: &HighWaterMark,
-    ) -> Start {
-        let by_time = |place, is_unknown| Start {
-            place,
-            is_unknown,
-            by_time: true,
-        };
-        let by_id = |place, is_unknown| Start {
-            place,
-            is_unknown,
-            by_time: false,
-        };
-        let since = |time: u64, is_unknown: bool| {
-            // No event can have had this timestamp: the broker's clock was ahead when it was given, or the client's is.
-            if time > mark.time.saturating_add(MAX_AHEAD) {
-                by_time(Place::Oldest, true)
-            } else {
-                by_time(Place::Time(time), is_unknown)
-            }
-        };
-        let (id, since_time) = match cursor {
-            // The first answer has a time as well as an id.
-            Cursor::Now => return by_time(Place::Sequence(mark.sequence), false),
-            Cursor::Oldest => return by_time(Place::Oldest, false),
-            Cursor::SinceTime(time) => return since(time, false),
-            Cursor::LastId(id) => (id, None),
-            Cursor::LastIdOrSinceTime(id, time) => (id, Some(time)),
-        };
-        let placed = self.sequencer.locate(id);
-        match placed {
-            Placed::At(place) => by_id(place, false),
-            Placed::PastEnd(place) => by_id(place, true),
-            Placed::UnknownRun | Placed::Foreign => {
-                match categories.iter().find_map(|state| state.ring.find(id)) {
-                    Some(sequence) => by_id(Place::Sequence(sequence), false),
-                    // The event of a foreign id may have been pushed out: a time shows whether any is missing.
-                    None => match since_time {
-                        Some(time) => since(time, placed == Placed::UnknownRun),
-                        None => by_time(Place::Oldest, true),
-                    },
-                }
-            }
-        }
-    }
-
-    pub(super) fn count_answered(&self, batch: &Batch) {
-        let counters = &self.counters;
-        if batch.events().is_empty() {
-            counters.timed_out.fetch_add(1, Relaxed);
-        } else {
-            counters
-                .delivered
-                .fetch_add(batch.events().len() as u64, Relaxed);
-            counters.gaps.fetch_add(u64::from(batch.gap()), Relaxed);
-        }
-    }
-}
-
-/// Returns `true` if a follower that stands at these places, category by category, misses an event.
-pub(super) fn misses(categories: &CategoryGuards<'_>, place: impl Fn(usize) -> Place) -> bool {
-    let mut states = categories.iter().enumerate();
-    states.any(|(index, state)| place(index).misses(state.ring.lost))
 }

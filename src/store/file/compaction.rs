@@ -13,7 +13,7 @@ use std::thread;
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::disk::{self, Disk, DiskFile};
-use super::flusher::FlushProgress;
+use super::flush_progress::FlushProgress;
 use super::queue::Queue;
 use super::{CHUNK_BYTES, beside};
 use crate::store::{Record, Snapshot};

@@ -1,10 +1,10 @@
 //! [`Disk`]: the file system as far as the store needs it. Tests have one that fails, stalls, and loses what was not synced.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::lock_file::LockFile;
+use super::lock_file::{LockFile, lock_or_warn};
 use super::{CHUNK_BYTES, identity};
 
 /// A file system.
@@ -204,21 +204,6 @@ impl Disk for SystemDisk {
             created.and_then(|new| identity::check_replaceable(&file.0, &new.0, path, scratch));
         let _ = fs::remove_file(scratch);
         checked
-    }
-}
-
-/// Locks an open file for this process. If the file system has no locks, logs a warning instead.
-pub(super) fn lock_or_warn(file: &File, path: &Path) -> io::Result<()> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
-            log::warn!(
-                "{path:?} can't be locked here ({error}): make sure that no other process opens the log"
-            );
-            Ok(())
-        }
-        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

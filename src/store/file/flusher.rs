@@ -1,37 +1,17 @@
 //! [`Flusher`]: the thread that writes records to the file, so that publishers need not wait for the disk.
 
 use std::sync::Arc;
-use std::sync::atomic::{
-    AtomicBool,
-    Ordering::{Relaxed, Release},
-};
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::{io, mem};
 
 use super::compaction::Compaction;
 use super::disk::{Disk, DiskFile};
+use super::flush_progress::FlushProgress;
 use super::info::{FilePersistorInfo, FileState};
 use super::location::Location;
 use super::queue::{Pause, Queue, Work};
 use super::{CHUNK_BYTES, Durability};
-use crate::atomic::AtomicU64;
 use crate::store::{Record, Snapshot};
-
-/// What the flusher has done, for other threads.
-#[derive(Default)]
-pub(super) struct FlushProgress {
-    /// Lines written.
-    pub(super) written: AtomicU64,
-    /// Attempts to write or sync that failed.
-    pub(super) failures: AtomicU64,
-    /// How often another file has replaced the file.
-    pub(super) rewritten: AtomicU64,
-    /// [`Flusher::len`]. A compaction copies the file up to here while it grows.
-    pub(super) bytes: AtomicU64,
-    /// The flusher has ended, and the file has every event, but may lose the newest by a power cut.
-    pub(super) unsynced: AtomicBool,
-    /// The flusher has ended, and the file was removed or replaced, and no new one could be written.
-    pub(super) missing: AtomicBool,
-}
 
 /// Writes records to the file.
 ///

@@ -6,7 +6,7 @@ use super::CHUNK_BYTES;
 
 /// The bytes that are kept of a line that is skipped.
 const KEPT_BYTES: usize = 256;
-static ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
+static ZEROS: [u8; 4096] = [0; 4096];
 
 /// How a line was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,10 @@ impl<R: Read> Lines<R> {
                 break;
             }
             // There may be gigabytes of NULs. std's comparison and search are fast, even without optimization.
-            let used = if chunk == &ZEROS[..chunk.len()] {
+            let used = if chunk
+                .chunks(ZEROS.len())
+                .all(|part| part == &ZEROS[..part.len()])
+            {
                 chunk.len()
             } else {
                 let end = match chunk.contains(&b'\n') {

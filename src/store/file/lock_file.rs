@@ -1,10 +1,9 @@
 //! [`LockFile`]: a locked file beside the log, by which other processes notice that the log is in use.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::disk::lock_or_warn;
 use super::identity;
 
 /// A locked, empty file. Dropping it releases the lock and leaves the file.
@@ -65,6 +64,21 @@ impl Drop for LockFile {
     /// Closing alone would leave the file locked while a child process that is being started still has inherited the handle.
     fn drop(&mut self) {
         let _ = self.file.unlock();
+    }
+}
+
+/// Locks an open file for this process. If the file system has no locks, logs a warning instead.
+pub(super) fn lock_or_warn(file: &File, path: &Path) -> io::Result<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+            log::warn!(
+                "{path:?} can't be locked here ({error}): make sure that no other process opens the log"
+            );
+            Ok(())
+        }
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

@@ -7,6 +7,7 @@
 mod compaction;
 mod disk;
 mod durability;
+mod flush_progress;
 mod flusher;
 mod identity;
 mod info;
@@ -30,7 +31,7 @@ use parking_lot::Mutex;
 
 use self::disk::{Disk, SystemDisk};
 pub use self::durability::Durability;
-use self::flusher::FlushProgress;
+use self::flush_progress::FlushProgress;
 pub use self::info::{FilePersistorInfo, FileState};
 use self::queue::{Backlog, Queue, QueueLimits};
 use self::recovery::Loaded;
