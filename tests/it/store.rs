@@ -284,8 +284,12 @@ fn over_http_a_store_that_panics_is_a_500_and_the_server_goes_on() {
         store.panic_in(&[]);
         connection.publish(BODY);
         assert_eq!(connection.receive().status, 200);
-        assert_eq!(parked.receive().data(), [json!(1)]);
+        // An event over which `flush` panicked is flushed with the next one. Those of one millisecond come together.
         let published = if call == StoreCall::Flush { 4 } else { 1 };
+        let delivered = parked.receive().data();
+        assert!(
+            (1..=published).contains(&delivered.len()) && delivered.iter().all(|data| *data == 1)
+        );
         assert_eq!(buffered(&server, "c").data().len(), published);
         server.stop(LIMIT).unwrap();
     }
