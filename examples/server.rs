@@ -287,7 +287,7 @@ fn run(flags: Flags) -> Result<(), Failure> {
             _ => Response::error(404, "not found"),
         })
         // The server continues: it serves open connections and parked subscribers, and tries to accept again.
-        .on_failure(|error| log::error!("{}; the server tries again", error.report()));
+        .on_failure(|error| log::error!("{}", error.report()));
     let server = Server::start(info).map_err(|error| match error.kind() {
         ErrorKind::InvalidSetting => Failure::Usage(with_flags(&error)),
         _ => Failure::Run(with_flags(&error)),

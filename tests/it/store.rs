@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use long_polling::store::{Record, Snapshot, Store};
 use long_polling::{Broker, BrokerOptions, Cursor, Error, ErrorKind, EventId, Server};
-use serde_json::json;
 use support::{Connection, LIMIT, buffered, info, poll, until, until_parked};
 
 /// Where a store panics.

@@ -92,8 +92,12 @@ impl Maintenance {
             return;
         }
         if let Some(on_failure) = self.on_failure.take() {
-            let message = format!("no connection could be accepted for {:?}", since.elapsed());
-            on_failure.call(Error::new(ErrorKind::ServingFailed, message).with_source(why));
+            let message = format!(
+                "no connection could be accepted for {:?}: {why}; the server tries again; free descriptors, threads or \
+                 memory, or allow the process more",
+                since.elapsed()
+            );
+            on_failure.call(Error::new(ErrorKind::ServingFailed, message));
         }
     }
 
