@@ -51,12 +51,11 @@ fn zoned(address: &str) -> Option<(&str, u16)> {
     Some((host, port.parse().ok()?))
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn an_ipv6_zone_is_the_name_or_the_number_of_an_interface() {
         // The loopback interface is the first one of every network namespace.
         for address in ["[fe80::1%lo]:8080", "[fe80::1%1]:8080"] {

@@ -3,6 +3,8 @@
 
 #[path = "../support/limits.rs"]
 mod limits;
+// Some tests are for Unix alone.
+#[cfg_attr(not(unix), allow(dead_code))]
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -9,6 +9,8 @@ mod support;
 mod flags;
 #[cfg(target_os = "linux")]
 mod netns;
+// Signals, which are Unix's, need the most of it.
+#[cfg_attr(not(unix), allow(dead_code))]
 mod process;
 #[cfg(unix)]
 mod signals;
