@@ -26,7 +26,9 @@ pub(super) struct Prober {
 struct ProbeState {
     /// The last probe failed; the next one is due then.
     blocked_until: Option<Instant>,
-    /// The failure has been logged.
+    /// Probes that have failed one after another. One alone is not logged: it may have met a stop, or a busy moment.
+    failures: u32,
+    /// A failure has been logged.
     logged: bool,
     /// The error of every probe, in place of a firewall.
     #[cfg(test)]
@@ -73,7 +75,7 @@ impl Prober {
         let mut state = self.state.lock();
         match connected {
             Ok(stream) => {
-                state.blocked_until = None;
+                (state.blocked_until, state.failures) = (None, 0);
                 // Closing resets the connection, which leaves none in TIME_WAIT.
                 let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
                 Some(stream)
@@ -81,7 +83,8 @@ impl Prober {
             Err(error) if is_out_of_resources(&error) => None,
             Err(error) => {
                 state.blocked_until = Some(Instant::now() + BLOCKED);
-                if !std::mem::replace(&mut state.logged, true) {
+                state.failures = state.failures.saturating_add(1);
+                if state.failures > 1 && !std::mem::replace(&mut state.logged, true) {
                     log::warn!(
                         "the server can't connect to its own address {}: {error}; it serves all the same, but \
                          connections that arrive in a burst may wait for one another: allow connections from this \
