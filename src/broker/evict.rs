@@ -41,9 +41,11 @@ impl Shared {
     }
 
     /// Loses events that are past the limits, or that have expired, where either is due. Every publish ends with this.
-    pub(super) fn tidy(&self) {
+    ///
+    /// An eviction goes by the publish time of the event, which is all that the next start has: it then evicts the same.
+    pub(super) fn tidy(&self, published: u64) {
         if self.exceeds_limits() {
-            self.evict(self.age.now());
+            self.evict(published);
         }
         if self.options.event_ttl.is_some() {
             let now = self.age.now();

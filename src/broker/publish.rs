@@ -54,12 +54,12 @@ impl Shared {
         }
         let delivered = self.catalog.with(category, |category| {
             let (entry, _) = self.sequencer.stamp(draft, |entry| self.append(entry))?;
-            let id = entry.event.id();
-            Ok((id, self.deliver(category, entry)))
+            let (id, published) = (entry.event.id(), entry.published);
+            Ok((id, published, self.deliver(category, entry)))
         });
-        let (id, delivery) = delivered?;
+        let (id, published, delivery) = delivered?;
         delivery.finish();
-        self.tidy();
+        self.tidy(published);
         Ok(id)
     }
 
@@ -83,6 +83,7 @@ impl Shared {
     /// Makes an event visible that the store has kept. The leader calls this in publish order.
     pub(super) fn commit(&self, entry: Entry) {
         let name = entry.event.shared_category().clone();
+        let published = entry.published;
         let delivery = self.catalog.with(&name, |category| {
             let sequence = entry.sequence;
             let delivery = self.deliver(category, entry);
@@ -90,7 +91,7 @@ impl Shared {
             delivery
         });
         delivery.finish();
-        self.tidy();
+        self.tidy(published);
     }
 
     /// Puts an event where subscribers find it, under the lock of its category.
