@@ -145,16 +145,14 @@ impl Model {
         });
         self.expire();
         if !deleted {
-            self.hold(self.events.len() - 1, self.age);
+            self.hold(self.events.len() - 1);
         }
     }
 
     /// Holds an event, and evicts others for it. Expired events of all categories go only if too much is held.
-    fn hold(&mut self, number: usize, now: u64) {
-        self.expire_by(
-            self.events[number].published,
-            Some(self.events[number].category),
-        );
+    fn hold(&mut self, number: usize) {
+        let now = self.events[number].published;
+        self.expire_by(now, Some(self.events[number].category));
         self.events[number].fate = Fate::Held;
         let held_of = |events: &[Published], category: usize| -> Vec<usize> {
             let held = |number: &usize| {
@@ -352,7 +350,7 @@ impl Model {
             if self.events[number].retrieved_after == Some(number) {
                 self.events[number].fate = Fate::Retrieved;
             } else {
-                self.hold(number, published);
+                self.hold(number);
             }
             for event in &mut self.events[self.known_from..=number] {
                 if event.retrieved_after == Some(number + 1) && event.fate == Fate::Held {
