@@ -121,7 +121,7 @@ impl ServerInfo {
 /// A listening socket without threads that serve it yet: clients that connect wait.
 pub(super) enum Listening {
     #[cfg(feature = "server")]
-    TinyHttp(tiny_http::Listening),
+    TinyHttp(Box<tiny_http::Listening>),
     #[cfg(feature = "native-http")]
     Native(native::Listening),
 }
@@ -133,7 +133,10 @@ impl Listening {
     pub(super) fn open(info: &ServerInfo) -> Result<Self, Error> {
         match info.http_backend {
             #[cfg(feature = "server")]
-            HttpBackend::TinyHttp => tiny_http::Listening::open(info).map(Listening::TinyHttp),
+            HttpBackend::TinyHttp => {
+                let listening = tiny_http::Listening::open(info)?;
+                Ok(Listening::TinyHttp(Box::new(listening)))
+            }
             #[cfg(feature = "native-http")]
             HttpBackend::Native => native::Listening::open(info).map(Listening::Native),
         }
@@ -203,6 +206,7 @@ impl Backend {
     }
 
     /// Waits until another program can listen on the port.
+    #[cfg_attr(not(feature = "server"), allow(unused_variables))]
     pub(super) fn free_port(&self, deadline: Instant) {
         match self {
             #[cfg(feature = "server")]

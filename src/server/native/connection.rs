@@ -156,27 +156,34 @@ impl Connection {
         ends
     }
 
-    /// Writes an answer, with one system call where the client reads. The whole of it may take `timeout`, which is the limit
-    /// of one write on the stream, and a second for each [`PACE`] bytes.
+    /// Writes an answer, with one system call where the client reads. The client may pause for `timeout`, which is the limit
+    /// of one write on the stream, and have a second more for each [`PACE`] bytes until it has the whole.
     pub(super) fn write(&self, mut answer: &[u8], timeout: Duration) -> io::Result<()> {
         let pace = Duration::from_secs((answer.len() / PACE) as u64);
         let deadline = Instant::now() + timeout + pace;
+        let mut left = timeout;
         loop {
             match (&self.stream).write(answer) {
-                Ok(count) if count == answer.len() => return Ok(()),
                 Ok(count) => answer = &answer[count..],
-                Err(error) if is_timeout(&error) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => left = Duration::ZERO,
                 Err(error) => return Err(error),
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            if answer.is_empty() {
+                break;
+            }
+            left = left.min(deadline.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 // Else the system would keep what is left, and go on to offer it.
-                SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))?;
+                SockRef::from(&self.stream).set_linger(Some(left))?;
                 return Err(ErrorKind::TimedOut.into());
             }
-            let next = left.clamp(SHORTEST, timeout.max(SHORTEST));
-            self.stream.set_write_timeout(Some(next))?;
+            self.stream.set_write_timeout(Some(left.max(SHORTEST)))?;
         }
+        if left < timeout {
+            self.stream.set_write_timeout(Some(timeout))?;
+        }
+        Ok(())
     }
 }
 

@@ -60,8 +60,12 @@ struct NativeExchange<'a> {
 impl Exchange for NativeExchange<'_> {
     fn read_body(&mut self, max: usize) -> Result<Vec<u8>, Response> {
         let info = &self.shared.service.info;
-        let is_small = !matches!(self.body_length, BodyLength::Known(length) if length > max);
-        if self.expects_continue && self.reader.received() == 0 && is_small {
+        let is_wanted = match self.body_length {
+            BodyLength::None => false,
+            BodyLength::Known(length) => (1..=max).contains(&length),
+            BodyLength::Chunked => true,
+        };
+        if self.expects_continue && is_wanted && self.reader.received() == 0 {
             // An error shows again when the body is read.
             let _ = self
                 .connection

@@ -9,6 +9,7 @@ use crate::server::response::Response;
 
 /// The most header fields of a request.
 const MAX_FIELDS: usize = 100;
+const NOT_A_REQUEST: &str = "the first line is not a method, a target and a version of HTTP";
 
 /// # Errors
 ///
@@ -21,7 +22,7 @@ pub(super) fn parse(
     // Not on the stack, which never gets smaller again.
     let mut fields = vec![EMPTY_HEADER; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut fields);
-    parsed.parse(head).map_err(|error| refusal(head, error))?;
+    parsed.parse(head).map_err(refusal)?;
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version)
     else {
         return Err(Response::error(
@@ -43,25 +44,37 @@ pub(super) fn parse(
     ))
 }
 
-fn refusal(head: &[u8], error: Error) -> Response {
-    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+fn refusal(error: Error) -> Response {
     let (status, message) = match error {
-        Error::Version if is_version(line) => (505, "this server speaks HTTP/1.1 and HTTP/1.0"),
         Error::TooManyHeaders => (431, "there are too many header fields"),
         Error::HeaderName => (400, "a line of the head is no header field"),
         Error::HeaderValue => (400, "a header field has a control character"),
-        _ => (
-            400,
-            "the first line is not a method, a target and a version of HTTP",
-        ),
+        _ => (400, NOT_A_REQUEST),
     };
     Response::error(status, message)
 }
 
-/// True where the request line ends in a version of HTTP.
-fn is_version(line: &[u8]) -> bool {
-    matches!(
-        line,
+/// Refuses what is not HTTP, or another version of it, before the rest of the head has come.
+///
+/// # Errors
+///
+/// The answer that refuses.
+pub(super) fn check_first_line(line: &[u8]) -> Result<(), Response> {
+    match line {
+        [
+            ..,
+            b' ',
+            b'H',
+            b'T',
+            b'T',
+            b'P',
+            b'/',
+            b'1',
+            b'.',
+            b'0' | b'1',
+            b'\r',
+            b'\n',
+        ] => Ok(()),
         [
             ..,
             b' ',
@@ -72,7 +85,13 @@ fn is_version(line: &[u8]) -> bool {
             b'/',
             b'0'..=b'9',
             b'.',
-            b'0'..=b'9'
-        ]
-    )
+            b'0'..=b'9',
+            b'\r',
+            b'\n',
+        ] => Err(Response::error(
+            505,
+            "this server speaks HTTP/1.1 and HTTP/1.0",
+        )),
+        _ => Err(Response::error(400, NOT_A_REQUEST)),
+    }
 }

@@ -28,6 +28,8 @@ pub(super) struct Maintenance {
 #[derive(Default)]
 struct State {
     refused: Vec<TcpStream>,
+    /// Refused before the last look.
+    leaving: Vec<TcpStream>,
     stopped: bool,
 }
 
@@ -60,7 +62,6 @@ impl Maintenance {
     pub(super) fn run(&self, connections: &Connections, broker: &Broker) {
         let ttl = broker.options().event_ttl;
         let sweep = ttl.map(|ttl| (ttl / 8).clamp(PERIOD, LONGEST_SWEEP));
-        let mut refused = Vec::new();
         loop {
             broker.sweep();
             // Before the look: a poll that parks after it wakes this thread.
@@ -71,9 +72,9 @@ impl Maintenance {
                 .into_iter()
                 .for_each(|connection| connection.look_at_client());
             let mut state = self.state.lock();
-            // Drops those that have been kept since the last look or longer.
-            refused = std::mem::take(&mut state.refused);
-            if has_parked || !refused.is_empty() {
+            // Closes those that were there at the last look.
+            state.leaving = std::mem::take(&mut state.refused);
+            if has_parked || !state.leaving.is_empty() {
                 self.is_awake.store(true, SeqCst);
             }
             while !state.stopped {

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::connection::{SHORTEST, is_timeout};
+use super::head::check_first_line;
 use crate::server::response::Response;
 
 /// Bytes of the buffer. Most requests come with one read, and a large body is read past it.
@@ -60,6 +61,9 @@ impl<'a> Reader<'a> {
         for _ in 0..EMPTY_LINES {
             match self.0.fill_buf() {
                 Ok([b'\r', ..]) => self.line(&mut Vec::new(), 2, 400)?,
+                Ok([first, ..]) if !first.is_ascii_graphic() => {
+                    return Err(Response::error(400, "this is not HTTP"));
+                }
                 received => return Ok(received.is_ok_and(|bytes| !bytes.is_empty())),
             }
         }
@@ -70,6 +74,7 @@ impl<'a> Reader<'a> {
     pub(super) fn head(&mut self) -> Result<Vec<u8>, Response> {
         let mut head = Vec::new();
         self.line(&mut head, MAX_HEAD, 414)?;
+        check_first_line(&head)?;
         while !head.ends_with(b"\r\n\r\n") {
             self.line(&mut head, MAX_HEAD, 431)?;
         }
@@ -83,21 +88,40 @@ impl<'a> Reader<'a> {
         max: usize,
         status: u16,
     ) -> Result<(), Response> {
-        let start = text.len();
-        let rest = (&mut self.0).take((max - start) as u64);
-        { rest }.read_until(b'\n', text).map_err(cut_off)?;
         // Other programs may take a CR or an LF alone for the end of a line, and a NUL for the end of a text.
-        match text[start..].strip_suffix(b"\r\n") {
-            Some(line) if !line.iter().any(|byte| matches!(byte, b'\r' | 0)) => Ok(()),
-            None if text.ends_with(b"\n") => {
-                Err(Response::error(400, "a line ends in LF without CR"))
+        let malformed = || {
+            Err(Response::error(
+                400,
+                "a line has a CR, LF or NUL, or has no CRLF",
+            ))
+        };
+        let start = text.len();
+        loop {
+            let received = self.0.fill_buf().map_err(cut_off)?;
+            if received.is_empty() {
+                return Err(Response::error(400, "the request is cut off"));
             }
-            Some(_) => Err(Response::error(400, "a line has a CR or a NUL in it")),
-            None if text.len() < max => Err(Response::error(400, "the request is cut off")),
-            None => Err(Response::error(
-                status,
-                "a line is too long, or there are too many",
-            )),
+            let received = &received[..received.len().min(max - text.len())];
+            let end = received.iter().position(|byte| *byte == b'\n');
+            let count = end.map_or(received.len(), |at| at + 1);
+            text.extend_from_slice(&received[..count]);
+            self.0.consume(count);
+            let line = &text[start..];
+            let (line, is_whole) = match line.strip_suffix(b"\r\n") {
+                Some(line) => (line, true),
+                None => (line.strip_suffix(b"\r").unwrap_or(line), false),
+            };
+            match line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+                true => return malformed(),
+                false if is_whole => return Ok(()),
+                false if text.len() == max => {
+                    return Err(Response::error(
+                        status,
+                        "a line is too long, or there are too many",
+                    ));
+                }
+                false => {}
+            }
         }
     }
 
