@@ -210,7 +210,9 @@ fn parse_backend(name: &str) -> Result<HttpBackend, Failure> {
         "tiny_http" => Ok(HttpBackend::TinyHttp),
         #[cfg(feature = "native-http")]
         "native" => Ok(HttpBackend::Native),
+        #[cfg(not(feature = "server"))]
         "tiny_http" => Err(invalid("--http", name, "build with --features server")),
+        #[cfg(not(feature = "native-http"))]
         "native" => Err(invalid("--http", name, "build with --features native-http")),
         other => Err(invalid("--http", other, "give tiny_http or native")),
     }
