@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::Socket;
+use socket2::{SockAddr, Socket};
 
 use super::Shared;
 use super::connection::Connection;
@@ -35,10 +35,10 @@ impl Acceptor {
     }
 
     /// Accepts connections until the stop.
-    pub(super) fn run(mut self, socket: &Socket) {
+    pub(super) fn run(mut self, accept: impl Fn() -> io::Result<(Socket, SockAddr)>) {
         let connections = self.shared.connections.clone();
         loop {
-            let accepted = socket.accept();
+            let accepted = accept();
             if connections.are_closing() {
                 return;
             }

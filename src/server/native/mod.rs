@@ -16,6 +16,8 @@ mod exchange;
 mod head;
 mod maintenance;
 mod reader;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -108,7 +110,9 @@ impl Listening {
             maintained.maintenance.run(connections, &service.broker);
         };
         let maintenance = start("long-polling-maintenance", maintain)?;
-        let acceptor = start("long-polling-accept", move || acceptor.run(&listening));
+        let acceptor = start("long-polling-accept", move || {
+            acceptor.run(|| listening.accept())
+        });
         let acceptor = acceptor.inspect_err(|_| shared.maintenance.stop())?;
         Ok(Backend {
             shared,

@@ -1,0 +1,149 @@
+//! How connections end: when clients hang up or do not read, and at a stop.
+
+use std::io::{ErrorKind, Read};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::{Client, LIMIT, POLL, PUBLISH, info, pair, shared, start, until};
+use crate::server::Fallback;
+use crate::server::Response;
+use crate::server::native::connection::{Connection, State};
+
+#[test]
+fn a_client_that_hangs_up_while_its_poll_is_parked_is_noticed_within_two_seconds() {
+    let server = start(info());
+    for rest in ["", PUBLISH, "GET / HT"] {
+        let mut client = Client::of(&server);
+        client.send(format!("{POLL}{rest}"));
+        until("parked", || server.statistics().parked == 1);
+        let began = Instant::now();
+        drop(client);
+        until("gone", || server.statistics().parked == 0);
+        assert!(
+            began.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+    // The thread and the descriptor are back.
+    until("closed", || {
+        shared(&server).connections.join(Instant::now())
+    });
+}
+
+#[test]
+fn a_client_that_reads_little_by_little_is_given_up_after_the_time_for_the_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    client.set_recv_buffer_size(4096).unwrap();
+    let address = listener.local_addr().unwrap();
+    client.connect(&address.into()).unwrap();
+    let (stream, peer) = listener.accept().unwrap();
+    SockRef::from(&stream).set_send_buffer_size(4096).unwrap();
+    let time = Duration::from_millis(600);
+    let info = info().write_timeout(time);
+    let connection = Connection::new(stream.into(), Some(peer), &info).unwrap();
+    let reader = thread::spawn(move || {
+        let mut piece = [0; 500];
+        let pause = Duration::from_millis(40);
+        while (&client).read(&mut piece).is_ok_and(|count| count > 0) {
+            thread::sleep(pause);
+        }
+    });
+    let began = Instant::now();
+    let error = connection.write(&[b'x'; 60_000], time).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert!(
+        began.elapsed() >= time && began.elapsed() < 3 * time,
+        "{:?}",
+        began.elapsed()
+    );
+    drop(connection);
+    reader.join().unwrap();
+}
+
+#[test]
+fn a_connection_that_is_ended_while_idle_serves_no_request_that_comes_in_that_instant() {
+    let (stream, _client) = pair();
+    let connection = Connection::new(stream.into(), None, &info()).unwrap();
+    assert!(connection.enter(State::Receiving));
+    assert!(!connection.end(false) && connection.idle_since().is_none());
+    assert!(connection.enter(State::Idle(Instant::now())));
+    assert!(connection.end(false));
+    assert!(!connection.enter(State::Receiving) && !connection.end(true));
+}
+
+#[test]
+fn a_refused_client_that_goes_on_sending_gets_the_answer() {
+    let server = start(info());
+    let mut client = Client::of(&server);
+    client.send("POST /publish HTTP/1.1\r\nHost: t\r\nContent-Length: 20000000\r\n\r\n");
+    client.send("x".repeat(20_000_000));
+    let answer = client.receive();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(client.is_over());
+}
+
+#[test]
+fn a_stop_answers_parked_polls_and_ends_all_other_connections_at_once() {
+    for _ in 0..10 {
+        let server = start(info());
+        let mut parked: Vec<Client> = (0..100).map(|_| Client::of(&server)).collect();
+        parked.iter_mut().for_each(|client| client.send(POLL));
+        let mut silent = Client::of(&server);
+        let mut idle = Client::of(&server);
+        idle.send(PUBLISH);
+        // Some polls have it.
+        assert_eq!(idle.status(), 200);
+        let mut half_head = Client::of(&server);
+        half_head.send("GET / HT");
+        let mut half_body = Client::of(&server);
+        half_body.send(&PUBLISH[..PUBLISH.len() - 1]);
+        let connections = &shared(&server).connections;
+        let is_receiving = || !connections.are_closing() && server.statistics().published == 1;
+        until("published", is_receiving);
+        let began = Instant::now();
+        server.stop(LIMIT).unwrap();
+        assert!(
+            began.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            began.elapsed()
+        );
+        for client in [&mut silent, &mut idle, &mut half_head, &mut half_body] {
+            assert!(client.is_over());
+        }
+        assert_eq!(server.statistics().published, 1);
+        // The port is free.
+        TcpListener::bind(server.local_addr()).unwrap();
+        // No thread holds anything of the server any more.
+        assert_eq!(Arc::strong_count(connections), 1);
+    }
+}
+
+#[test]
+fn a_stop_lets_a_request_in_flight_finish_and_reports_one_that_does_not() {
+    let fallback = |time: Duration| {
+        Fallback::new(move |_| {
+            thread::sleep(time);
+            Response::text(200, "slept")
+        })
+    };
+    let short = Duration::from_millis(300);
+    for (time, is_ok) in [(short, true), (3 * short, false)] {
+        let server = start(info().fallback(fallback(time)));
+        let mut client = Client::of(&server);
+        client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+        thread::sleep(short / 3);
+        assert_eq!(server.stop(2 * short).is_ok(), is_ok);
+        let answer = client.receive();
+        assert!(
+            answer.contains("Connection: close") && answer.ends_with("slept"),
+            "{answer}"
+        );
+        assert!(client.is_over());
+    }
+}
