@@ -16,7 +16,8 @@ use crate::wire;
 pub(super) enum Answer {
     Ready(Ready),
     /// A poll that found no event. The backend waits, and then gets the answer.
-    Parked(ParkedPoll),
+    /// In a box: a poll is moved through several stack frames, and each of these stays resident while it is parked.
+    Parked(Box<ParkedPoll>),
 }
 
 /// An answer that can be sent.

@@ -158,7 +158,7 @@ fn look_for_events(
     let (categories, limit) = (&poll.categories, poll.limit);
     match broker.poll(categories, cursor, limit, mode) {
         Ok(Polled::Ready(batch)) => Ok(params.answer(service, batch).into()),
-        Ok(Polled::Parked(parked)) => Ok(Answer::Parked(ParkedPoll::new(parked, params))),
+        Ok(Polled::Parked(parked)) => Ok(Answer::Parked(Box::new(ParkedPoll::new(parked, params)))),
         // The server stops, and the client has kept its connection from before: it gets an answer at once, and comes back
         // on a new connection.
         Err(error) if error.kind() == ErrorKind::Stopped => {
@@ -175,6 +175,8 @@ fn look_for_events(
     }
 }
 
+// Not inlined, as the next: the thread of a parked poll would keep the stack that they need.
+#[inline(never)]
 fn publish(
     service: &Service,
     request: &mut Request,
@@ -208,6 +210,7 @@ fn publish(
     Ok(Response::from_json(200, PUBLISHED).with_position(id).into())
 }
 
+#[inline(never)]
 fn fallback(
     service: &Service,
     request: &mut Request,

@@ -116,12 +116,16 @@ impl NativeExchange<'_> {
         self.send(ready, persistence, head_only)
     }
 
+    /// Receives the head of a request: in a box, and not inlined, as [`send`](NativeExchange::send), since the stack of a
+    /// thread stays as large as it ever was, and has 8 KB where a poll is parked.
+    ///
     /// `None` where the client sends no request.
     ///
     /// # Errors
     ///
     /// The answer that refuses, as of the next two.
-    fn receive_head(&mut self) -> Result<Option<Request>, Response> {
+    #[inline(never)]
+    fn receive_head(&mut self) -> Result<Option<Box<Request>>, Response> {
         let info = &self.shared.service.info;
         self.reader.limit(info.effective_idle_timeout());
         if !self.reader.wait()? || !self.connection.enter(State::Receiving) {
@@ -129,9 +133,11 @@ impl NativeExchange<'_> {
         }
         self.reader.limit(info.head_timeout.unwrap_or(HEAD_TIMEOUT));
         let head = self.reader.head()?;
-        head::parse(&head, self.connection.peer, &info.trusted_proxies).map(Some)
+        let request = head::parse(&head, self.connection.peer, &info.trusted_proxies)?;
+        Ok(Some(Box::new(request)))
     }
 
+    #[inline(never)]
     fn check_head(&mut self, request: &Request) -> Result<(), Response> {
         let length = match request.fault() {
             None => request.body_length(),
@@ -143,6 +149,7 @@ impl NativeExchange<'_> {
     }
 
     /// Passes over a body that was not asked for, if it has come all the same.
+    #[inline(never)]
     fn skip_body(&mut self) {
         self.is_read = self.is_read
             || match self.body_length {
@@ -155,7 +162,8 @@ impl NativeExchange<'_> {
     }
 
     /// Waits for the events of a poll, without a buffer.
-    fn wait(&mut self, poll: ParkedPoll) -> Ready {
+    #[inline(never)]
+    fn wait(&mut self, poll: Box<ParkedPoll>) -> Ready {
         self.reader.rebuffer(0, &[]);
         self.connection.park(poll.waiter());
         self.shared.maintenance.wake();
@@ -168,6 +176,7 @@ impl NativeExchange<'_> {
     }
 
     /// Sends an answer. Returns `false` if it is the connection's last one.
+    #[inline(never)]
     fn send(&mut self, ready: Ready, persistence: Persistence, head_only: bool) -> bool {
         let service = &self.shared.service;
         // From here on, a stop waits for the answer.

@@ -57,7 +57,7 @@ pub(super) fn serve(shared: &Arc<Shared>, incoming: tiny_http::Request, token: &
     drop(request);
     match answer {
         Answer::Ready(ready) => exchange.send(ready),
-        Answer::Parked(poll) => exchange.park(poll),
+        Answer::Parked(poll) => exchange.park(*poll),
     }
 }
 
