@@ -1,6 +1,9 @@
 //! Conformance to HTTP/1.1: the table of good, odd and bad requests, and pipelining.
 
+// With paths, since the test program `native` includes this file from another folder.
+#[path = "conformance/native.rs"]
 mod native;
+#[path = "conformance/rows.rs"]
 mod rows;
 
 use crate::support;
