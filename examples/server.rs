@@ -20,7 +20,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use lexopt::prelude::*;
-use long_polling::server::{Handler, Request, Response, TimeoutAnswer};
+use long_polling::server::{Handler, HttpBackend, Request, Response, TimeoutAnswer};
 use long_polling::{
     BrokerOptions, Durability, Error, ErrorKind, FilePersistorInfo, Server, ServerInfo,
 };
@@ -57,10 +57,14 @@ A long-polling server.
     --restore-timeout SECONDS         report a failure after accepting no connection for this long (30)
     --write-timeout SECONDS           close connections that don't read an answer for this long (10)
     --trusted-proxy IP                take client addresses from X-Forwarded-For of this proxy; may be repeated
+    --http BACKEND                    what serves HTTP: tiny_http, or native if built with the feature native-http
+    --max-connections N               native: the most connections at once (what the system allows, up to 10000)
+    --head-timeout SECONDS            native: the most time that a request's head may take (10)
+    --body-timeout SECONDS            native: the most time that a request's body may take (30)
 ";
 
 /// The settings that errors of the library name, and the flags that set them.
-const FLAGS: [(&str, &str); 23] = [
+const FLAGS: [(&str, &str); 27] = [
     ("address", "--address"),
     ("subscription_uri", "--subscription-uri"),
     ("publish_uri", "--publish-uri"),
@@ -84,6 +88,10 @@ const FLAGS: [(&str, &str); 23] = [
     ("restore_timeout", "--restore-timeout"),
     ("write_timeout", "--write-timeout"),
     ("trusted_proxies", "--trusted-proxy"),
+    ("http_backend", "--http"),
+    ("max_connections", "--max-connections"),
+    ("head_timeout", "--head-timeout"),
+    ("body_timeout", "--body-timeout"),
 ];
 
 /// The flags that have no effect without `--file`.
@@ -171,6 +179,10 @@ impl Flags {
                     let proxy = value.parsed("give an IP address, such as 10.0.0.1")?;
                     proxies.push(proxy);
                 }
+                "--http" => info = info.http_backend(parse_backend(&value.text()?)?),
+                "--max-connections" => info = info.max_connections(value.number()?),
+                "--head-timeout" => info = info.head_timeout(value.seconds()?),
+                "--body-timeout" => info = info.body_timeout(value.seconds()?),
                 "--help" => return Ok(None),
                 _ => return Err(Failure::Usage(format!("invalid option '{flag}'"))),
             }
@@ -189,6 +201,20 @@ impl Flags {
             info = info.file(file);
         }
         Ok(Some(Flags { info, has_file }))
+    }
+}
+
+fn parse_backend(name: &str) -> Result<HttpBackend, Failure> {
+    match name {
+        #[cfg(feature = "server")]
+        "tiny_http" => Ok(HttpBackend::TinyHttp),
+        #[cfg(feature = "native-http")]
+        "native" => Ok(HttpBackend::Native),
+        #[cfg(not(feature = "server"))]
+        "tiny_http" => Err(invalid("--http", name, "build with --features server")),
+        #[cfg(not(feature = "native-http"))]
+        "native" => Err(invalid("--http", name, "build with --features native-http")),
+        other => Err(invalid("--http", other, "give tiny_http or native")),
     }
 }
 

@@ -74,7 +74,7 @@ impl Error {
         }))
     }
 
-    #[cfg(feature = "server")]
+    #[cfg(feature = "_server")]
     pub(crate) fn setting(name: &str, problem: impl fmt::Display) -> Self {
         Error::new(ErrorKind::InvalidSetting, format!("{name}: {problem}"))
     }

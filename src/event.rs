@@ -114,13 +114,13 @@ impl Event {
         &self.0.json
     }
 
-    #[cfg(feature = "server")]
+    #[cfg(feature = "_server")]
     pub(crate) fn shared_category(&self) -> &Arc<str> {
         &self.0.category
     }
 
     /// Shares the category's name with its other events. Does nothing if this event has been cloned already.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "_server")]
     pub(crate) fn share_category(&mut self, category: &Arc<str>) {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
             inner.category = category.clone();
@@ -128,7 +128,7 @@ impl Event {
     }
 
     /// Creates an event from a line of JSON in this crate's own form, and the range of `data` in it.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "_server")]
     pub(crate) fn from_parts(
         timestamp: u64,
         id: EventId,
@@ -266,13 +266,13 @@ impl Draft {
     }
 
     /// The data as JSON text.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "_server")]
     pub(crate) fn data(&self) -> &str {
         &self.json[self.data.clone()]
     }
 
     /// Returns the length of the event's JSON in bytes, or a few less for a timestamp with more than 13 digits.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "_server")]
     pub(crate) fn json_len(&self) -> usize {
         self.json.len() + ID_TEXT_LEN + 2
     }

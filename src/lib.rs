@@ -5,8 +5,8 @@
 //! subscriber polls with its position; if there is no newer event, the server parks the poll until the next event or a
 //! timeout. Subscribers therefore receive events immediately, over plain HTTP, and miss none between two polls.
 //!
-#![cfg_attr(all(feature = "server", feature = "client"), doc = "```")]
-#![cfg_attr(not(all(feature = "server", feature = "client")), doc = "```ignore")]
+#![cfg_attr(all(feature = "_server", feature = "client"), doc = "```")]
+#![cfg_attr(not(all(feature = "_server", feature = "client")), doc = "```ignore")]
 //! use long_polling::{Cursor, Publisher, Server, ServerInfo, Subscriber};
 //!
 //! let server = Server::start(ServerInfo::new("127.0.0.1:0"))?;
@@ -40,40 +40,41 @@
 //!
 //! | feature | default | content |
 //! |---|---|---|
-//! | `server` | yes | [`Server`], [`Broker`], files |
+//! | `server` | yes | [`Server`] on tiny_http, [`Broker`], files |
+//! | `native-http` | no | [`Server`] on the native HTTP backend, beside tiny_http or, without the default features, alone |
 //! | `client` | yes | [`Subscriber`], [`Publisher`], [`subscription`], [`publish`] |
 //! | `tls` | no | `https://` for the client, by rustls |
 //! | `testing` | no | the module `testing`, for tests of programs that embed a server or broker |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
-#![cfg_attr(not(any(feature = "server", feature = "client")), allow(dead_code))]
+#![cfg_attr(not(any(feature = "_server", feature = "client")), allow(dead_code))]
 
-#[cfg(feature = "server")]
+#[cfg(feature = "_server")]
 mod atomic;
-#[cfg(feature = "server")]
+#[cfg(feature = "_server")]
 mod broker;
 #[cfg(feature = "client")]
 mod client;
-#[cfg(feature = "server")]
+#[cfg(feature = "_server")]
 mod deadline;
 mod error;
 mod event;
-#[cfg(all(feature = "server", feature = "client"))]
+#[cfg(all(feature = "_server", feature = "client"))]
 pub mod guide;
 mod headers;
-#[cfg(feature = "server")]
+#[cfg(feature = "_server")]
 mod open;
 mod position;
-#[cfg(feature = "server")]
+#[cfg(feature = "_server")]
 pub mod server;
-#[cfg(feature = "server")]
+#[cfg(feature = "_server")]
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod wire;
 
-#[cfg(feature = "server")]
+#[cfg(feature = "_server")]
 #[doc(inline)]
 pub use broker::{Batch, Broker, BrokerOptions, Statistics};
 #[cfg(feature = "client")]
@@ -90,15 +91,15 @@ pub use event::Event;
 pub use headers::{Headers, HeadersIter};
 #[doc(inline)]
 pub use position::{Cursor, EventId};
-#[cfg(feature = "server")]
+#[cfg(feature = "_server")]
 #[doc(inline)]
 pub use server::{Server, ServerInfo};
-#[cfg(feature = "server")]
+#[cfg(feature = "_server")]
 #[doc(inline)]
 pub use store::file::{Durability, FilePersistorInfo, FileState};
 #[doc(inline)]
 pub use wire::{Categories, PublishRequest, SubscriptionRequest};
 
-#[cfg(all(doctest, feature = "server", feature = "client"))]
+#[cfg(all(doctest, feature = "_server", feature = "client"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

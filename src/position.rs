@@ -43,10 +43,10 @@ pub struct EventId(u128);
 
 /// The run of a broker, as an id has it: 48 bits of time and 12 random bits. Later runs are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(not(feature = "server"), allow(dead_code))]
+#[cfg_attr(not(feature = "_server"), allow(dead_code))]
 pub(crate) struct Run(u64);
 
-#[cfg_attr(not(feature = "server"), allow(dead_code))]
+#[cfg_attr(not(feature = "_server"), allow(dead_code))]
 impl Run {
     /// Creates a run that starts at `milliseconds` of Unix time, with the low 12 bits of `random`.
     pub(crate) const fn new(milliseconds: u64, random: u64) -> Self {
@@ -65,7 +65,7 @@ impl Run {
 }
 
 /// The greatest sequence number that an id can have.
-#[cfg_attr(not(feature = "server"), allow(dead_code))]
+#[cfg_attr(not(feature = "_server"), allow(dead_code))]
 pub(crate) const MAX_SEQUENCE: u64 = SEQUENCE_MASK as u64;
 
 const VERSION_8: u128 = 8 << 76;
@@ -74,7 +74,7 @@ const VARIANT: u128 = 0b10 << 62;
 const VARIANT_MASK: u128 = 0b11 << 62;
 const SEQUENCE_MASK: u128 = (1 << 62) - 1;
 
-#[cfg_attr(not(feature = "server"), allow(dead_code))]
+#[cfg_attr(not(feature = "_server"), allow(dead_code))]
 impl EventId {
     pub(crate) fn new(run: Run, sequence: u64) -> Self {
         let time = u128::from(run.started()) << 80;

@@ -13,14 +13,14 @@ use serde_json::value::RawValue;
 use crate::event::Event;
 
 pub use categories::Categories;
-#[cfg(any(feature = "server", feature = "client"))]
+#[cfg(any(feature = "_server", feature = "client"))]
 pub(crate) use categories::check_category;
 pub use query::SubscriptionRequest;
 
 /// The header that carries the position that a poll reached, or the id of a published event.
 pub(crate) const LAST_EVENT_ID: &str = "Last-Event-ID";
 /// The body of the response to a publish. A test of the Go package compares every byte of it.
-#[cfg_attr(not(feature = "server"), allow(dead_code))]
+#[cfg_attr(not(feature = "_server"), allow(dead_code))]
 pub(crate) const PUBLISHED: &str = r#"{"success": true}"#;
 
 /// One event to publish: the body of `POST {publish_uri}`.
@@ -68,7 +68,7 @@ impl<T: Serialize> PublishRequest<T> {
 
 /// The body of a publish, as the server reads it. The data is not parsed, and other members are ignored.
 #[derive(Deserialize)]
-#[cfg_attr(not(feature = "server"), allow(dead_code))]
+#[cfg_attr(not(feature = "_server"), allow(dead_code))]
 pub(crate) struct PublishBody<'a> {
     #[serde(borrow)]
     pub(crate) category: Cow<'a, str>,
@@ -100,7 +100,7 @@ fn list_or_null<'de, D: Deserializer<'de>>(
     Ok(Some(events.unwrap_or_default()))
 }
 
-#[cfg(feature = "server")]
+#[cfg(feature = "_server")]
 impl PollBody {
     /// Returns the body of a 200 with events: the JSON of each event, joined.
     pub(crate) fn render(events: &[Event], gap: bool) -> String {
@@ -125,7 +125,7 @@ impl PollBody {
 }
 
 /// Returns the body of a refusal: `{"error":"…"}`.
-#[cfg(feature = "server")]
+#[cfg(feature = "_server")]
 pub(crate) fn render_error(message: &str) -> String {
     serde_json::json!({ "error": message }).to_string()
 }

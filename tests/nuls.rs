@@ -1,5 +1,5 @@
 //! A log that ends with gigabytes of NUL bytes, as after a power cut, is opened in little memory and time.
-#![cfg(feature = "server")]
+#![cfg(feature = "_server")]
 
 use std::fs::{self, OpenOptions};
 use std::path::Path;

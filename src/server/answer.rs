@@ -132,6 +132,7 @@ impl ParkedPoll {
 
     /// Gives the answer at once, for a backend without a thread that could wait: events that have come since the poll was
     /// parked, or 503.
+    #[cfg(feature = "server")]
     pub(super) fn refuse_to_wait(self, service: &Service) -> Ready {
         let batch = self.parked.wait(Some(Instant::now()));
         if batch.events().is_empty() {

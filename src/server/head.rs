@@ -1,5 +1,7 @@
 //! Checks of a request's head (RFC 9112), the same for each backend.
 
+#[cfg(feature = "native-http")]
+use super::render::Persistence;
 use super::render::{is_field_value, is_token};
 use super::request::Request;
 use super::response::Response;
@@ -99,6 +101,51 @@ impl Request {
         }
     }
 
+    /// Whether the connection can stay open after this request, as its client asks (RFC 9112, section 9.3).
+    #[cfg(feature = "native-http")]
+    pub(super) fn persistence(&self) -> Persistence {
+        let said = |option: &str| {
+            self.headers
+                .get_all("Connection")
+                .flat_map(|field| field.split(','))
+                .any(|said| said.trim_matches([' ', '\t']).eq_ignore_ascii_case(option))
+        };
+        if said("close") {
+            Persistence::Close
+        } else if self.version >= (1, 1) {
+            Persistence::Keep
+        } else if said("keep-alive") {
+            Persistence::KeepAlive
+        } else {
+            Persistence::Close
+        }
+    }
+
+    /// Whether the client waits for 100 (Continue) before it sends the body. A client of HTTP/1.0 does not (RFC 9110, section
+    /// 10.1.1).
+    ///
+    /// # Errors
+    ///
+    /// The answer that refuses another expectation.
+    #[cfg(feature = "native-http")]
+    pub(super) fn expects_continue(&self) -> Result<bool, Response> {
+        let fields = self.headers.get_all("Expect");
+        let mut expectations = fields
+            .flat_map(|field| field.split(','))
+            .map(|expectation| expectation.trim_matches([' ', '\t']))
+            .filter(|expectation| self.version >= (1, 1) && !expectation.is_empty())
+            .peekable();
+        let expects = expectations.peek().is_some();
+        if expectations.all(|expectation| expectation.eq_ignore_ascii_case("100-continue")) {
+            Ok(expects)
+        } else {
+            Err(Response::error(
+                417,
+                "the one expectation that is met is 100-continue",
+            ))
+        }
+    }
+
     /// The transfer codings, in the order in which they were applied: several fields are one list, and empty elements of
     /// it count for nothing (RFC 9110, sections 5.3 and 5.6.1).
     fn transfer_codings(&self) -> impl Iterator<Item = &str> {
@@ -160,6 +207,30 @@ mod tests {
         }
         for host in ["a b", "a/b", "user@a", "a, b", "a?", "a#", "a\\b", "<a>"] {
             assert!(!is_host(host), "{host}");
+        }
+    }
+
+    #[cfg(feature = "native-http")]
+    #[test]
+    fn a_connection_persists_by_the_version_and_all_connection_fields() {
+        use Persistence::{Close, Keep, KeepAlive};
+        for (version, fields, expected) in [
+            ((1, 1), &[][..], Keep),
+            ((1, 1), &["keep-alive"], Keep),
+            ((1, 1), &["closed", "not-close"], Keep),
+            ((1, 1), &["Upgrade"], Keep),
+            ((1, 1), &["CLOSE"], Close),
+            ((1, 1), &["keep-alive", "x,\t close "], Close),
+            ((1, 0), &[], Close),
+            ((1, 0), &["x", "Keep-Alive"], KeepAlive),
+            ((1, 0), &["keep-alive, close"], Close),
+        ] {
+            let mut request = Request::new("GET", "/");
+            request.version = version;
+            for field in fields {
+                request = request.with_added_header("Connection", field);
+            }
+            assert_eq!(request.persistence(), expected, "{version:?} {fields:?}");
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::backend::HttpBackend;
 use super::hooks::{Fallback, Handler};
 use crate::broker::{Broker, BrokerOptions, Clock};
 use crate::error::Error;
@@ -16,9 +17,10 @@ use crate::store::file::FilePersistorInfo;
 
 /// The settings of a server: the Go package's `ServerInfo`, with golongpoll's options and limits.
 ///
-/// No setting keeps the server from a request line with `HTTP/2.0`, from header lines or pipelined requests without end,
-/// or from a client that sends byte by byte: the HTTP library under it reads those before it reports a request. Only a proxy
-/// stops them; [`guide::deploying`](crate::guide::deploying) has a configuration of nginx, with a test that it does.
+/// With tiny_http, the default [backend](ServerInfo::http_backend), no setting keeps the server from a request line with
+/// `HTTP/2.0`, from header lines or pipelined requests without end, or from a client that sends byte by byte: tiny_http
+/// reads those before it reports a request. Only a proxy stops them; [`guide::deploying`](crate::guide::deploying) has a
+/// configuration of nginx, with a test that it does. The native backend bounds all of them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -50,6 +52,11 @@ pub struct ServerInfo {
     pub(crate) restore_timeout: Duration,
     pub(crate) trusted_proxies: Vec<IpAddr>,
     pub(crate) on_failure: Option<OnFailure>,
+    pub(crate) http_backend: HttpBackend,
+    pub(crate) max_connections: Option<usize>,
+    pub(crate) thread_stack_size: usize,
+    pub(crate) head_timeout: Option<Duration>,
+    pub(crate) body_timeout: Option<Duration>,
 }
 
 /// Where the server keeps its events besides memory.
@@ -152,6 +159,11 @@ impl Default for ServerInfo {
             restore_timeout: Duration::from_secs(30),
             trusted_proxies: Vec::new(),
             on_failure: None,
+            http_backend: HttpBackend::default(),
+            max_connections: None,
+            thread_stack_size: 256 * 1024,
+            head_timeout: None,
+            body_timeout: None,
         }
     }
 }
@@ -268,14 +280,20 @@ impl ServerInfo {
     }
 
     /// Sets how long a connection may be silent, between two requests or within one, before it is closed. Less than the
-    /// timeout is fine: a parked poll is still answered, and its connection then closed. Defaults to `None`, which stands
-    /// for [`timeout`](ServerInfo::timeout) plus 10 seconds.
+    /// timeout is fine: a parked poll is still answered, and tiny_http then closes its connection. Defaults to `None`, which
+    /// stands for [`timeout`](ServerInfo::timeout) plus 10 seconds.
+    ///
+    /// With the native backend, this is the time between two requests; a request has limits of its own, which are
+    /// [`head_timeout`](ServerInfo::head_timeout) and [`body_timeout`](ServerInfo::body_timeout).
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.idle_timeout = timeout.into();
         self
     }
 
     /// Sets how long an answer may wait for a client that does not read. Defaults to 10 seconds.
+    ///
+    /// With tiny_http, this is for each piece of the answer that the system takes at once. With the native backend, it is
+    /// for the whole answer, plus one second for each 64 KiB of it.
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.write_timeout = timeout;
         self

@@ -7,21 +7,27 @@
 //!    `hooks`.
 //! 3. The backend waits where the answer is a parked poll, has it rendered (`render`, `cors`) and writes it.
 //!
-//! All threads share one `Service`. The backend here is `tiny_http`; none of the other modules knows it.
+//! All threads share one `Service`. `backend` knows the backends, `tiny_http` and `native`; none of the other modules does.
+//! Both listen by way of `listen` and `address`.
 
 mod address;
 mod answer;
+mod backend;
 mod cors;
 mod endpoints;
 mod forwarded;
 mod head;
 mod hooks;
 mod info;
+mod listen;
+#[cfg(feature = "native-http")]
+mod native;
 mod publish_body;
 mod render;
 mod request;
 mod response;
 mod service;
+#[cfg(feature = "server")]
 mod tiny_http;
 mod validate;
 
@@ -32,12 +38,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use self::backend::{Backend, Listening};
 use self::service::Service;
 use crate::broker::{Batch, Broker, Clock, Statistics};
 use crate::error::{Error, ErrorKind};
 use crate::position::{Cursor, EventId};
 use crate::wire::Categories;
 
+pub use backend::HttpBackend;
 pub use hooks::{Fallback, Handler};
 pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
 pub use request::Request;
@@ -63,19 +71,22 @@ pub use response::Response;
 /// Dropping a server stops it, and waits for requests in flight for half a second at most. Call [`stop`](Server::stop) to
 /// wait longer, and to get the error where something failed.
 ///
-/// # Connections to itself
+/// # With `HttpBackend::TinyHttp`
 ///
 /// The server connects to its own address several times a second, since tiny_http may leave connections that arrive in a
 /// burst waiting for one another. Serving does not depend on these connections: where a firewall or another policy forbids
 /// them, the server logs one warning and goes on.
 ///
-/// # `panic = "abort"`
-///
-/// A program that embeds a server must not set `panic = "abort"` in its profile: tiny_http panics in the thread of a
+/// A program that embeds such a server must not set `panic = "abort"` in its profile: tiny_http panics in the thread of a
 /// connection where a client causes it, for example by a connection that is reset at once, and that would end the process.
+///
+/// # With `HttpBackend::Native`
+///
+/// The server makes no connections to itself, and no client makes it panic. With `panic = "abort"`, a panic in a hook or a
+/// store of the program's own ends the process; otherwise the request is answered with 500, and the server goes on.
 pub struct Server {
     service: Arc<Service>,
-    backend: tiny_http::Backend,
+    backend: Backend,
     /// Held during a stop; true once one has run.
     stopped: Mutex<bool>,
 }
@@ -95,7 +106,7 @@ impl Server {
     pub(crate) fn start_with_clock(info: ServerInfo, clock: Clock) -> Result<Self, Error> {
         info.check()?;
         // Clients that connect while the broker reads its events wait for that.
-        let listening = tiny_http::Listening::open(&info)?;
+        let listening = Listening::open(&info)?;
         let broker = match info.open_broker(clock) {
             Ok(broker) => broker,
             Err(error) => {
@@ -160,8 +171,9 @@ impl Server {
     /// been received whole is not in flight: the stop does not wait for the rest, and the server refuses the request if the
     /// rest arrives later.
     ///
-    /// When this returns, the port can be listened on again. Where a client uses a connection again that it has kept open,
-    /// the answer asks it to close the connection. Other connections end after
+    /// When this returns, the port can be listened on again. The native backend has closed all connections then and ended
+    /// its threads, if no request was in flight at the timeout. tiny_http can't close connections: where a client uses a
+    /// connection again that it has kept open, the answer asks it to close the connection. Other connections end after
     /// [`idle_timeout`](ServerInfo::idle_timeout), or with the process.
     ///
     /// Stopping twice is fine: the second time waits for a file, or another store, that needed longer than the timeout.

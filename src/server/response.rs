@@ -88,6 +88,7 @@ impl Response {
     }
 
     /// The 503 of a server that could not start a thread for the request.
+    #[cfg(feature = "server")]
     pub(super) fn out_of_threads() -> Self {
         Response::busy("no thread can be had to serve this; try again")
     }

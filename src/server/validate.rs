@@ -19,6 +19,7 @@ impl ServerInfo {
         self.check_durations()?;
         self.check_hooks()?;
         self.check_origin_and_proxies()?;
+        self.check_backend()?;
         self.broker.check()
     }
 
@@ -55,6 +56,8 @@ impl ServerInfo {
             ("timeout", Some(self.timeout)),
             ("idle_timeout", self.idle_timeout),
             ("write_timeout", Some(self.write_timeout)),
+            ("head_timeout", self.head_timeout),
+            ("body_timeout", self.body_timeout),
         ] {
             match duration {
                 Some(duration) if duration.is_zero() => {

@@ -92,7 +92,7 @@ impl SubscriptionRequest {
     /// # Errors
     ///
     /// `InvalidRequest` that names the parameter.
-    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    #[cfg_attr(not(feature = "_server"), allow(dead_code))]
     pub(crate) fn from_query(query: &str) -> Result<Self, Error> {
         let mut request = SubscriptionRequest::new(Categories::default());
         let mut timeout = None;

@@ -26,10 +26,10 @@ use super::acceptor::{Acceptor, Ended, HeartbeatPath};
 use super::probe::Prober;
 use super::rounds::{Activity, Heartbeat, Pace, Rounds, Tick};
 use super::seen::Seen;
-use super::sockets::{is_listening, listen, listen_once};
-use crate::error::{Error, ErrorKind};
-use crate::server::address;
+use super::sockets::{self, is_listening, listen_once};
+use crate::error::Error;
 use crate::server::info::ServerInfo;
+use crate::server::listen;
 
 /// The time between two checks of the listener while requests come, and while none does.
 const BUSY_PERIOD: Duration = Duration::from_millis(100);
@@ -79,24 +79,11 @@ impl Listener {
     ///
     /// `InvalidSetting` for an address that is none, `Listen` where it can't be listened on.
     pub(super) fn open(info: &ServerInfo) -> Result<(Self, Arc<Acceptor>), Error> {
-        let mut failed = None;
-        for address in address::parse(&info.address)? {
-            let socket = listen(address, info.write_timeout, info.effective_idle_timeout());
-            match socket.and_then(|socket| Listener::at(socket, info)) {
-                Ok(listener) => return Ok(listener),
-                Err(error) => failed = Some(error),
-            }
-        }
-        let error = failed.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into());
-        let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                " (it is in use: stop what listens there, or give another port; 0 takes a free one)"
-            }
-            io::ErrorKind::PermissionDenied => " (ports under 1024 are for privileged programs)",
-            _ => "",
-        };
-        let message = format!("address: can't listen on {:?}{hint}", info.address);
-        Err(Error::new(ErrorKind::Listen, message).with_source(error))
+        listen::first(&info.address, |address| {
+            let idle_timeout = info.effective_idle_timeout();
+            let socket = sockets::listen(address, info.write_timeout, idle_timeout)?;
+            Listener::at(socket, info)
+        })
     }
 
     fn at(socket: TcpListener, info: &ServerInfo) -> io::Result<(Self, Arc<Acceptor>)> {
@@ -351,7 +338,7 @@ impl Listener {
     fn listen_again(&self) -> io::Result<()> {
         let mut socket = self.socket.lock();
         if !is_listening(&socket) {
-            *socket = listen(self.address, self.write_timeout, self.idle_timeout)?;
+            *socket = sockets::listen(self.address, self.write_timeout, self.idle_timeout)?;
         }
         Ok(())
     }

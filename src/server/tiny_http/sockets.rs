@@ -4,11 +4,9 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{SockRef, TcpKeepalive};
 
-/// Connections that the kernel may hold until they are accepted; it has a limit of its own (on Linux
-/// `net.core.somaxconn`, 4096).
-const BACKLOG: i32 = 4096;
+use crate::server::listen::{BACKLOG, bind};
 
 /// A socket that listens on this address.
 pub(super) fn listen(
@@ -41,21 +39,4 @@ pub(super) fn is_listening(listener: &TcpListener) -> bool {
 /// Listens for a moment. Fails with `AddrInUse` where another socket listens on the address.
 pub(super) fn listen_once(address: SocketAddr) -> io::Result<()> {
     bind(address)?.listen(1)
-}
-
-fn bind(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    // As std does: connections of an earlier run in TIME_WAIT don't hold the port. On Windows it would share it.
-    #[cfg(not(windows))]
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        // "[::]" takes IPv4, too, where the system lets it.
-        let _ = socket.set_only_v6(false);
-    }
-    socket.bind(&address.into())?;
-    Ok(socket)
 }

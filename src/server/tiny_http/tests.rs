@@ -9,10 +9,15 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::listener::Listener;
 use crate::error::{Error, ErrorKind};
+use crate::server::backend::Backend;
 use crate::server::{Server, ServerInfo};
 
 fn listener(server: &Server) -> &Listener {
-    &server.backend.shared.listener
+    match &server.backend {
+        Backend::TinyHttp(backend) => &backend.shared.listener,
+        #[cfg(feature = "native-http")]
+        Backend::Native(_) => panic!("tiny_http is the default"),
+    }
 }
 
 fn info() -> ServerInfo {
