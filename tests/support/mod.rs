@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "native-http")]
+use long_polling::server::HttpBackend;
 use long_polling::{Server, ServerInfo};
 use serde_json::Value;
 
@@ -20,7 +22,12 @@ const fn is_native(name: &str) -> bool {
 
 /// Settings for a test: a free port, and polls that are long enough to be parked for all of a test.
 pub(crate) fn info() -> ServerInfo {
-    ServerInfo::new("127.0.0.1:0").timeout(Duration::from_secs(60))
+    let info = ServerInfo::new("127.0.0.1:0").timeout(Duration::from_secs(60));
+    #[cfg(feature = "native-http")]
+    if IS_NATIVE {
+        return info.http_backend(HttpBackend::Native);
+    }
+    info
 }
 
 pub(crate) fn start(info: ServerInfo) -> Server {

@@ -4,21 +4,15 @@ use super::rows::End::{self, Closed, Kept, Waits};
 use super::rows::Outcome;
 use super::rows::Verdict::{self, Conforms, Tolerates};
 
-type Difference = (
-    &'static str,
-    &'static str,
-    &'static [u16],
-    End,
-    usize,
-    Verdict,
-);
+/// A row's name, and the outcome: statuses, connection, how many events are published, verdict.
+type Difference = (&'static str, &'static [u16], End, usize, Verdict);
 
 /// The native backend's outcome of this row, where it is not tiny_http's.
 pub(super) fn outcome(group: &str, name: &str) -> Option<Outcome> {
-    let found = DIFFERENCES
-        .iter()
-        .find(|difference| (difference.0, difference.1) == (group, name));
-    found.map(|&(_, _, statuses, end, published, verdict)| Outcome {
+    let (_, differences) = DIFFERENCES.iter().find(|(other, _)| *other == group)?;
+    let found = differences.iter().find(|difference| difference.0 == name)?;
+    let &(_, statuses, end, published, verdict) = found;
+    Some(Outcome {
         statuses,
         end,
         published,
@@ -26,5 +20,339 @@ pub(super) fn outcome(group: &str, name: &str) -> Option<Outcome> {
     })
 }
 
-/// Every difference, by group and name.
-pub(super) const DIFFERENCES: &[Difference] = &[];
+/// The differences of each group.
+pub(super) const DIFFERENCES: &[(&str, &[Difference])] = &[
+    (
+        "Request lines",
+        &[
+            ("Bare LF after every line", &[400], Closed, 0, Conforms),
+            ("Bare CR after every line", &[400], Closed, 0, Conforms),
+            (
+                "A second CR at the end of the request line",
+                &[400],
+                Closed,
+                0,
+                Conforms,
+            ),
+            ("A space after the version", &[400], Closed, 0, Conforms),
+            ("A space before the method", &[400], Closed, 0, Conforms),
+            ("A fourth word", &[400], Closed, 0, Conforms),
+            (
+                "An empty line before the request line",
+                &[204],
+                Kept,
+                0,
+                Conforms,
+            ),
+            ("HTTP/0.9", &[505], Closed, 0, Conforms),
+            ("HTTP/1.2", &[505], Closed, 0, Tolerates),
+            ("HTTP/2.0", &[505], Closed, 0, Conforms),
+            ("HTTP/3.0", &[505], Closed, 0, Conforms),
+            ("HTTP/9.9", &[505], Closed, 0, Conforms),
+        ],
+    ),
+    (
+        "Targets",
+        &[
+            ("A fragment", &[400], Closed, 0, Conforms),
+            ("NUL", &[400], Closed, 0, Conforms),
+            ("A tab", &[400], Closed, 0, Conforms),
+            ("ESC and DEL", &[400], Closed, 0, Conforms),
+            ("Bare LF", &[400], Closed, 0, Conforms),
+            ("Bare CR", &[400], Closed, 0, Conforms),
+            ("Bytes beyond ASCII", &[400], Closed, 0, Conforms),
+            ("64 KiB", &[414], Closed, 0, Conforms),
+        ],
+    ),
+    (
+        "What is hardly HTTP",
+        &[
+            ("Half a head, then FIN", &[400], Closed, 0, Conforms),
+            ("Half a head", &[408], Waits, 0, Conforms),
+            ("Only empty lines", &[], Kept, 0, Conforms),
+            ("A TLS ClientHello", &[400], Closed, 0, Conforms),
+            ("The preface of HTTP/2", &[505], Closed, 0, Conforms),
+        ],
+    ),
+    (
+        "Header fields",
+        &[
+            ("A folded line with a colon", &[400], Closed, 0, Conforms),
+            (
+                "A space before the first field",
+                &[400],
+                Closed,
+                0,
+                Conforms,
+            ),
+            ("An empty name", &[400], Closed, 0, Conforms),
+            ("A control character in a name", &[400], Closed, 0, Conforms),
+            ("Brackets in a name", &[400], Closed, 0, Conforms),
+            ("Bare CR in a value", &[400], Closed, 0, Conforms),
+            ("Bare CR after a value", &[400], Closed, 0, Conforms),
+            ("Bare LF in a value", &[400], Closed, 0, Conforms),
+            ("Bare LF after the last field", &[400], Closed, 0, Conforms),
+            ("NUL in a value", &[400], Closed, 0, Conforms),
+            ("ESC in a value", &[400], Closed, 0, Conforms),
+            ("Bytes beyond ASCII in a value", &[204], Kept, 0, Conforms),
+            ("200 fields", &[431], Closed, 0, Conforms),
+            ("A field of 64 KiB", &[431], Closed, 0, Conforms),
+        ],
+    ),
+    (
+        "Content-Length",
+        &[
+            ("Negative", &[400], Closed, 0, Conforms),
+            ("A plus sign", &[400], Closed, 0, Conforms),
+            ("A fraction", &[400], Closed, 0, Conforms),
+            ("Hexadecimal", &[400], Closed, 0, Conforms),
+            ("An exponent", &[400], Closed, 0, Conforms),
+            ("Empty", &[400], Closed, 0, Conforms),
+            ("A space inside", &[400], Closed, 0, Conforms),
+            ("A list of two alike", &[400], Closed, 0, Conforms),
+            ("A list of two that differ", &[400], Closed, 0, Conforms),
+            ("Two fields that differ", &[400], Closed, 0, Conforms),
+            ("A form feed before it", &[400], Closed, 0, Conforms),
+            ("2^64", &[400], Closed, 0, Conforms),
+            ("2^64 - 1", &[413], Closed, 0, Conforms),
+            (
+                "More than is accepted, and not sent",
+                &[413],
+                Closed,
+                0,
+                Conforms,
+            ),
+            (
+                "More than is accepted, and sent",
+                &[413],
+                Closed,
+                0,
+                Conforms,
+            ),
+            ("A short body, then FIN", &[400], Closed, 0, Conforms),
+            ("A short body", &[408], Waits, 0, Conforms),
+        ],
+    ),
+    (
+        "Chunks",
+        &[
+            ("A size that is none", &[400], Closed, 0, Conforms),
+            ("An empty size", &[400], Closed, 0, Conforms),
+            ("A negative size", &[400], Closed, 0, Conforms),
+            ("A size with a plus sign", &[400], Closed, 0, Conforms),
+            ("A size with 0x", &[400], Closed, 0, Conforms),
+            ("A size with a space after it", &[400], Closed, 0, Conforms),
+            ("A size of 2^64 and more", &[400], Closed, 0, Conforms),
+            ("A size of 2^64 - 1", &[413], Closed, 0, Conforms),
+            ("Bare LF after a size", &[400], Closed, 0, Conforms),
+            ("No line end after a chunk", &[400], Closed, 0, Conforms),
+            ("A chunk longer than its size", &[400], Closed, 0, Conforms),
+            (
+                "An extension with bare LF in it",
+                &[400],
+                Closed,
+                0,
+                Conforms,
+            ),
+            ("An extension of 64 KiB", &[400], Closed, 0, Conforms),
+            ("A trailer", &[200], Kept, 1, Conforms),
+            (
+                "Cut after the JSON, in its chunk",
+                &[400],
+                Closed,
+                0,
+                Conforms,
+            ),
+            (
+                "Cut before the last chunk, and waiting",
+                &[408],
+                Waits,
+                0,
+                Conforms,
+            ),
+        ],
+    ),
+    (
+        "Transfer-Encoding",
+        &[
+            ("A vertical tab before it", &[400], Closed, 0, Conforms),
+            ("chunked twice", &[400], Closed, 0, Conforms),
+            ("chunked in two fields", &[400], Closed, 0, Conforms),
+            ("chunked before gzip", &[400], Closed, 0, Conforms),
+            ("gzip alone", &[400], Closed, 0, Conforms),
+            ("identity", &[400], Closed, 0, Conforms),
+            ("xchunked", &[400], Closed, 0, Conforms),
+            ("chunked in quotes", &[400], Closed, 0, Conforms),
+            ("chunked with a parameter", &[400], Closed, 0, Conforms),
+            (
+                "gzip with a comma in quotes, and chunked",
+                &[400],
+                Closed,
+                0,
+                Conforms,
+            ),
+            ("Nothing", &[400], Closed, 0, Conforms),
+            (
+                "With a Content-Length after it",
+                &[400],
+                Closed,
+                0,
+                Conforms,
+            ),
+            (
+                "With a Content-Length before it",
+                &[400],
+                Closed,
+                0,
+                Conforms,
+            ),
+        ],
+    ),
+    (
+        "Connections",
+        &[
+            ("close in a second field", &[204], Closed, 0, Conforms),
+            ("A word with close in it", &[204], Kept, 0, Conforms),
+            ("An empty line after a body", &[200, 200], Kept, 2, Conforms),
+            ("An offer of h2c", &[204], Kept, 0, Conforms),
+            ("An offer of WebSocket", &[204], Kept, 0, Conforms),
+            ("An offer with a body", &[200], Kept, 1, Conforms),
+            ("An offer with a chunked body", &[200], Kept, 1, Conforms),
+            (
+                "An offer, and Expect: 100-continue with a body",
+                &[200],
+                Kept,
+                1,
+                Conforms,
+            ),
+            (
+                "An offer, and Expect: 100-continue with a chunked body",
+                &[200],
+                Kept,
+                1,
+                Conforms,
+            ),
+            (
+                "An offer, and chunks with extensions and a trailer",
+                &[200],
+                Kept,
+                1,
+                Conforms,
+            ),
+            ("Expect: 100-continue", &[200], Kept, 1, Conforms),
+            (
+                "Expect: 100-continue with too large a body",
+                &[413],
+                Closed,
+                0,
+                Conforms,
+            ),
+            (
+                "Expect: 100-continue in HTTP/1.0",
+                &[200],
+                Closed,
+                1,
+                Conforms,
+            ),
+        ],
+    ),
+    (
+        "Methods",
+        &[
+            ("A bracket", &[400], Closed, 0, Conforms),
+            ("NUL", &[400], Closed, 0, Conforms),
+        ],
+    ),
+    (
+        "A publish hidden in another request",
+        &[
+            (
+                "After the last chunk, in a Content-Length",
+                &[400],
+                Closed,
+                0,
+                Conforms,
+            ),
+            (
+                "In a Content-Length besides a Transfer-Encoding",
+                &[400],
+                Closed,
+                0,
+                Conforms,
+            ),
+            (
+                "In a body of an unknown coding",
+                &[400],
+                Closed,
+                0,
+                Conforms,
+            ),
+            (
+                "In the longer one of two lengths",
+                &[400],
+                Closed,
+                0,
+                Conforms,
+            ),
+            ("In a list of lengths", &[400], Closed, 0, Conforms),
+            (
+                "Behind a length in hexadecimal",
+                &[400],
+                Closed,
+                0,
+                Conforms,
+            ),
+            (
+                "Behind a length that overflows",
+                &[400],
+                Closed,
+                0,
+                Conforms,
+            ),
+            (
+                "Behind a length after a bare LF",
+                &[400],
+                Closed,
+                0,
+                Conforms,
+            ),
+            (
+                "Behind a length after a bare CR",
+                &[400],
+                Closed,
+                0,
+                Conforms,
+            ),
+            (
+                "Behind a length in a folded line",
+                &[400],
+                Closed,
+                0,
+                Conforms,
+            ),
+            ("Behind a size that is none", &[400], Closed, 0, Conforms),
+            (
+                "Behind a last chunk that a bare LF ends",
+                &[400],
+                Closed,
+                0,
+                Conforms,
+            ),
+            (
+                "In the rest of chunks that are too large",
+                &[413],
+                Closed,
+                0,
+                Conforms,
+            ),
+            ("Behind a head of HTTP/0.9", &[505], Closed, 0, Conforms),
+            (
+                "Behind an offer of another protocol",
+                &[204, 200],
+                Kept,
+                1,
+                Conforms,
+            ),
+        ],
+    ),
+];

@@ -135,8 +135,10 @@ impl Table {
 
 impl Row {
     fn publishes(&mut self) -> &mut Self {
+        if self.native == self.tiny_http {
+            self.native.published += 1;
+        }
         self.tiny_http.published += 1;
-        self.native.published += 1;
         self
     }
 
@@ -1694,7 +1696,7 @@ fn smuggling(t: &mut Table) {
     t.row(
         "Behind an offer of another protocol",
         fields("Connection: upgrade\r\nUpgrade: h2c\r\n") + &hidden(),
-        HIDDEN,
+        "MAY be passed over; then a second request follows (9110 §7.8)",
         (&[204], Closed, Conforms),
     );
 }
