@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Shared;
 use super::catalog::Category;
+use super::clock::MAX_STEPS;
 use super::ring::Ring;
 use super::statistics::Removal;
 
@@ -20,12 +21,17 @@ struct Excess {
 impl Shared {
     /// Loses the events of a category that have expired by `now`, a time of the broker's [`Age`](super::clock::Age).
     pub(super) fn expire(&self, ring: &mut Ring, now: u64) {
-        let Some(ttl) = self.options.event_ttl else {
-            return;
-        };
+        if let Some(before) = self.expired_before(now) {
+            let expired = ring.expire(before);
+            self.counters.removed(expired, Removal::Expired);
+        }
+    }
+
+    /// Returns the publish time before which events have expired by `now`. `None` if events do not expire.
+    fn expired_before(&self, now: u64) -> Option<u64> {
+        let ttl = self.options.event_ttl?;
         let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        let expired = ring.expire(now.saturating_sub(ttl));
-        self.counters.removed(expired, Removal::Expired);
+        Some(now.saturating_sub(ttl))
     }
 
     /// Loses the events of all categories that have expired by `now`.
@@ -40,13 +46,8 @@ impl Shared {
             .for_each(|category| self.expire(&mut category.ring, now));
     }
 
-    /// Loses events that are past the limits, or that have expired, where either is due. Every publish ends with this.
-    ///
-    /// An eviction goes by the publish time of the event, which is all that the next start has: it then evicts the same.
-    pub(super) fn tidy(&self, published: u64) {
-        if self.exceeds_limits() {
-            self.evict(published);
-        }
+    /// Loses expired events of all categories, if a sweep is due. Every publish ends with this.
+    pub(super) fn sweep_if_due(&self) {
         if self.options.event_ttl.is_some() {
             let now = self.age.now();
             if now >= self.next_sweep.load(Relaxed) {
@@ -61,17 +62,73 @@ impl Shared {
             || self.counters.event_bytes() > self.options.max_event_bytes
     }
 
-    /// Evicts events of the categories that were published to least recently, until the limits hold.
+    /// Evicts events until the limits hold, after an event with this publish time: expired ones, the oldest first, and then
+    /// those of the categories that were published to least recently. Does nothing if the limits hold.
+    ///
+    /// What remains has to be the same when the next start reads the log. The log says neither when a poll or a sweep
+    /// removed expired events, nor how far the timestamp of an event was ahead of the clock. So what remains must not
+    /// depend on either:
+    ///
+    /// - At `now`, the latest time that has certainly come, expired events go whether the limits hold or not.
+    /// - Events that have expired by the publish time go only as far as needed, in publish order. Those that a poll can have
+    ///   removed are the oldest of them.
     ///
     /// One thread does so at a time, and every other that publishes past a limit waits for it. So the broker never holds
     /// more than the limits and one event of each publishing thread.
-    pub(super) fn evict(&self, now: u64) {
-        let _one = self.evicting.lock();
-        // Expired events go first; and another thread may have evicted all there was to evict.
-        self.sweep(now);
+    fn evict(&self, published: u64, now: u64) {
         if !self.exceeds_limits() {
             return;
         }
+        let _one = self.evicting.lock();
+        // Another thread may have evicted all there was to evict.
+        self.sweep(now);
+        if published > now && self.exceeds_limits() {
+            self.evict_expired(published);
+        }
+        if self.exceeds_limits() {
+            self.evict_least_recent();
+        }
+    }
+
+    /// [`evict`](Shared::evict) in a broker that runs: an event with this publish time has become visible.
+    pub(super) fn evict_after(&self, published: u64) {
+        if self.exceeds_limits() {
+            self.evict(published, published.min(self.age.now()));
+        }
+    }
+
+    /// [`evict`](Shared::evict) while a log is read.
+    pub(super) fn evict_again(&self, published: u64) {
+        self.evict(published, certain(published));
+    }
+
+    /// Evicts events that have expired by `now`, in publish order, until the limits hold.
+    fn evict_expired(&self, now: u64) {
+        let Some(before) = self.expired_before(now) else {
+            return;
+        };
+        let categories = self.catalog.all();
+        let mut expired: Vec<(u64, &Arc<Category>)> = Vec::new();
+        for category in &categories {
+            if let Some(guard) = self.catalog.lock(category) {
+                let sequences = guard.ring.published_before(before);
+                expired.extend(sequences.map(|entry| (entry.sequence, category)));
+            }
+        }
+        expired.sort_unstable_by_key(|(sequence, _)| *sequence);
+        for (sequence, category) in expired {
+            if !self.exceeds_limits() {
+                break;
+            }
+            if let Some(mut category) = self.catalog.lock(category) {
+                let evicted = category.ring.lose_up_to(sequence);
+                self.counters.removed(evicted, Removal::Evicted);
+            }
+        }
+    }
+
+    /// Evicts events of the categories that were published to least recently, until the limits hold.
+    fn evict_least_recent(&self) {
         let categories = self.catalog.all();
         let newest = |category: &Category| {
             let guard = self.catalog.lock(category)?;
@@ -122,4 +179,10 @@ impl Shared {
             },
         }
     }
+}
+
+/// Returns the latest time that has certainly come when an event with this publish time is published. Its timestamp may be
+/// ahead of the clock.
+pub(super) fn certain(published: u64) -> u64 {
+    published.saturating_sub(MAX_STEPS)
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Shared;
+use super::evict::certain;
 use super::restorer::Restorer;
 use super::ring::{Entry, plausible};
 use super::statistics::Removal;
@@ -221,13 +222,11 @@ impl Shared {
     /// otherwise events that subscribers retrieved later would count as lost.
     fn restore_event(&self, mut entry: Entry) {
         let name = entry.event.shared_category().clone();
-        let now = entry.published;
+        let published = entry.published;
         self.catalog.with(&name, |category| {
             entry.event.share_category(category.name());
-            self.push(category, entry);
+            self.push(category, entry, certain(published));
         });
-        if self.exceeds_limits() {
-            self.evict(now);
-        }
+        self.evict_again(published);
     }
 }
