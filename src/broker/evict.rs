@@ -1,5 +1,6 @@
 //! Losing events: those that have expired, and those past the limits of all categories together.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -17,6 +18,11 @@ struct Excess {
     /// The bytes of JSON that may remain.
     max_bytes: usize,
 }
+
+/// Events that have expired by an earlier publish time and were not evicted yet: their sequence numbers, in order, and their
+/// categories. All other events of the broker were published later.
+#[derive(Default)]
+pub(super) struct ExpiredEvents(VecDeque<(u64, Arc<Category>)>);
 
 impl Shared {
     /// Loses the events of a category that have expired by `now`, a time of the broker's [`Age`](super::clock::Age).
@@ -62,65 +68,72 @@ impl Shared {
             || self.counters.event_bytes() > self.options.max_event_bytes
     }
 
-    /// Evicts events until the limits hold, after an event with this publish time: expired ones, the oldest first, and then
-    /// those of the categories that were published to least recently. Does nothing if the limits hold.
+    /// Evicts events until the limits hold, after an event with this publish time has become visible.
+    pub(super) fn evict_after(&self, published: u64) {
+        if self.exceeds_limits() {
+            let now = published.min(self.age.now());
+            self.evict(published, now, &mut ExpiredEvents::default());
+        }
+    }
+
+    /// [`evict_after`](Shared::evict_after) while a log is read. `expired` is empty at first.
+    pub(super) fn evict_again(&self, published: u64, expired: &mut ExpiredEvents) {
+        if self.exceeds_limits() {
+            self.evict(published, certain(published), expired);
+        }
+    }
+
+    /// Evicts events that have expired, in publish order, and then those of the categories that were published to least
+    /// recently, until the limits hold.
     ///
     /// What remains has to be the same when the next start reads the log. The log says neither when a poll or a sweep
-    /// removed expired events, nor how far the timestamp of an event was ahead of the clock. So what remains must not
-    /// depend on either:
+    /// removed expired events, nor how far the timestamp of an event was ahead of the clock. So what remains must depend on
+    /// neither:
     ///
-    /// - At `now`, the latest time that has certainly come, expired events go whether the limits hold or not.
-    /// - Events that have expired by the publish time go only as far as needed, in publish order. Those that a poll can have
-    ///   removed are the oldest of them.
+    /// - At `now`, the latest time that has certainly come, all expired events go. They are not visible any more.
+    /// - Events that expire between `now` and the publish time go only as far as needed, in publish order. A poll or a sweep
+    ///   can have removed the oldest of them, and no others.
     ///
     /// One thread does so at a time, and every other that publishes past a limit waits for it. So the broker never holds
     /// more than the limits and one event of each publishing thread.
-    fn evict(&self, published: u64, now: u64) {
+    fn evict(&self, published: u64, now: u64, expired: &mut ExpiredEvents) {
+        let _one = self.evicting.lock();
+        self.evict_expired(expired);
+        // Another thread may have evicted all there was to evict.
         if !self.exceeds_limits() {
             return;
         }
-        let _one = self.evicting.lock();
-        // Another thread may have evicted all there was to evict.
         self.sweep(now);
         if published > now && self.exceeds_limits() {
-            self.evict_expired(published);
+            *expired = self.expired_events(published);
+            self.evict_expired(expired);
         }
         if self.exceeds_limits() {
             self.evict_least_recent();
         }
     }
 
-    /// [`evict`](Shared::evict) in a broker that runs: an event with this publish time has become visible.
-    pub(super) fn evict_after(&self, published: u64) {
-        if self.exceeds_limits() {
-            self.evict(published, published.min(self.age.now()));
-        }
-    }
-
-    /// [`evict`](Shared::evict) while a log is read.
-    pub(super) fn evict_again(&self, published: u64) {
-        self.evict(published, certain(published));
-    }
-
-    /// Evicts events that have expired by `now`, in publish order, until the limits hold.
-    fn evict_expired(&self, now: u64) {
+    fn expired_events(&self, now: u64) -> ExpiredEvents {
         let Some(before) = self.expired_before(now) else {
-            return;
+            return ExpiredEvents::default();
         };
-        let categories = self.catalog.all();
-        let mut expired: Vec<(u64, &Arc<Category>)> = Vec::new();
-        for category in &categories {
-            if let Some(guard) = self.catalog.lock(category) {
-                let sequences = guard.ring.published_before(before);
-                expired.extend(sequences.map(|entry| (entry.sequence, category)));
+        let mut expired = Vec::new();
+        for category in self.catalog.all() {
+            if let Some(guard) = self.catalog.lock(&category) {
+                let entries = guard.ring.published_before(before);
+                expired.extend(entries.map(|entry| (entry.sequence, category.clone())));
             }
         }
         expired.sort_unstable_by_key(|(sequence, _)| *sequence);
-        for (sequence, category) in expired {
-            if !self.exceeds_limits() {
-                break;
-            }
-            if let Some(mut category) = self.catalog.lock(category) {
+        ExpiredEvents(expired.into())
+    }
+
+    /// Evicts expired events, in publish order, until the limits hold.
+    fn evict_expired(&self, expired: &mut ExpiredEvents) {
+        while self.exceeds_limits()
+            && let Some((sequence, category)) = expired.0.pop_front()
+        {
+            if let Some(mut category) = self.catalog.lock(&category) {
                 let evicted = category.ring.lose_up_to(sequence);
                 self.counters.removed(evicted, Removal::Evicted);
             }
