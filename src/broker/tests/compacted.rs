@@ -13,7 +13,7 @@
 //! that. No follower is misled, which is what the test then checks: every missing event is reported by a gap, and no
 //! retrieved event comes again.
 
-mod ahead;
+mod expiry;
 mod logs;
 mod steps;
 

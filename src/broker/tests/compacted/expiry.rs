@@ -1,5 +1,5 @@
-//! Events whose timestamps are ahead of the clock, while others are about to expire: both logs restore what the first broker
-//! holds. Random cases have found each of these cases, or one that is like it.
+//! Cases in which events are about to expire, and the timestamps of others are ahead of the clock: both logs restore what the
+//! first broker holds. Random cases have found the first two.
 
 use super::steps::From;
 use super::*;
@@ -26,20 +26,23 @@ fn by_time(category: usize, from: From) -> Probe {
     }
 }
 
-/// The first event expires and is removed by a poll, and the log still has it. The second is as old as an event may be.
-const EXPIRED_AND_LAST: [fn() -> Step; 4] = [
-    || Step::Publish(C),
-    || Step::Advance(1),
-    || Step::Publish(A),
-    || Step::Advance(1000),
-];
+/// The first event expires, so that the next poll removes it, and the log still has it. The second is as old as an event may
+/// be.
+fn expired_and_last() -> [Step; 4] {
+    [
+        Step::Publish(C),
+        Step::Advance(1),
+        Step::Publish(A),
+        Step::Advance(1000),
+    ]
+}
 
 #[test]
 fn too_many_categories_in_a_log_evict_no_event_that_the_broker_holds() {
     let options = BrokerOptions::new()
         .max_categories(2)
         .delete_after_first_retrieval(true);
-    let steps = EXPIRED_AND_LAST.map(|step| step()).into_iter().chain([
+    let steps = expired_and_last().into_iter().chain([
         Step::Poll(by_time(C, From::Now)),
         Step::Park(by_time(B, From::Now)),
         Step::Publish(B),
@@ -53,7 +56,7 @@ fn too_many_categories_in_a_log_evict_no_event_that_the_broker_holds() {
 fn too_many_bytes_in_a_log_evict_no_event_that_the_broker_holds() {
     // All but the first event fit.
     let options = BrokerOptions::new().max_event_bytes(600);
-    let steps = EXPIRED_AND_LAST.map(|step| step()).into_iter().chain([
+    let steps = expired_and_last().into_iter().chain([
         Step::Poll(by_time(C, From::Now)),
         Step::Publish(B),
         Step::Poll(by_time(B, From::Oldest)),
