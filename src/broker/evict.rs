@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::Shared;
 use super::catalog::Category;
-use super::clock::MAX_STEPS;
 use super::ring::Ring;
 use super::statistics::Removal;
 
@@ -68,43 +67,40 @@ impl Shared {
             || self.counters.event_bytes() > self.options.max_event_bytes
     }
 
-    /// Evicts events until the limits hold, after an event with this publish time has become visible.
-    pub(super) fn evict_after(&self, published: u64) {
-        if self.exceeds_limits() {
-            let now = published.min(self.age.now());
-            self.evict(published, now, &mut ExpiredEvents::default());
-        }
-    }
-
-    /// [`evict_after`](Shared::evict_after) while a log is read. `expired` is empty at first.
-    pub(super) fn evict_again(&self, published: u64, expired: &mut ExpiredEvents) {
-        if self.exceeds_limits() {
-            self.evict(published, certain(published), expired);
-        }
-    }
-
-    /// Evicts events that have expired, in publish order, and then those of the categories that were published to least
-    /// recently, until the limits hold.
-    ///
-    /// What remains has to be the same when the next start reads the log. The log says neither when a poll or a sweep
-    /// removed expired events, nor how far the timestamp of an event was ahead of the clock. So what remains must depend on
-    /// neither:
-    ///
-    /// - At `now`, the latest time that has certainly come, all expired events go. They are not visible any more.
-    /// - Events that expire between `now` and the publish time go only as far as needed, in publish order. A poll or a sweep
-    ///   can have removed the oldest of them, and no others.
+    /// Evicts events until the limits hold, after an event with this publish time has become visible: first those that have
+    /// expired, and then those of the categories that were published to least recently.
     ///
     /// One thread does so at a time, and every other that publishes past a limit waits for it. So the broker never holds
     /// more than the limits and one event of each publishing thread.
-    fn evict(&self, published: u64, now: u64, expired: &mut ExpiredEvents) {
+    ///
+    /// What remains has to be the same when the next start reads the log. The log says neither when a poll or a sweep
+    /// removed expired events, nor how far the timestamp of an event was ahead of the clock. So what remains must depend on
+    /// neither. Events that expire by the publish time, which may be ahead of the clock, go in publish order, and only as far
+    /// as needed: those that a poll or a sweep can have removed are the oldest of them.
+    pub(super) fn evict(&self, published: u64) {
+        if !self.exceeds_limits() {
+            return;
+        }
         let _one = self.evicting.lock();
-        self.evict_expired(expired);
         // Another thread may have evicted all there was to evict.
         if !self.exceeds_limits() {
             return;
         }
+        let now = self.age.now().min(published);
         self.sweep(now);
         if published > now && self.exceeds_limits() {
+            self.evict_expired(&mut self.expired_events(published));
+        }
+        if self.exceeds_limits() {
+            self.evict_least_recent();
+        }
+    }
+
+    /// [`evict`](Shared::evict) while a log is read, with the events that are left from the last time. Expired events that
+    /// are past no limit stay until the end of the log: a retrieval of them may follow.
+    pub(super) fn evict_again(&self, published: u64, expired: &mut ExpiredEvents) {
+        self.evict_expired(expired);
+        if self.exceeds_limits() {
             *expired = self.expired_events(published);
             self.evict_expired(expired);
         }
@@ -113,6 +109,7 @@ impl Shared {
         }
     }
 
+    /// Returns the events that have expired by `now`.
     fn expired_events(&self, now: u64) -> ExpiredEvents {
         let Some(before) = self.expired_before(now) else {
             return ExpiredEvents::default();
@@ -192,10 +189,4 @@ impl Shared {
             },
         }
     }
-}
-
-/// Returns the latest time that has certainly come when an event with this publish time is published. Its timestamp may be
-/// ahead of the clock.
-pub(super) fn certain(published: u64) -> u64 {
-    published.saturating_sub(MAX_STEPS)
 }

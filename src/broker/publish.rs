@@ -115,8 +115,10 @@ impl Shared {
             }
         }
         let added = Some(entry.published);
-        let now = self.options.event_ttl.map_or(0, |_| self.age.now());
-        self.push(category, entry, now);
+        self.push(category, entry);
+        if self.options.event_ttl.is_some() {
+            self.expire(&mut category.ring, self.age.now());
+        }
         Delivery {
             waiters,
             batch,
@@ -124,13 +126,12 @@ impl Shared {
         }
     }
 
-    /// Adds an event to the ring of its category, and loses the events there that have expired by `now`.
-    pub(super) fn push(&self, category: &mut CategoryGuard<'_>, entry: Entry, now: u64) {
+    /// Adds an event to the ring of its category.
+    pub(super) fn push(&self, category: &mut CategoryGuard<'_>, entry: Entry) {
         let ring = &mut category.ring;
         self.counters.added(ring, entry.event.as_json().len());
         let pushed_out = ring.push(entry, self.options.events_per_category);
         self.counters.removed(pushed_out, Removal::PushedOut);
-        self.expire(ring, now);
     }
 
     /// Gives the store a record of something that has happened already. A failure is only logged.
@@ -167,7 +168,7 @@ impl Delivery {
                 .for_each(|waiter| _ = waiter.offer(&batch));
         }
         if let Some(published) = self.added {
-            shared.evict_after(published);
+            shared.evict(published);
         }
         shared.sweep_if_due();
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Shared;
-use super::evict::{ExpiredEvents, certain};
+use super::evict::ExpiredEvents;
 use super::restorer::Restorer;
 use super::ring::{Entry, plausible};
 use super::statistics::Removal;
@@ -222,14 +222,14 @@ impl Shared {
         }
     }
 
-    /// Adds an event to its ring. Other events expire and are evicted by the time of this event, not of the start:
-    /// otherwise events that subscribers retrieved later would count as lost.
+    /// Adds an event to its ring. Other events are evicted by the time of this event, not of the start: otherwise events that
+    /// subscribers retrieved later would count as lost.
     fn restore_event(&self, mut entry: Entry, expired: &mut ExpiredEvents) {
         let name = entry.event.shared_category().clone();
         let published = entry.published;
         self.catalog.with(&name, |category| {
             entry.event.share_category(category.name());
-            self.push(category, entry, certain(published));
+            self.push(category, entry);
         });
         self.evict_again(published, expired);
     }

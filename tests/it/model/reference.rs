@@ -145,14 +145,12 @@ impl Model {
         });
         self.expire();
         if !deleted {
-            self.hold(self.events.len() - 1, self.age);
+            self.hold(self.events.len() - 1);
         }
     }
 
-    /// Holds an event, and evicts others for it. `now` is the latest time that has certainly come. If too much is held, what
-    /// has expired by then goes, and, as far as needed, what has expired by the event's publish time.
-    fn hold(&mut self, number: usize, now: u64) {
-        self.expire_by(now, Some(self.events[number].category));
+    /// Holds an event, and evicts others for it. As far as needed, what has expired by the event's publish time goes first.
+    fn hold(&mut self, number: usize) {
         self.events[number].fate = Fate::Held;
         let held_of = |events: &[Published], category: usize| -> Vec<usize> {
             let held = |number: &usize| {
@@ -177,9 +175,6 @@ impl Model {
         let is_too_much = |model: &Self| {
             model.held_bytes() > max || rings_of(&model.events).len() > max_categories
         };
-        if is_too_much(self) {
-            self.expire_by(now, None);
-        }
         for expired in 0..number {
             let event = &self.events[expired];
             let by_then = self.events[number].published;
@@ -215,15 +210,9 @@ impl Model {
     }
 
     fn expire(&mut self) {
-        self.expire_by(self.age, None);
-    }
-
-    /// Of one category, or of all.
-    fn expire_by(&mut self, now: u64, category: Option<usize>) {
         for number in 0..self.events.len() {
             let event = &self.events[number];
-            let due = category.is_none_or(|category| category == event.category);
-            if due && event.fate == Fate::Held && self.has_expired(event, now) {
+            if event.fate == Fate::Held && self.has_expired(event, self.age) {
                 self.events[number].fate = Fate::Lost;
             }
         }
@@ -362,8 +351,7 @@ impl Model {
             if self.events[number].retrieved_after == Some(number) {
                 self.events[number].fate = Fate::Retrieved;
             } else {
-                // The timestamp may be ahead of the clock.
-                self.hold(number, published - MAX_STEPS);
+                self.hold(number);
             }
             for event in &mut self.events[self.known_from..=number] {
                 if event.retrieved_after == Some(number + 1) && event.fate == Fate::Held {
