@@ -88,7 +88,7 @@ pub use error::{Error, ErrorKind};
 #[doc(inline)]
 pub use event::Event;
 #[doc(inline)]
-pub use headers::Headers;
+pub use headers::{Headers, HeadersIter};
 #[doc(inline)]
 pub use position::{Cursor, EventId};
 #[cfg(feature = "_server")]

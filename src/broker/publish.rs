@@ -54,12 +54,11 @@ impl Shared {
         }
         let delivered = self.catalog.with(category, |category| {
             let (entry, _) = self.sequencer.stamp(draft, |entry| self.append(entry))?;
-            let (id, published) = (entry.event.id(), entry.published);
-            Ok((id, published, self.deliver(category, entry)))
+            let id = entry.event.id();
+            Ok((id, self.deliver(category, entry)))
         });
-        let (id, published, delivery) = delivered?;
-        delivery.finish();
-        self.tidy(published);
+        let (id, delivery) = delivered?;
+        delivery.finish(self);
         Ok(id)
     }
 
@@ -83,15 +82,13 @@ impl Shared {
     /// Makes an event visible that the store has kept. The leader calls this in publish order.
     pub(super) fn commit(&self, entry: Entry) {
         let name = entry.event.shared_category().clone();
-        let published = entry.published;
         let delivery = self.catalog.with(&name, |category| {
             let sequence = entry.sequence;
             let delivery = self.deliver(category, entry);
             self.sequencer.make_visible(sequence);
             delivery
         });
-        delivery.finish();
-        self.tidy(published);
+        delivery.finish(self);
     }
 
     /// Puts an event where subscribers find it, under the lock of its category.
@@ -117,18 +114,24 @@ impl Shared {
                 return Delivery::default();
             }
         }
+        let added = Some(entry.published);
         self.push(category, entry);
-        Delivery { waiters, batch }
+        if self.options.event_ttl.is_some() {
+            self.expire(&mut category.ring, self.age.now());
+        }
+        Delivery {
+            waiters,
+            batch,
+            added,
+        }
     }
 
     /// Adds an event to the ring of its category.
     pub(super) fn push(&self, category: &mut CategoryGuard<'_>, entry: Entry) {
         let ring = &mut category.ring;
-        let now = entry.published;
         self.counters.added(ring, entry.event.as_json().len());
         let pushed_out = ring.push(entry, self.options.events_per_category);
         self.counters.removed(pushed_out, Removal::PushedOut);
-        self.expire(ring, now);
     }
 
     /// Gives the store a record of something that has happened already. A failure is only logged.
@@ -153,14 +156,20 @@ impl Shared {
 struct Delivery {
     waiters: BTreeMap<u64, Arc<Waiter>>,
     batch: Option<Arc<Batch>>,
+    /// The publish time of the event, if it was added to a ring.
+    added: Option<u64>,
 }
 
 impl Delivery {
-    fn finish(self) {
+    fn finish(self, shared: &Shared) {
         if let Some(batch) = self.batch {
             self.waiters
                 .values()
                 .for_each(|waiter| _ = waiter.offer(&batch));
         }
+        if let Some(published) = self.added {
+            shared.evict(published);
+        }
+        shared.sweep_if_due();
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Shared;
+use super::evict::ExpiredEvents;
 use super::restorer::Restorer;
 use super::ring::{Entry, plausible};
 use super::statistics::Removal;
@@ -20,6 +21,7 @@ const MAX_PENDING_BYTES: usize = 4 << 20;
 pub(super) struct Replay {
     pub(super) restorer: Restorer,
     pending: Pending,
+    expired: ExpiredEvents,
     /// The losses of categories, in the order of the log. They take effect at the end: a category without events leaves the
     /// catalog, and the table of losses may not have its salt before.
     losses: Vec<(Arc<str>, Loss)>,
@@ -129,7 +131,7 @@ impl Shared {
                 if let Some(mut entry) = restorer.place(sequence, event) {
                     entry.published = self.age.restored(entry.time());
                     replay.pending.published(entry);
-                    self.apply(&mut replay.pending, false);
+                    self.apply(replay, false);
                 } else {
                     replay.out_of_place += 1;
                 }
@@ -141,7 +143,7 @@ impl Shared {
             } => {
                 let visible = seen.parts().map_or(u64::MAX, |(_, sequence)| sequence);
                 replay.pending.retrieved(category, visible, ids);
-                self.apply(&mut replay.pending, false);
+                self.apply(replay, false);
             }
             Record::Refused(id) => restorer.refuse(id),
             Record::Ended(id) => restorer.end(id),
@@ -172,7 +174,7 @@ impl Shared {
 
     /// Completes the start after the last record.
     pub(super) fn finish_replay(&self, replay: &mut Replay) {
-        self.apply(&mut replay.pending, true);
+        self.apply(replay, true);
         if replay.out_of_place > 0 {
             log::warn!(
                 "{} events of the log are left out, since they are in it twice or out of order",
@@ -200,13 +202,16 @@ impl Shared {
     }
 
     /// Applies pending changes until few are left, or all of them: none has to wait if retrievals delete nothing.
-    fn apply(&self, pending: &mut Pending, all: bool) {
+    fn apply(&self, replay: &mut Replay, all: bool) {
+        let Replay {
+            pending, expired, ..
+        } = replay;
         let all = all || !self.options.delete_after_first_retrieval;
         while (all || pending.is_full())
             && let Some(oldest) = pending.remove(0)
         {
             match oldest {
-                Change::Published(entry) => self.restore_event(entry),
+                Change::Published(entry) => self.restore_event(entry, expired),
                 Change::Retrieved(category, ids) => {
                     self.catalog.with_existing(&category, |category| {
                         let removed = category.ring.retrieve_ids(&ids);
@@ -217,17 +222,15 @@ impl Shared {
         }
     }
 
-    /// Adds an event to its ring. Other events expire and are evicted by the time of this event, not of the start:
-    /// otherwise events that subscribers retrieved later would count as lost.
-    fn restore_event(&self, mut entry: Entry) {
+    /// Adds an event to its ring. Other events are evicted by the time of this event, not of the start: otherwise events that
+    /// subscribers retrieved later would count as lost.
+    fn restore_event(&self, mut entry: Entry, expired: &mut ExpiredEvents) {
         let name = entry.event.shared_category().clone();
-        let now = entry.published;
+        let published = entry.published;
         self.catalog.with(&name, |category| {
             entry.event.share_category(category.name());
             self.push(category, entry);
         });
-        if self.exceeds_limits() {
-            self.evict(now);
-        }
+        self.evict_again(published, expired);
     }
 }

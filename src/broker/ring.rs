@@ -120,11 +120,22 @@ impl Ring {
         self.lose(surplus)
     }
 
-    /// Loses the oldest events that were published before this time of the broker's [`Age`](super::clock::Age).
-    pub(crate) fn expire(&mut self, before: u64) -> Removed {
+    /// The oldest events, as far as they were published before this time of the broker's [`Age`](super::clock::Age).
+    pub(crate) fn published_before(&self, before: u64) -> impl Iterator<Item = &Entry> {
         let oldest = self.entries.iter();
-        let expired = oldest.take_while(|entry| entry.published < before);
-        self.lose(expired.count())
+        oldest.take_while(move |entry| entry.published < before)
+    }
+
+    /// Loses the oldest events that were published before this time.
+    pub(crate) fn expire(&mut self, before: u64) -> Removed {
+        let count = self.published_before(before).count();
+        self.lose(count)
+    }
+
+    /// Loses the events up to this sequence number.
+    pub(crate) fn lose_up_to(&mut self, sequence: u64) -> Removed {
+        let count = self.up_to(sequence).len();
+        self.lose(count)
     }
 
     /// Loses the `count` oldest events.

@@ -172,7 +172,7 @@ impl Subscriber {
     ///
     /// An `Authorization` takes precedence over [`credentials`](Subscriber::credentials). After a redirect to another
     /// origin the fields are not sent.
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
         self.headers.add(name, value);
         self
     }

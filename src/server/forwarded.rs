@@ -18,6 +18,9 @@ pub(super) fn client_address(
         proxies.any(|proxy| proxy == client.ip())
     };
     let mut client: SocketAddr = canonical(peer);
+    if trusted_proxies.is_empty() {
+        return client;
+    }
     // Several fields of one name are one list (RFC 9110, section 5.3).
     let fields: Vec<&str> = headers.get_all("X-Forwarded-For").collect();
     for entry in fields.iter().rev().flat_map(|field| field.rsplit(',')) {

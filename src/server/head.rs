@@ -90,7 +90,7 @@ impl Request {
             return Err(Response::error(501, why));
         }
         let target = self.target.as_str();
-        match self.method.as_str() {
+        match self.method() {
             "CONNECT" => Err(Response::error(501, "this is not a proxy")),
             "OPTIONS" if target == "*" => Ok(()),
             _ if target.starts_with('/') || is_absolute(target) => Ok(()),

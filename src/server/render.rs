@@ -55,6 +55,10 @@ impl Response {
             ("Pragma", "no-cache"),
             ("Expires", "0"),
         ];
+        let has = |fields: &[(&str, &str)], name: &str| {
+            let mut names = fields.iter().map(|(other, _)| other);
+            names.any(|other| other.eq_ignore_ascii_case(name))
+        };
         let mut fields: Vec<(&str, &str)> = Vec::with_capacity(8);
         for (name, value) in self.headers.iter() {
             if !is_token(name) || !is_field_value(value) {
@@ -62,16 +66,12 @@ impl Response {
                     "a header field of an answer is left out, as it would not be one line: {name:?}: {value:?}"
                 );
             } else if !is_one_of(&FRAMING, name) {
-                if is_one_of(&SINGLE, name) {
+                if has(&fields, name) && is_one_of(&SINGLE, name) {
                     fields.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
                 }
                 fields.push((name, value));
             }
         }
-        let has = |fields: &[(&str, &str)], name: &str| {
-            let mut names = fields.iter().map(|(other, _)| other);
-            names.any(|other| other.eq_ignore_ascii_case(name))
-        };
         let uncached = if has(&fields, "Cache-Control") {
             &[]
         } else {

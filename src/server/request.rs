@@ -2,7 +2,9 @@
 //!
 //! A backend makes one at its entry, by [`Request::parse`]. Its body comes later, when the endpoints ask for it.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use percent_encoding::percent_decode_str;
 
@@ -24,11 +26,15 @@ use crate::wire::Categories;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Request {
-    pub(super) method: String,
+    pub(super) method: Cow<'static, str>,
     /// The target as it came, such as `/events?category=a`.
     pub(super) target: String,
-    path: String,
-    query: String,
+    /// Where the path is in the target.
+    raw_path: Range<usize>,
+    /// The path, decoded, where that is another text than in the target.
+    decoded_path: Option<String>,
+    /// Where the query is in the target.
+    query: Range<usize>,
     /// Major and minor version of HTTP.
     pub(super) version: (u8, u8),
     pub(super) headers: Headers,
@@ -54,12 +60,18 @@ impl Request {
         peer: Option<SocketAddr>,
         trusted_proxies: &[IpAddr],
     ) -> Self {
-        let (path, query) = path_and_query(target);
+        let (raw_path, query) = path_and_query(target);
+        let decoded_path = match percent_decode_str(&target[raw_path.clone()]).decode_utf8_lossy() {
+            Cow::Owned(decoded) => Some(decoded),
+            Cow::Borrowed(_) if raw_path.is_empty() => Some("/".into()),
+            Cow::Borrowed(_) => None,
+        };
         Request {
-            method: method.into(),
+            method: known_method(method).map_or_else(|| method.to_owned().into(), Cow::Borrowed),
             target: target.into(),
-            path: percent_decode_str(path).decode_utf8_lossy().into_owned(),
-            query: query.into(),
+            raw_path,
+            decoded_path,
+            query,
             version,
             remote_address: peer.map(|peer| client_address(peer, &headers, trusted_proxies)),
             headers,
@@ -96,12 +108,14 @@ impl Request {
 
     /// The path, percent-decoded.
     pub fn path(&self) -> &str {
-        &self.path
+        self.decoded_path
+            .as_deref()
+            .unwrap_or(&self.target[self.raw_path.clone()])
     }
 
     /// The text after the `?`, as it came; empty where there is none.
     pub fn query(&self) -> &str {
-        &self.query
+        &self.target[self.query.clone()]
     }
 
     /// The header fields.
@@ -151,19 +165,30 @@ impl Default for Request {
     }
 }
 
-/// Path and query of a target, of either form that a server gets (RFC 9112, section 3.2): `/path?query` or
-/// `http://host/path?query`.
-fn path_and_query(target: &str) -> (&str, &str) {
-    let after_scheme = target
-        .split_once("://")
-        .filter(|_| !target.starts_with('/'))
-        .map(|(_, rest)| rest);
+/// Where path and query are in a target, of either form that a server gets (RFC 9112, section 3.2): `/path?query` or
+/// `http://host/path?query`. An empty path stands for `/`.
+fn path_and_query(target: &str) -> (Range<usize>, Range<usize>) {
+    let end = target.len();
+    let authority = match target.find("://") {
+        Some(scheme) if !target.starts_with('/') => Some(scheme + "://".len()),
+        _ => None,
+    };
     // The path of a URL may be empty: `http://host?query`.
-    let origin_form = after_scheme.map_or(target, |rest| {
-        rest.find(['/', '?']).map_or("/", |at| &rest[at..])
+    let start = authority.map_or(0, |at| {
+        target[at..]
+            .find(['/', '?'])
+            .map_or(end, |found| at + found)
     });
-    let (path, query) = origin_form.split_once('?').unwrap_or((origin_form, ""));
-    (if path.is_empty() { "/" } else { path }, query)
+    match target[start..].find('?') {
+        Some(at) => (start..start + at, start + at + 1..end),
+        None => (start..end, end..end),
+    }
+}
+
+/// The methods that need no text of their own in each request.
+fn known_method(method: &str) -> Option<&'static str> {
+    let known = ["GET", "POST", "HEAD", "OPTIONS"];
+    known.into_iter().find(|known| *known == method)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! [`Service`]: what all threads of a server share, whichever backend they belong to.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use super::info::ServerInfo;
 use crate::broker::Broker;
@@ -8,6 +8,7 @@ use crate::broker::Broker;
 pub(super) struct Service {
     pub(super) info: ServerInfo,
     pub(super) broker: Broker,
+    /// Sequentially consistent; the backends compare it with their counts of requests in flight.
     stopping: AtomicBool,
 }
 
@@ -22,10 +23,10 @@ impl Service {
 
     /// True once the stop has begun: publishes are refused, and connections are closed after the next answer.
     pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Relaxed)
+        self.stopping.load(SeqCst)
     }
 
     pub(super) fn begin_stop(&self) {
-        self.stopping.store(true, Relaxed);
+        self.stopping.store(true, SeqCst);
     }
 }

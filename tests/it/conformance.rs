@@ -1,5 +1,9 @@
 //! Conformance to HTTP/1.1: the table of good, odd and bad requests, and pipelining.
 
+// With paths, since the test program `native` includes this file from another folder.
+#[path = "conformance/native.rs"]
+mod native;
+#[path = "conformance/rows.rs"]
 mod rows;
 
 use crate::support;
@@ -12,8 +16,8 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use long_polling::{BrokerOptions, Server};
-use rows::{End, MAX_EVENT_SIZE, Row, Verdict, rows};
+use long_polling::{BrokerOptions, Server, ServerInfo};
+use rows::{End, MAX_EVENT_SIZE, Outcome, Row, Verdict, rows};
 use support::{Connection, LIMIT, buffered, info, server, start};
 
 /// The server's idle timeout.
@@ -28,11 +32,7 @@ const MARKED: u16 = 405;
     ignore = "rows that end at the idle timeout need sockets that inherit it"
 )]
 fn every_row_of_the_table_is_answered_as_it_says() {
-    let server = start(
-        info()
-            .idle_timeout(IDLE)
-            .broker(BrokerOptions::new().max_event_size(MAX_EVENT_SIZE)),
-    );
+    let server = start(settings());
     let rows = rows();
     let wrong: Vec<String> = thread::scope(|scope| {
         let tests: Vec<_> = rows
@@ -54,54 +54,72 @@ fn every_row_of_the_table_is_answered_as_it_says() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+fn settings() -> ServerInfo {
+    let info = info()
+        .idle_timeout(IDLE)
+        .broker(BrokerOptions::new().max_event_size(MAX_EVENT_SIZE));
+    #[cfg(feature = "native-http")]
+    if support::IS_NATIVE {
+        return info.head_timeout(IDLE).body_timeout(IDLE);
+    }
+    info
+}
+
 /// Sends the row's request, and compares the outcome with the row.
 fn test(server: &Server, row: &Row, category: &str) -> Result<(), String> {
+    let expected = if support::IS_NATIVE {
+        row.native
+    } else {
+        row.tiny_http
+    };
     let mut peer = Peer::to(server);
     let bytes = row.bytes.replace("CATEGORY", category);
     peer.send(&bytes);
     if row.finishes {
         peer.0.get_ref().shutdown(Shutdown::Write).unwrap();
     }
+    let sent = Instant::now();
     // Other clients are served in any case.
     let others = support::get(server, "/nowhere").status;
-    let sent = Instant::now();
     let head_only = bytes.starts_with("HEAD");
     let mut last_says_close = false;
-    for &status in row.statuses {
+    for &status in expected.statuses {
         match peer.read(head_only, LIMIT) {
             Came::Answer(came, close) if came == status => last_says_close = close,
             came => return Err(format!("{came:?} came for {status}")),
         }
     }
-    let close_expected = match row.end {
+    let close_expected = match expected.end {
         End::Kept => Some(false),
         End::Refuses | End::Announced => Some(true),
         End::Closed | End::Waits | End::Hangs => None,
     };
-    if close_expected.is_some_and(|expected| expected != last_says_close) {
+    if close_expected.is_some_and(|is_close| is_close != last_says_close) {
         return Err(format!("`Connection: close`: {last_says_close}"));
     }
-    let end = match row.end {
+    let end = match expected.end {
         End::Kept | End::Refuses | End::Announced => {
             peer.send(MARKER);
             match peer.read(false, LIMIT) {
                 Came::Answer(MARKED, false) if last_says_close => End::Announced,
                 Came::Answer(MARKED, false) => End::Kept,
                 Came::Answer(400, true) => End::Refuses,
-                came => return Err(format!("{came:?} came for {:?}", row.end)),
+                came => return Err(format!("{came:?} came for {:?}", expected.end)),
             }
         }
         End::Closed | End::Waits | End::Hangs => match peer.read(false, IDLE * 3) {
             // It can't be earlier than the timeout of the server's socket, but for the clocks.
             Came::End if sent.elapsed() < IDLE * 9 / 10 => End::Closed,
-            Came::End if row.end == End::Closed && !row.statuses.is_empty() => End::Closed,
+            Came::End if expected.end == End::Closed && !expected.statuses.is_empty() => {
+                End::Closed
+            }
             Came::End => End::Waits,
             Came::Nothing => End::Hangs,
-            came => return Err(format!("{came:?} came for {:?}", row.end)),
+            came => return Err(format!("{came:?} came for {:?}", expected.end)),
         },
     };
     let published = buffered(server, category).data().len();
-    if (end, published, others) != (row.end, row.published, 404) {
+    if (end, published, others) != (expected.end, expected.published, 404) {
         return Err(format!(
             "{end:?}, {published} published, others got {others}"
         ));
@@ -177,6 +195,11 @@ fn the_page_is_the_table() {
     for row in &rows {
         assert!(names.insert((row.group, row.name)), "{} twice", row.name);
     }
+    for (group, differences) in native::DIFFERENCES {
+        for (name, ..) in *differences {
+            assert!(names.contains(&(*group, *name)), "no row {group}: {name}");
+        }
+    }
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/guide/conformance.md");
     let page = page(&rows);
     if std::env::var_os("UPDATE_CONFORMANCE").is_some() {
@@ -191,21 +214,22 @@ fn the_page_is_the_table() {
     }
 }
 
-/// The table as the rustdoc of the server has it.
+/// The table as the guide has it.
 fn page(rows: &[Row]) -> String {
-    let count = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
     let mut page = format!(
         "What the server alone, without a proxy before it, answers to {} good, odd and bad requests.\n\n\
-         A test sends each request to a server, and compares the statuses of the answers, the state of the connection and\n\
-         the events published with this table. It checks that other clients are served in the meantime. The column\n\
-         `asked` quotes [RFC 9110](https://www.rfc-editor.org/rfc/rfc9110) and [RFC 9112](https://www.rfc-editor.org/rfc/rfc9112).\n\n\
-         Verdicts:\n\n\
+         A test sends each request to a server on each backend, and compares the statuses of the answers, the state of the\n\
+         connection and the events published with this table. It checks that other clients are served in the meantime. The\n\
+         column `asked` quotes [RFC 9110](https://www.rfc-editor.org/rfc/rfc9110) and\n\
+         [RFC 9112](https://www.rfc-editor.org/rfc/rfc9112).\n\n\
+         Verdicts, with how many rows tiny_http and the native backend have of each:\n\n\
          - `conforms` ({}): as asked.\n\
          - `tolerates` ({}): laxer than it might be, or a refusal of another kind than is asked, or of what need not be\n  \
            refused. That is allowed, or harms no other client.\n\
          - `proxy` ({}): not as asked. The cause is in tiny_http, and this crate can't correct it. A server that untrusted\n  \
-           clients reach belongs behind a proxy, which refuses such requests, or corrects them. (Bytes beyond ASCII in a\n  \
-           header field are an exception: a proxy passes them unless its configuration removes the field.)\n\n\
+           clients reach has the native backend, or belongs behind a proxy, which refuses such requests, or corrects them.\n  \
+           (Bytes beyond ASCII in a header field are an exception: a proxy passes them unless its configuration removes the\n  \
+           field.)\n\n\
          Connections:\n\n\
          - `kept`: the next request on it is served.\n\
          - `closed`: the server hangs up.\n\
@@ -217,13 +241,15 @@ fn page(rows: &[Row]) -> String {
          - `hangs`: a thread and the connection stay until the client hangs up, or longer.\n\n\
          `CATEGORY` stands for a category whose name is as long; `\\xe9` is one byte.\n",
         rows.len(),
-        count(Verdict::Conforms),
-        count(Verdict::Tolerates),
-        count(Verdict::Proxy),
+        counts(rows, Verdict::Conforms),
+        counts(rows, Verdict::Tolerates),
+        counts(rows, Verdict::Proxy),
     );
-    page.push_str("\n# What needs a proxy\n\n");
-    for row in rows.iter().filter(|row| row.verdict == Verdict::Proxy) {
-        let _ = writeln!(page, "- {}: {}.", row.group, row.name);
+    page.push_str("\n# What needs a proxy before tiny_http\n\n");
+    for row in rows {
+        if row.tiny_http.verdict == Verdict::Proxy {
+            let _ = writeln!(page, "- {}: {}.", row.group, row.name);
+        }
     }
     let mut group = "";
     for row in rows {
@@ -231,30 +257,49 @@ fn page(rows: &[Row]) -> String {
             group = row.group;
             let _ = write!(
                 page,
-                "\n# {group}\n\n| | sent | asked | answered | connection | verdict |\n|---|---|---|---|---|---|\n"
+                "\n# {group}\n\n| | sent | asked | tiny_http | native |\n|---|---|---|---|---|\n"
             );
         }
-        let statuses: Vec<String> = row.statuses.iter().map(u16::to_string).collect();
-        let answered = match (statuses.join(", "), row.published) {
-            (none, _) if none.is_empty() => "nothing".to_owned(),
-            (statuses, 0) => statuses,
-            (statuses, _) => format!("{statuses}; published"),
+        let native = if row.native == row.tiny_http {
+            "the same".to_owned()
+        } else {
+            cell(row.native)
         };
+        let (sent, tiny_http) = (shown(row), cell(row.tiny_http));
         let _ = writeln!(
             page,
-            "| {} | {} | {} | {answered} | {} | {} |",
-            row.name,
-            shown(row),
-            row.asked,
-            format!("{:?}", row.end).to_lowercase(),
-            match row.verdict {
-                Verdict::Conforms => "conforms",
-                Verdict::Tolerates => "tolerates",
-                Verdict::Proxy => "**proxy**",
-            },
+            "| {} | {sent} | {} | {tiny_http} | {native} |",
+            row.name, row.asked
         );
     }
     page
+}
+
+/// How many rows of each backend have this verdict.
+fn counts(rows: &[Row], verdict: Verdict) -> String {
+    let count = |of: fn(&Row) -> Outcome| {
+        let verdicts = rows.iter().map(|row| of(row).verdict);
+        verdicts.filter(|other| *other == verdict).count()
+    };
+    let (tiny_http, native) = (count(|row| row.tiny_http), count(|row| row.native));
+    format!("{tiny_http}, {native}")
+}
+
+/// An outcome in a cell of the table.
+fn cell(outcome: Outcome) -> String {
+    let statuses: Vec<String> = outcome.statuses.iter().map(u16::to_string).collect();
+    let answered = match (statuses.join(", "), outcome.published) {
+        (none, _) if none.is_empty() => "nothing".to_owned(),
+        (statuses, 0) => statuses,
+        (statuses, _) => format!("{statuses} and published"),
+    };
+    let end = format!("{:?}", outcome.end).to_lowercase();
+    let verdict = match outcome.verdict {
+        Verdict::Conforms => "conforms",
+        Verdict::Tolerates => "tolerates",
+        Verdict::Proxy => "**proxy**",
+    };
+    format!("{answered}; {end}; {verdict}")
 }
 
 /// The bytes in a cell of a table; long ones in short.

@@ -11,7 +11,8 @@ use base64::prelude::BASE64_STANDARD;
 use long_polling::Server;
 use long_polling::server::{Fallback, Handler, Request, Response};
 use support::{
-    Answer, Connection, LIMIT, ask, buffered, get, info, poll, publish, start, until, until_parked,
+    Answer, Connection, IS_NATIVE, LIMIT, ask, buffered, get, info, poll, publish, start, until,
+    until_parked,
 };
 
 const BODY: &str = r#"{"category":"c","data":{ "a":1 }}"#;
@@ -302,7 +303,11 @@ fn a_publish_without_the_right_is_refused_before_its_body_comes() {
     let refused = connection.receive();
     refused.refuses(401, "unauthorized");
     assert_eq!(refused.header("Connection"), Some("close"));
-    connection.receive().refuses(400, "no clear end");
+    if IS_NATIVE {
+        assert!(connection.is_over());
+    } else {
+        connection.receive().refuses(400, "no clear end");
+    }
     assert_eq!(server.statistics().published, 0);
 }
 

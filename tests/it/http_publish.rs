@@ -4,7 +4,7 @@ use crate::support;
 
 use long_polling::{BrokerOptions, EventId, Server};
 use serde_json::json;
-use support::{Answer, Connection, ask, buffered, info, publish, server, start};
+use support::{Answer, Connection, IS_NATIVE, ask, buffered, info, publish, server, start};
 
 /// A publish to the category `c` of this JSON.
 fn of(data: &str) -> String {
@@ -188,6 +188,9 @@ fn too_much_data_is_refused() {
     let mut connection = Connection::to(&server);
     connection.publish(of(&format!("\"{}\"", "x".repeat(50_000))));
     connection.receive().refuses(413, "too large");
+    if IS_NATIVE {
+        return assert!(connection.is_over());
+    }
     connection.publish(of(&fits));
     assert_eq!(connection.receive().status, 200);
 }
@@ -270,8 +273,11 @@ fn an_offer_of_another_protocol_is_ignored_for_every_framing_of_the_body() {
             }
             let answer = connection.receive();
             assert_eq!((answer.status, answer.header("Upgrade")), (200, None));
-            assert_eq!(answer.header("Connection"), Some("close"));
-            assert!(connection.is_over());
+            if !IS_NATIVE {
+                // tiny_http reads no further request from a connection that has offered another protocol.
+                assert_eq!(answer.header("Connection"), Some("close"));
+                assert!(connection.is_over());
+            }
         }
     }
     assert_eq!(buffered(&server, "c").data(), vec!["x".repeat(5000); 4]);

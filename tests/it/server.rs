@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use long_polling::server::{Handler, TimeoutAnswer};
 use long_polling::{BrokerOptions, Cursor, ErrorKind, Server};
 use support::{
-    Connection, LIMIT, buffered, get, info, poll, publish, server, start, until, until_parked,
+    Connection, IS_NATIVE, LIMIT, buffered, get, info, poll, publish, server, start, until,
+    until_parked,
 };
 
 const BODY: &str = r#"{"category":"c","data":1}"#;
@@ -62,12 +63,29 @@ fn after_a_stop_publishes_are_refused_and_kept_connections_are_closed() {
     }
     server.stop(LIMIT).unwrap();
     assert!(TcpStream::connect(address).is_err());
-    kept[0].publish(BODY);
-    let answer = kept[0].receive();
+    if IS_NATIVE {
+        // The clients come back on new connections.
+        assert!(kept.iter_mut().all(|connection| connection.is_over()));
+    } else {
+        are_served_after_a_stop(&mut kept);
+    }
+    // In process as well.
+    let error = server.publish("c", "late").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stopped);
+    let error = server.subscribe("c", Cursor::Now, LIMIT).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stopped);
+    assert_eq!(server.statistics().published, 2);
+    // Stopping twice is fine, and so is dropping what was stopped.
+    server.stop(Duration::ZERO).unwrap();
+}
+
+/// tiny_http keeps the connections open: each request on them is answered, and the answer asks to close the connection.
+fn are_served_after_a_stop([publisher, poller]: &mut [Connection; 2]) {
+    publisher.publish(BODY);
+    let answer = publisher.receive();
     answer.refuses(503, "stop");
     assert_eq!(answer.header("Retry-After"), Some("1"));
     assert_eq!(answer.header("Connection"), Some("close"));
-    let [_, poller] = &mut kept;
     poller.ask("GET", &poll("c", 60, ""));
     let nothing = poller.receive();
     assert_eq!(nothing.status, 204);
@@ -78,14 +96,6 @@ fn after_a_stop_publishes_are_refused_and_kept_connections_are_closed() {
     assert_eq!(answer.data(), [1, 1]);
     assert_eq!(answer.header("Connection"), Some("close"));
     assert_eq!(nothing.position(), answer.position());
-    // In process as well.
-    let error = server.publish("c", "late").unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Stopped);
-    let error = server.subscribe("c", Cursor::Now, LIMIT).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Stopped);
-    assert_eq!(server.statistics().published, 2);
-    // Stopping twice is fine, and so is dropping what was stopped.
-    server.stop(Duration::ZERO).unwrap();
 }
 
 /// A server whose publishes block until a message comes through the sender; the receiver gets one when a publish blocks.
@@ -207,8 +217,12 @@ fn the_same_port_serves_again_at_once_twenty_times() {
     }
     for connection in &mut kept {
         assert_eq!(connection.receive().status, 204);
-        connection.publish(BODY);
-        assert_eq!(connection.receive().status, 503);
+        if IS_NATIVE {
+            assert!(connection.is_over());
+        } else {
+            connection.publish(BODY);
+            assert_eq!(connection.receive().status, 503);
+        }
     }
     assert_eq!(server.statistics().published, 0);
 }
@@ -315,7 +329,7 @@ fn a_silent_connection_is_closed() {
         assert!(connection.is_over());
     }
     if let Ok(answer) = body.read(false) {
-        assert_eq!(answer.status, 400, "{answer:?}");
+        assert!(matches!(answer.status, 400 | 408), "{answer:?}");
     }
     assert_eq!(publish(&server, BODY).status, 200);
     assert_eq!(server.statistics().published, 1);

@@ -176,6 +176,26 @@ fn an_event_expires_after_its_time_to_live_even_if_the_clock_is_wrong() {
 }
 
 #[test]
+fn an_event_whose_timestamp_is_ahead_of_the_clock_expires_no_other_early() {
+    let folder = TempDir::new().unwrap();
+    let clock = ManualClock::at(START);
+    let open = || testing::open(short_lived(HOUR), file_in(&folder), &clock).unwrap();
+    let broker = open();
+    broker.publish("a", "as old as events may be").unwrap();
+    clock.advance(HOUR);
+    // The follower may go on from this time alone, so that the next event has a later one.
+    after(&broker, Cursor::SinceTime(START + HOUR_MS));
+    broker.publish("a", "ahead").unwrap();
+    assert_eq!(stamps(&broker), [START, START + HOUR_MS + 1]);
+    assert_eq!(broker.statistics().expired, 0);
+    broker.stop(LIMIT).unwrap();
+    let broker = open();
+    assert_eq!(stamps(&broker), [START, START + HOUR_MS + 1]);
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(stamps(&broker), [START + HOUR_MS + 1]);
+}
+
+#[test]
 fn a_server_uses_the_clock_of_the_test() {
     let clock = ManualClock::at(START);
     let info = ServerInfo::new("127.0.0.1:0");

@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use long_polling::{Server, ServerInfo};
+use long_polling::server::{Request, Response};
+use long_polling::{Broker, Server};
 
 use crate::process;
+use crate::support::{Connection, info};
 
 /// What the process is limited to.
 pub(crate) enum Limit {
@@ -88,6 +91,15 @@ impl Process {
         size.expect("VmHWM").parse().unwrap()
     }
 
+    /// How many events have been published. For the native backend's test alone.
+    #[cfg_attr(not(feature = "native-http"), allow(dead_code))]
+    pub(crate) fn published(&self) -> usize {
+        let mut connection = Connection::open(self.address);
+        connection.ask("GET", "/statistics");
+        let published = connection.receive().json()["published"].as_u64();
+        published.expect("a number") as usize
+    }
+
     /// Stops the server. Returns `true` if it ended without an error.
     pub(crate) fn stop(mut self) -> bool {
         self.process.stop()
@@ -101,10 +113,17 @@ pub(crate) fn serve() {
     };
     let (idle, write) = timeouts.split_once(' ').expect("two numbers");
     let milliseconds = |text: &str| Duration::from_millis(text.parse().expect("a number"));
-    let info = ServerInfo::new("127.0.0.1:0")
+    let broker = Arc::new(OnceLock::<Broker>::new());
+    let of_server = broker.clone();
+    let info = info()
         .idle_timeout(milliseconds(idle))
-        .write_timeout(milliseconds(write));
+        .write_timeout(milliseconds(write))
+        .fallback(move |_: &Request| match of_server.get() {
+            Some(broker) => Response::json(200, &broker.statistics()),
+            None => Response::new(503),
+        });
     let server = Server::start(info).unwrap();
+    broker.get_or_init(|| server.broker().clone());
     process::serve(&server);
 }
 

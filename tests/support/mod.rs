@@ -5,15 +5,29 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "native-http")]
+use long_polling::server::HttpBackend;
 use long_polling::{Server, ServerInfo};
 use serde_json::Value;
 
 /// The longest wait for something that must happen.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
+/// True in the programs `native` and `overload_native`, which run tests of `it` and `overload` on the native backend.
+pub(crate) const IS_NATIVE: bool = is_native(env!("CARGO_CRATE_NAME"));
+
+const fn is_native(name: &str) -> bool {
+    matches!(name.as_bytes(), b"native" | b"overload_native")
+}
+
 /// Settings for a test: a free port, and polls that are long enough to be parked for all of a test.
 pub(crate) fn info() -> ServerInfo {
-    ServerInfo::new("127.0.0.1:0").timeout(Duration::from_secs(60))
+    let info = ServerInfo::new("127.0.0.1:0").timeout(Duration::from_secs(60));
+    #[cfg(feature = "native-http")]
+    if IS_NATIVE {
+        return info.http_backend(HttpBackend::Native);
+    }
+    info
 }
 
 pub(crate) fn start(info: ServerInfo) -> Server {

@@ -13,6 +13,7 @@
 //! that. No follower is misled, which is what the test then checks: every missing event is reported by a gap, and no
 //! retrieved event comes again.
 
+mod expiry;
 mod logs;
 mod steps;
 

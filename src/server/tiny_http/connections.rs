@@ -29,6 +29,10 @@ impl ParkedPeers {
         done
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
     pub(super) fn snapshot(&self) -> Vec<(SocketAddr, Arc<Waiter>)> {
         self.0
             .lock()

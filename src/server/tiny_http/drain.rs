@@ -165,12 +165,18 @@ impl UnreadBodies {
         self.start_readers();
     }
 
+    /// True where no body waits to be read or closed.
+    pub(super) fn is_empty(&self) -> bool {
+        let state = self.state.lock();
+        state.late.is_empty() && state.queue.is_empty()
+    }
+
     /// Closes the requests of clients that have closed their connections; `connected` are the others.
     pub(super) fn close_abandoned(self: &Arc<Self>, connected: &HashSet<SocketAddr>) {
-        let mut state = self.state.lock();
-        if state.late.is_empty() && state.queue.is_empty() {
+        if self.is_empty() {
             return;
         }
+        let mut state = self.state.lock();
         let now = Instant::now();
         let (stay, gone): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.late)

@@ -24,7 +24,7 @@ use socket2::SockRef;
 
 use super::acceptor::{Acceptor, Ended, HeartbeatPath};
 use super::probe::Prober;
-use super::rounds::{Heartbeat, Pace, Rounds, Tick};
+use super::rounds::{Activity, Heartbeat, Pace, Rounds, Tick};
 use super::seen::Seen;
 use super::sockets::{self, is_listening, listen_once};
 use crate::error::Error;
@@ -34,6 +34,8 @@ use crate::server::listen;
 /// The time between two checks of the listener while requests come, and while none does.
 const BUSY_PERIOD: Duration = Duration::from_millis(100);
 const QUIET_PERIOD: Duration = Duration::from_millis(250);
+/// The longest time between two heartbeats while no connection is opened.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The most probes at once.
 const MAX_PROBES: usize = 1000;
 /// After this time without an answer to a heartbeat, or another new connection, another acceptor is opened.
@@ -57,8 +59,10 @@ pub(super) struct Listener {
     seen: Seen,
     idle_timeout: Duration,
     write_timeout: Duration,
-    /// The longest time between heartbeats: less than that after which accepting would time out.
+    /// The time between two checks while no request comes: less than that after which accepting would time out.
     quiet_period: Duration,
+    /// The longest time between two heartbeats, for the same reason.
+    longest_pause: Duration,
     /// Locked after `acceptors`, where both are.
     rounds: Mutex<Rounds>,
     /// The next check is due before its time.
@@ -97,6 +101,7 @@ impl Listener {
             idle_timeout,
             write_timeout: info.write_timeout,
             quiet_period: QUIET_PERIOD.min(idle_timeout / 4),
+            longest_pause: LONGEST_PAUSE.min(idle_timeout / 4),
             rounds: Mutex::default(),
             due: Condvar::new(),
             #[cfg(test)]
@@ -162,6 +167,11 @@ impl Listener {
         }
     }
 
+    /// How many connections this listener has opened to itself.
+    pub(super) fn own_connections(&self) -> u64 {
+        self.prober.connected()
+    }
+
     /// True where a request of this connection has come.
     pub(super) fn has_seen(&self, remote: SocketAddr) -> bool {
         self.seen.contains(remote)
@@ -181,12 +191,12 @@ impl Listener {
     }
 
     /// Waits until the next check is due, and makes it.
-    pub(super) fn tick(&self, busy: bool) -> Tick {
+    pub(super) fn tick(&self, activity: Activity) -> Tick {
         let timed_out = self.accept_timed_out();
         let mut rounds = self.rounds.lock();
         let at_once = timed_out && rounds.failing.is_none();
         if rounds.new_connections == 0 && !at_once && !rounds.closing {
-            let busy = busy || rounds.failing.is_some() || rounds.doubted;
+            let busy = activity == Activity::Busy || rounds.failing.is_some() || rounds.doubted;
             let period = if busy {
                 BUSY_PERIOD.min(self.quiet_period)
             } else {
@@ -200,7 +210,10 @@ impl Listener {
         let new_connections = std::mem::take(&mut rounds.new_connections);
         drop(rounds);
         (0..new_connections.min(MAX_PROBES)).for_each(|_| self.prober.touch());
-        self.send_heartbeat();
+        let settled = self.settle_heartbeat();
+        if new_connections > 0 || !self.can_pause(activity) {
+            self.send_heartbeat(settled);
+        }
         self.reopen()
     }
 
@@ -209,8 +222,9 @@ impl Listener {
             .is_some_and(|newest| newest.ended() == Some(Ended::TimedOut))
     }
 
-    /// Sends a heartbeat, which shows whether connections are accepted, unless one is still on its way.
-    fn send_heartbeat(&self) {
+    /// Looks whether the heartbeat has been received. Returns how many all acceptors have received; `None` while it is still
+    /// on its way.
+    fn settle_heartbeat(&self) -> Option<u64> {
         let acceptors = self.acceptors();
         let received = acceptors.iter().map(|acceptor| acceptor.heartbeats()).sum();
         let newest = acceptors.last();
@@ -225,7 +239,7 @@ impl Listener {
             }
             Some(heartbeat) if heartbeat.sent.elapsed() < UNANSWERED => {
                 rounds.heartbeat = Some(heartbeat);
-                return;
+                return None;
             }
             // It may be stranded, or have gone elsewhere.
             Some(heartbeat) => {
@@ -235,12 +249,34 @@ impl Listener {
             }
             None => {}
         }
-        drop(rounds);
+        Some(received)
+    }
+
+    /// True where the next heartbeat can wait: no connection was opened that depends on it, and the accept loop is not in
+    /// question.
+    fn can_pause(&self, activity: Activity) -> bool {
+        let rounds = self.rounds.lock();
+        activity == Activity::Quiet
+            && rounds.failing.is_none()
+            && !rounds.doubted
+            && rounds
+                .last_heartbeat
+                .is_some_and(|last| last.elapsed() < self.longest_pause)
+    }
+
+    /// Sends a heartbeat, which shows whether connections are accepted, unless one is still on its way.
+    fn send_heartbeat(&self, received_before: Option<u64>) {
+        let Some(received_before) = received_before else {
+            return;
+        };
         if let Some(stream) = self.prober.send(&self.heartbeat_path.request()) {
-            self.rounds.lock().heartbeat = Some(Heartbeat {
+            let sent = Instant::now();
+            let mut rounds = self.rounds.lock();
+            rounds.last_heartbeat = Some(sent);
+            rounds.heartbeat = Some(Heartbeat {
                 stream,
-                sent: Instant::now(),
-                received_before: received,
+                sent,
+                received_before,
             });
         }
     }
@@ -410,7 +446,7 @@ mod tests {
         let (listener, acceptor) = Listener::open(&info).unwrap();
         listener.stop_listening();
         // A check that began before the stop goes on with this.
-        listener.send_heartbeat();
+        listener.send_heartbeat(Some(0));
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         listener.accept_failed(&acceptor, &refused);
         assert!(listener.rounds.lock().failing.is_none());

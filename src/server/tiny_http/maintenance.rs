@@ -10,15 +10,21 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::acceptor::Acceptor;
-use super::peers;
-use super::rounds::Tick;
+use super::peers::{self, OpenedConnections};
+use super::rounds::{Activity, Tick};
 use super::workers::WorkerPool;
 use crate::error::{Error, ErrorKind};
 use crate::server::info::OnFailure;
 
-/// The time between two checks of the workers and of the connected clients; the latter come less often where they take
-/// long.
+/// The time between two checks of the workers and of the connected clients.
 const CHECK: Duration = Duration::from_millis(100);
+/// The most time that checks of the connected clients take: one part in this many while connections are opened, and while
+/// none is.
+const SHARE_BUSY: u32 = 20;
+const SHARE_QUIET: u32 = 200;
+/// The longest time between two checks of the connected clients while a poll is parked: within twice this time, the server
+/// finds that a client has hung up.
+const HANG_UP: Duration = Duration::from_secs(1);
 /// A client that sends nothing for this long after it connected may not have been accepted.
 const UNSERVED: Duration = Duration::from_millis(500);
 /// The time between two searches for expired events.
@@ -30,6 +36,11 @@ pub(super) struct Maintenance {
     acceptors: Vec<Watched>,
     /// The clients that were connected at the last check, each with the time of the check that found it first.
     connected: HashMap<SocketAddr, Instant>,
+    /// One of them has sent nothing yet.
+    has_unserved: bool,
+    opened: OpenedConnections,
+    /// The count of opened connections at the last look, without the server's own.
+    opened_before: Option<u64>,
     on_failure: Option<OnFailure>,
     next_check: Instant,
     next_peers: Instant,
@@ -52,6 +63,9 @@ impl Maintenance {
             workers,
             acceptors: Vec::new(),
             connected: HashMap::new(),
+            has_unserved: false,
+            opened: OpenedConnections::new(),
+            opened_before: None,
             on_failure,
             next_check: now,
             next_peers: now,
@@ -64,11 +78,8 @@ impl Maintenance {
     fn run(mut self) {
         let shared = self.shared.clone();
         loop {
-            let busy = self
-                .acceptors
-                .iter()
-                .any(|watched| watched.since.elapsed() < Duration::from_secs(1));
-            match shared.listener.tick(busy) {
+            let activity = self.activity();
+            match shared.listener.tick(activity) {
                 Tick::Closing => break,
                 Tick::Well => {}
                 Tick::Failing(since, why) => self.failing(since, &why),
@@ -78,9 +89,25 @@ impl Maintenance {
                     }
                 }
             }
-            self.check();
+            self.check(activity);
         }
         self.drain_connections();
+    }
+
+    fn activity(&mut self) -> Activity {
+        let busy = self
+            .acceptors
+            .iter()
+            .any(|watched| watched.since.elapsed() < Duration::from_secs(1));
+        let own = self.shared.listener.own_connections();
+        let opened = self.opened.count().map(|all| all.wrapping_sub(own));
+        let unchanged = opened.is_some() && opened == self.opened_before;
+        self.opened_before = opened;
+        match (busy, unchanged) {
+            (true, _) => Activity::Busy,
+            (false, true) if !self.has_unserved => Activity::Quiet,
+            _ => Activity::Unknown,
+        }
     }
 
     /// Gives threads and descriptors back that accepting may need, and calls the program's callback after the restore
@@ -102,15 +129,22 @@ impl Maintenance {
     }
 
     /// Makes the checks that are due.
-    fn check(&mut self) {
+    fn check(&mut self, activity: Activity) {
         let now = Instant::now();
         if now >= self.next_check {
             self.next_check = now + CHECK;
             self.check_acceptors();
         }
-        if now >= self.next_peers {
+        let quiet = activity == Activity::Quiet;
+        if now >= self.next_peers && !(quiet && self.needs_no_peers()) {
             self.check_peers();
-            self.next_peers = Instant::now() + CHECK.max(20 * now.elapsed());
+            let took = now.elapsed();
+            let pause = if quiet {
+                (SHARE_QUIET * took).min(HANG_UP)
+            } else {
+                SHARE_BUSY * took
+            };
+            self.next_peers = Instant::now() + pause.max(CHECK);
         }
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP;
@@ -120,6 +154,11 @@ impl Maintenance {
                 .bad_connections
                 .remove_idle(service.info.effective_idle_timeout());
         }
+    }
+
+    /// True where nothing depends on which clients are connected.
+    fn needs_no_peers(&self) -> bool {
+        self.shared.parked.is_empty() && self.shared.unread.is_empty()
     }
 
     fn check_acceptors(&mut self) {
@@ -180,6 +219,7 @@ impl Maintenance {
             .filter(|(remote, since)| now - **since > UNSERVED && !listener.has_seen(**remote))
             .map(|(_, since)| *since)
             .max();
+        self.has_unserved = connected.iter().any(|remote| !listener.has_seen(*remote));
         listener.record_connections(new, unserved);
         parked
             .iter()
@@ -197,7 +237,7 @@ impl Maintenance {
         let mut here: Option<HashSet<SocketAddr>> = peers::connected(address);
         while here.as_ref().is_none_or(|here| !here.is_empty()) && Instant::now() < deadline {
             thread::park_timeout(CHECK);
-            self.check();
+            self.check(Activity::Unknown);
             if let (Some(here), Some(connected)) = (&mut here, peers::connected(address)) {
                 here.retain(|remote| connected.contains(remote));
             }

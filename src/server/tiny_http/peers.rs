@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::net::SocketAddr;
 
 /// The peers with an open connection to `local`'s port. `None` where the system has no list of them.
@@ -26,6 +26,30 @@ pub(super) fn connected(local: SocketAddr) -> Option<HashSet<SocketAddr>> {
     known.then_some(peers)
 }
 
+/// How many connections have been opened to any listening socket of the system, this server's and others'.
+pub(super) struct OpenedConnections {
+    /// Linux's table of counters, kept open. `None` where there is none.
+    counters: Option<File>,
+}
+
+impl OpenedConnections {
+    pub(super) fn new() -> Self {
+        OpenedConnections {
+            counters: File::open(linux::COUNTERS).ok(),
+        }
+    }
+
+    /// Returns the count. `None` where the system has none. It takes 20 microseconds, whereas [`connected`] takes
+    /// milliseconds: for that, the kernel walks its table of all sockets.
+    pub(super) fn count(&mut self) -> Option<u64> {
+        let counters = self.counters.as_mut()?;
+        let mut text = [0; 4096];
+        counters.rewind().ok()?;
+        let length = counters.read(&mut text).ok()?;
+        linux::passive_opens(std::str::from_utf8(&text[..length]).ok()?)
+    }
+}
+
 /// True where the system lists connections, so that [`connected`] gives them.
 pub(super) fn are_listed() -> bool {
     linux::TABLES.iter().any(|table| File::open(table).is_ok())
@@ -46,7 +70,17 @@ mod linux {
 
     pub(super) const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
 
+    pub(super) const COUNTERS: &str = "/proc/self/net/snmp";
+
     const ESTABLISHED: &str = "01";
+
+    /// The counter of this name in the two lines `Tcp: …`, of which the first has the names and the second the values.
+    pub(super) fn passive_opens(counters: &str) -> Option<u64> {
+        let mut lines = counters.lines().filter(|line| line.starts_with("Tcp: "));
+        let mut names = lines.next()?.split(' ');
+        let at = names.position(|name| name == "PassiveOpens")?;
+        lines.next()?.split(' ').nth(at)?.parse().ok()
+    }
 
     /// The peer of a line such as `0: 0100007F:1F90 0100007F:A3C2 01 …`, if it is an open connection to this port.
     pub(super) fn established(line: &str, port: u16) -> Option<SocketAddr> {
@@ -116,6 +150,15 @@ mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
     use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_new_connection_is_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut opened = OpenedConnections::new();
+        let before = opened.count().unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(opened.count().unwrap() > before);
+    }
 
     #[test]
     fn a_link_local_peer_is_found_without_its_scope() {

@@ -6,10 +6,13 @@
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use socket2::SockRef;
+
+use crate::atomic::AtomicU64;
 
 /// The longest time that one probe takes to connect.
 const CONNECT: Duration = Duration::from_millis(100);
@@ -19,6 +22,8 @@ const BLOCKED: Duration = Duration::from_secs(2);
 pub(super) struct Prober {
     /// The address at which this process reaches its own listening socket.
     address: SocketAddr,
+    /// Probes that have connected.
+    connected: AtomicU64,
     state: Mutex<ProbeState>,
 }
 
@@ -39,6 +44,7 @@ impl Prober {
     pub(super) fn new(listening: SocketAddr) -> Self {
         Prober {
             address: own_address(listening),
+            connected: AtomicU64::new(0),
             state: Mutex::default(),
         }
     }
@@ -46,6 +52,11 @@ impl Prober {
     /// True where the last probe failed to connect.
     pub(super) fn is_blocked(&self) -> bool {
         self.state.lock().blocked_until.is_some()
+    }
+
+    /// How many probes have connected.
+    pub(super) fn connected(&self) -> u64 {
+        self.connected.load(Relaxed)
     }
 
     /// Connects and closes at once.
@@ -75,6 +86,7 @@ impl Prober {
         let mut state = self.state.lock();
         match connected {
             Ok(stream) => {
+                self.connected.fetch_add(1, Relaxed);
                 (state.blocked_until, state.failures) = (None, 0);
                 // Closing resets the connection, which leaves none in TIME_WAIT.
                 let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));

@@ -24,12 +24,25 @@ pub(super) enum Tick {
     Closing,
 }
 
+/// What has happened at the listening socket lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activity {
+    /// Requests came.
+    Busy,
+    /// No request came, but there may be a new connection.
+    Unknown,
+    /// No connection was opened, as the system counts them.
+    Quiet,
+}
+
 #[derive(Default)]
 pub(super) struct Rounds {
     /// Connections seen for the first time since the last check.
     pub(super) new_connections: usize,
     /// The heartbeat that has not been received yet.
     pub(super) heartbeat: Option<Heartbeat>,
+    /// When the last heartbeat was sent.
+    pub(super) last_heartbeat: Option<Instant>,
     /// Connections of heartbeats that were not received in time, kept open for as long as possible: tiny_http panics over a
     /// request whose connection has been reset.
     pub(super) unanswered: VecDeque<TcpStream>,

@@ -12,6 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,8 +38,11 @@ pub(super) struct WorkerPool {
     /// The most workers that wait for requests at one acceptor.
     receivers: usize,
     idle: Mutex<Idle>,
-    /// Notified when no request is being served any more.
-    done: Condvar,
+    /// Requests being served. Sequentially consistent, as is the server's flag that it stops: a request that is counted
+    /// after a stop has read 0 here finds the flag set. Not under a lock, of which each request would take two more.
+    serving: AtomicUsize,
+    /// Locked and notified when no request is being served any more.
+    done: (Mutex<()>, Condvar),
     /// Connections of which a request is being served, each with the requests that came after it. A connection's answers
     /// leave in order, so a worker that served one of these at the same time would wait for the first.
     queues: Mutex<HashMap<SocketAddr, VecDeque<tiny_http::Request>>>,
@@ -48,8 +52,6 @@ pub(super) struct WorkerPool {
 struct Idle {
     /// The worker that went idle last is the last.
     workers: Vec<Arc<IdleWorker>>,
-    /// Requests being served.
-    serving: usize,
     closed: bool,
 }
 
@@ -141,7 +143,7 @@ impl ReceiveToken {
         if self.acceptor.is_none() {
             return finish(true);
         }
-        self.pool.idle.lock().serving += 1;
+        self.pool.serving.fetch_add(1, SeqCst);
         let assigned = self.pool.assign(Job::Finish(Box::new(finish), self.remote));
         if let Err((_, Job::Finish(finish, _))) = assigned {
             // No thread could be started.
@@ -158,18 +160,19 @@ pub(super) struct Receiving(Arc<WorkerPool>);
 
 impl Drop for Receiving {
     fn drop(&mut self) {
-        self.0.idle.lock().serving += 1;
+        self.0.serving.fetch_add(1, SeqCst);
     }
 }
 
 impl WorkerPool {
     pub(super) fn new(work: Arc<dyn Work>) -> Arc<Self> {
         let receivers = thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
-        let (idle, done, queues) = Default::default();
+        let (idle, serving, done, queues) = Default::default();
         Arc::new(WorkerPool {
             work,
             receivers,
             idle,
+            serving,
             done,
             queues,
         })
@@ -280,7 +283,7 @@ impl WorkerPool {
     }
 
     fn serve(&self, request: tiny_http::Request, token: &mut ReceiveToken) {
-        self.idle.lock().serving += 1;
+        self.serving.fetch_add(1, SeqCst);
         if catch_unwind(AssertUnwindSafe(|| self.work.handle(request, token))).is_err() {
             // tiny_http answers a request that is dropped with 500. The thread and its token go on.
             log::error!("serving a request panicked");
@@ -289,10 +292,10 @@ impl WorkerPool {
     }
 
     fn served(&self) {
-        let mut idle = self.idle.lock();
-        idle.serving -= 1;
-        if idle.serving == 0 {
-            self.done.notify_all();
+        if self.serving.fetch_sub(1, SeqCst) == 1 {
+            let (lock, done) = &self.done;
+            drop(lock.lock());
+            done.notify_all();
         }
     }
 
@@ -362,9 +365,11 @@ impl WorkerPool {
 
     /// Waits until no request is being served. Returns `false` if the deadline came first.
     pub(super) fn wait_until_done(&self, deadline: Instant) -> bool {
-        let mut idle = self.idle.lock();
-        while idle.serving > 0 && !self.done.wait_until(&mut idle, deadline).timed_out() {}
-        idle.serving == 0
+        let (lock, done) = &self.done;
+        let mut lock = lock.lock();
+        let is_done = || self.serving.load(SeqCst) == 0;
+        while !is_done() && !done.wait_until(&mut lock, deadline).timed_out() {}
+        is_done()
     }
 
     /// Ends the idle workers.

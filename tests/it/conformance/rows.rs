@@ -1,4 +1,6 @@
-//! The rows of the table: the request, what the standard asks of a server, and what ours does.
+//! The rows of the table: the request, what the standard asks of a server, and what ours does on the backend tiny_http.
+
+use super::native;
 
 /// How our server's answer compares with the standard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,7 +9,7 @@ pub(crate) enum Verdict {
     Conforms,
     /// Otherwise than asked, or laxer, which is allowed or harms no other client.
     Tolerates,
-    /// Otherwise than asked; tiny_http does it, and only what is in front of the server can help.
+    /// Otherwise than asked; tiny_http does it, and only a proxy before the server can help.
     Proxy,
 }
 
@@ -36,6 +38,13 @@ pub(crate) struct Row {
     /// The client sends no more than this.
     pub(crate) finishes: bool,
     pub(crate) asked: &'static str,
+    pub(crate) tiny_http: Outcome,
+    pub(crate) native: Outcome,
+}
+
+/// What a server on one of the backends does with a row's request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
     pub(crate) statuses: &'static [u16],
     pub(crate) end: End,
     /// How many events were published.
@@ -105,16 +114,20 @@ impl Table {
         asked: &'static str,
         (statuses, end, verdict): (&'static [u16], End, Verdict),
     ) -> &mut Row {
+        let outcome = Outcome {
+            statuses,
+            end,
+            published: 0,
+            verdict,
+        };
         self.rows.push(Row {
             group: self.group,
             name,
             bytes: bytes.into(),
             finishes: false,
             asked,
-            statuses,
-            end,
-            published: 0,
-            verdict,
+            tiny_http: outcome,
+            native: native::outcome(self.group, name).unwrap_or(outcome),
         });
         self.rows.last_mut().unwrap()
     }
@@ -122,7 +135,10 @@ impl Table {
 
 impl Row {
     fn publishes(&mut self) -> &mut Self {
-        self.published += 1;
+        if self.native == self.tiny_http {
+            self.native.published += 1;
+        }
+        self.tiny_http.published += 1;
         self
     }
 
@@ -1680,7 +1696,7 @@ fn smuggling(t: &mut Table) {
     t.row(
         "Behind an offer of another protocol",
         fields("Connection: upgrade\r\nUpgrade: h2c\r\n") + &hidden(),
-        HIDDEN,
+        "MAY be passed over; then a second request follows (9110 §7.8)",
         (&[204], Closed, Conforms),
     );
 }

@@ -149,10 +149,8 @@ impl Model {
         }
     }
 
-    /// Holds an event, and evicts others for it. Expired events of all categories go only if too much is held.
+    /// Holds an event, and evicts others for it. As far as needed, what has expired by the event's publish time goes first.
     fn hold(&mut self, number: usize) {
-        let now = self.events[number].published;
-        self.expire_by(now, Some(self.events[number].category));
         self.events[number].fate = Fate::Held;
         let held_of = |events: &[Published], category: usize| -> Vec<usize> {
             let held = |number: &usize| {
@@ -173,16 +171,23 @@ impl Model {
             rings
         };
         let max = self.options.max_event_bytes;
-        let mut rings = rings_of(&self.events);
-        if self.held_bytes() > max || rings.len() > self.options.max_categories {
-            self.expire_by(now, None);
-            rings = rings_of(&self.events);
+        let max_categories = self.options.max_categories;
+        let is_too_much = |model: &Self| {
+            model.held_bytes() > max || rings_of(&model.events).len() > max_categories
+        };
+        for expired in 0..number {
+            let event = &self.events[expired];
+            let by_then = self.events[number].published;
+            if event.fate == Fate::Held && self.has_expired(event, by_then) && is_too_much(self) {
+                self.events[expired].fate = Fate::Lost;
+            }
         }
+        let mut rings = rings_of(&self.events);
         let enough = match self.held_bytes() > max {
             true => max - max / 16,
             false => usize::MAX,
         };
-        if rings.len() > self.options.max_categories {
+        if rings.len() > max_categories {
             let evicted = rings.remove(0);
             evicted
                 .iter()
@@ -205,21 +210,17 @@ impl Model {
     }
 
     fn expire(&mut self) {
-        self.expire_by(self.age, None);
-    }
-
-    /// Of one category, or of all.
-    fn expire_by(&mut self, now: u64, category: Option<usize>) {
-        let Some(ttl) = self.options.event_ttl else {
-            return;
-        };
-        let before = now - ttl.as_millis() as u64;
-        for event in &mut self.events {
-            let due = category.is_none_or(|category| category == event.category);
-            if due && event.fate == Fate::Held && event.published < before {
-                event.fate = Fate::Lost;
+        for number in 0..self.events.len() {
+            let event = &self.events[number];
+            if event.fate == Fate::Held && self.has_expired(event, self.age) {
+                self.events[number].fate = Fate::Lost;
             }
         }
+    }
+
+    fn has_expired(&self, event: &Published, now: u64) -> bool {
+        let ttl = self.options.event_ttl;
+        ttl.is_some_and(|ttl| event.published < now - ttl.as_millis() as u64)
     }
 
     /// Checks the position of an answer without events: it is after all events.

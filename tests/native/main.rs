@@ -1,0 +1,43 @@
+//! The tests of `it` that send requests to a server, on the native backend: `support::info` chooses it by this program's name.
+
+#[path = "../it/scripted.rs"]
+#[allow(dead_code)]
+mod scripted;
+#[allow(dead_code)]
+#[path = "../support/mod.rs"]
+mod support;
+
+#[path = "../it/backlog.rs"]
+mod backlog;
+#[path = "../it/clock.rs"]
+mod clock;
+#[path = "../it/conformance.rs"]
+mod conformance;
+#[path = "../it/cut.rs"]
+mod cut;
+#[path = "../it/follow.rs"]
+mod follow;
+#[path = "../it/hooks.rs"]
+mod hooks;
+#[path = "../it/http_answers.rs"]
+mod http_answers;
+#[path = "../it/http_connection.rs"]
+mod http_connection;
+#[path = "../it/http_publish.rs"]
+mod http_publish;
+#[path = "../it/http_subscribe.rs"]
+mod http_subscribe;
+#[path = "../it/nginx.rs"]
+mod nginx;
+#[path = "../it/persistence.rs"]
+mod persistence;
+#[path = "../it/seed.rs"]
+mod seed;
+#[path = "../it/server.rs"]
+mod server;
+#[path = "../it/settings.rs"]
+mod settings;
+#[path = "../it/store_calls.rs"]
+mod store_calls;
+#[path = "../it/time.rs"]
+mod time;

@@ -1,0 +1,19 @@
+//! The tests of `overload` on the native backend, and those of what tiny_http can't do.
+
+#[cfg(target_os = "linux")]
+#[path = "../support/process.rs"]
+mod process;
+#[allow(dead_code)]
+#[path = "../support/mod.rs"]
+mod support;
+
+#[path = "../overload/child.rs"]
+mod child;
+#[path = "../overload/connections.rs"]
+mod connections;
+#[path = "../overload/limits.rs"]
+mod limits;
+#[path = "../overload/unread.rs"]
+mod unread;
+
+mod mutated;
