@@ -21,7 +21,6 @@ const MIN_STACK: usize = 64 * 1024;
 /// What reads and writes the connections of a server. [`ServerInfo::http_backend`] sets it.
 ///
 /// Both speak the same API, run the same hooks and have the same settings, apart from what the settings' own docs say.
-/// [`guide::deploying`](crate::guide::deploying) says when to take which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HttpBackend {

@@ -25,10 +25,7 @@ pub(super) fn parse(
     parsed.parse(head).map_err(refusal)?;
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version)
     else {
-        return Err(Response::error(
-            400,
-            "too many empty lines before a request",
-        ));
+        return Err(Response::error(400, NOT_A_REQUEST));
     };
     let fields = parsed.headers.iter();
     // Bytes that are not UTF-8 mean nothing to HTTP (RFC 9110, section 5.5).
