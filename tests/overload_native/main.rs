@@ -1,4 +1,4 @@
-//! The tests of `overload` on the native backend, and those of what tiny_http can't do.
+//! The tests of `overload` on the native backend, but for those of tiny_http's limits, and those of what tiny_http can't do.
 
 #[cfg(target_os = "linux")]
 #[path = "../support/process.rs"]
@@ -11,9 +11,8 @@ mod support;
 mod child;
 #[path = "../overload/connections.rs"]
 mod connections;
-#[path = "../overload/limits.rs"]
-mod limits;
 #[path = "../overload/unread.rs"]
 mod unread;
 
+mod limits;
 mod mutated;
