@@ -1,9 +1,10 @@
-//! [`HttpBackend`]: the choice of an HTTP implementation, and the calls of [`Server`](super::Server) to the one chosen.
+//! The settings of the HTTP backends, and the calls of [`Server`](super::Server) to the one that is chosen.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::http_backend::HttpBackend;
 use super::info::ServerInfo;
 #[cfg(feature = "native-http")]
 use super::native;
@@ -12,36 +13,8 @@ use super::service::Service;
 use super::tiny_http;
 use crate::error::Error;
 
-#[cfg(not(any(feature = "server", feature = "native-http")))]
-compile_error!("a server needs an HTTP backend: enable the feature `server` or `native-http`");
-
 /// The least stack of a connection's thread, in bytes.
 const MIN_STACK: usize = 64 * 1024;
-
-/// What reads and writes the connections of a server. [`ServerInfo::http_backend`] sets it.
-///
-/// Both speak the same API, run the same hooks and have the same settings, apart from what the settings' own docs say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum HttpBackend {
-    /// The crate tiny_http, with the feature `server`: for trusted networks, or behind a proxy that checks requests.
-    #[cfg(feature = "server")]
-    TinyHttp,
-    /// One thread for each connection, on std and the parser httparse, with the feature `native-http`. Each part of a
-    /// request and each answer has a time limit and a size limit.
-    #[cfg(feature = "native-http")]
-    Native,
-}
-
-impl Default for HttpBackend {
-    /// tiny_http where the crate is built with it, otherwise the native backend.
-    fn default() -> Self {
-        #[cfg(feature = "server")]
-        return HttpBackend::TinyHttp;
-        #[cfg(not(feature = "server"))]
-        return HttpBackend::Native;
-    }
-}
 
 /// The settings of the backends.
 impl ServerInfo {
@@ -64,8 +37,8 @@ impl ServerInfo {
     }
 
     /// Sets the stack of each connection's thread, in bytes, for hooks and stores that need more: they run on it. Only what
-    /// a thread has used counts as memory. Defaults to 256 KiB; at least 64 KiB. tiny_http ignores it: there, hooks have
-    /// std's 2 MiB.
+    /// a thread has used counts as memory. Defaults to 256 KiB, with room for a hook that parses JSON nested as deep as
+    /// serde_json allows (192 KiB in a debug build); at least 64 KiB. tiny_http ignores it: there, hooks have 2 MiB.
     pub fn thread_stack_size(mut self, bytes: usize) -> Self {
         self.thread_stack_size = bytes;
         self

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::backend::HttpBackend;
 use super::hooks::{Fallback, Handler};
+use super::http_backend::HttpBackend;
 use crate::broker::{Broker, BrokerOptions, Clock};
 use crate::error::Error;
 use crate::position::Cursor;

@@ -18,6 +18,7 @@ mod endpoints;
 mod forwarded;
 mod head;
 mod hooks;
+mod http_backend;
 mod info;
 mod listen;
 #[cfg(feature = "native-http")]
@@ -45,8 +46,8 @@ use crate::error::{Error, ErrorKind};
 use crate::position::{Cursor, EventId};
 use crate::wire::Categories;
 
-pub use backend::HttpBackend;
 pub use hooks::{Fallback, Handler};
+pub use http_backend::HttpBackend;
 pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
 pub use request::Request;
 pub use response::Response;

@@ -47,7 +47,8 @@ impl Acceptor {
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     self.fail(&error);
-                    // It gives a descriptor back.
+                    // Both give descriptors back.
+                    self.shared.maintenance.close_refused();
                     connections.end_idlest();
                     connections.wait_for_one(PAUSE);
                 }

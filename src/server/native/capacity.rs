@@ -9,7 +9,9 @@ const UNKNOWN: usize = 1000;
 /// Mappings of a thread: its stack and its signal stack, each with a guard page. std ends the process where there is none
 /// left for the signal stack.
 const MAPPINGS: usize = 4;
-/// What is left to the rest of the program: descriptors, threads, and mappings.
+/// Bytes of address space of a thread besides its stack.
+const SIGNAL_STACK: usize = 64 * 1024;
+/// What is left to the rest of the program, at most: descriptors, threads, and mappings.
 const RESERVE: usize = 64;
 
 /// The most connections that the limits of the process and of the system allow: by descriptors, mappings, threads and
@@ -24,7 +26,8 @@ pub(super) fn of_system(stack_size: usize) -> usize {
     let mappings = mappings.map(|most| most.saturating_sub(mapped()) / MAPPINGS);
     let address_space = limit(&limits, "Max address space");
     // Half of it: heaps reserve more than they use.
-    let address_space = address_space.map(|most| most / 2 / (stack_size + RESERVE * 1024));
+    let address_space =
+        address_space.map(|most| most / 2 / stack_size.saturating_add(SIGNAL_STACK));
     // Others have threads, too.
     let threads = [
         limit(&limits, "Max processes"),
@@ -37,7 +40,8 @@ pub(super) fn of_system(stack_size: usize) -> usize {
         .into_iter()
         .flatten()
         .min();
-    least.unwrap_or(UNKNOWN).saturating_sub(RESERVE).max(1)
+    let least = least.unwrap_or(UNKNOWN);
+    (least - RESERVE.min(least / 4)).max(1)
 }
 
 /// The soft limit of this name in the table of `/proc/self/limits`, unless there is none.

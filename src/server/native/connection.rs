@@ -8,12 +8,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use socket2::{SockRef, Socket, TcpKeepalive};
 
-use super::reader::BUFFER;
+use super::reader::{BUFFER, SHORTEST, is_timeout};
 use crate::broker::Waiter;
 use crate::server::info::ServerInfo;
 
-/// The shortest limit of a read or a write: std refuses zero, and the system takes less than a microsecond for no limit.
-pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 /// The bytes of an answer for which a client has one more second.
 const PACE: usize = 64 * 1024;
 
@@ -185,12 +183,4 @@ impl Connection {
         }
         Ok(())
     }
-}
-
-/// True for an error after which the read or write can be tried again, if there is time left.
-pub(super) fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-    )
 }

@@ -15,7 +15,7 @@ const PERIOD: Duration = Duration::from_millis(900);
 /// The longest time between two searches for expired events.
 const LONGEST_SWEEP: Duration = Duration::from_secs(60);
 /// The most refused connections that are kept.
-const MAX_REFUSED: usize = 64;
+const MAX_REFUSED: usize = 32;
 
 #[derive(Default)]
 pub(super) struct Maintenance {
@@ -52,6 +52,12 @@ impl Maintenance {
         }
         drop(state);
         self.wake();
+    }
+
+    /// Closes the refused connections that are kept, for want of descriptors.
+    pub(super) fn close_refused(&self) {
+        let mut state = self.state.lock();
+        (state.refused, state.leaving) = Default::default();
     }
 
     pub(super) fn stop(&self) {

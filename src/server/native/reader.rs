@@ -1,11 +1,10 @@
 //! [`Reader`]: what a client sends, each part within a time limit and a size limit.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::connection::{SHORTEST, is_timeout};
 use super::head::check_first_line;
 use crate::server::response::Response;
 
@@ -15,6 +14,8 @@ pub(super) const BUFFER: usize = 4 * 1024;
 const MAX_HEAD: usize = 16 * 1024;
 /// Empty lines before a request that are ignored (RFC 9112, section 2.2).
 const EMPTY_LINES: usize = 8;
+/// The shortest limit of a read or a write: std refuses zero, and the system takes less than a microsecond for no limit.
+pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 /// How much later than its deadline a read may end, which saves a system call.
 const SLACK: Duration = Duration::from_millis(100);
 
@@ -171,7 +172,7 @@ impl Read for Source<'_> {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
+                return Err(ErrorKind::TimedOut.into());
             }
             // Seldom: a request that has come with the first read needs no other limit.
             if self.timeout > left + SLACK || self.timeout < left / 2 {
@@ -184,4 +185,12 @@ impl Read for Source<'_> {
             }
         }
     }
+}
+
+/// True for an error after which the read or write can be tried again, if there is time left.
+pub(super) fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+    )
 }

@@ -10,7 +10,7 @@ use super::{Client, POLL, PUBLISH, info, shared, start, until};
 use crate::ErrorKind;
 use crate::server::native::acceptor::Acceptor;
 use crate::server::native::{Backend, Listening, capacity};
-use crate::server::{HttpBackend, Server, ServerInfo};
+use crate::server::{HttpBackend, Request, Response, Server, ServerInfo};
 
 fn published(client: &mut Client) -> bool {
     client.send(PUBLISH);
@@ -128,6 +128,24 @@ fn a_panic_in_a_connections_thread_leaves_nothing_behind() {
     until("let go of", || Arc::strong_count(&connection) == 1);
     assert!(published(&mut Client::of(&server)));
     server.stop(super::LIMIT).unwrap();
+}
+
+#[test]
+fn the_default_stack_holds_a_hook_that_parses_json_nested_as_deep_as_serde_json_allows() {
+    let server = start(info().fallback(|request: &Request| {
+        let parsed: Result<serde_json::Value, _> = serde_json::from_slice(request.body());
+        Response::text(
+            200,
+            parsed.map_or_else(|error| error.to_string(), |json| json.to_string()),
+        )
+    }));
+    let json = format!("{}{}", "[".repeat(127), "]".repeat(127));
+    let mut client = Client::of(&server);
+    let length = json.len();
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n{json}"
+    ));
+    assert!(client.receive().ends_with(&json));
 }
 
 #[test]
