@@ -38,7 +38,7 @@ impl ServerInfo {
 
     /// Sets the stack of each connection's thread, in bytes, for hooks and stores that need more: they run on it. Only what
     /// a thread has used counts as memory. Defaults to 256 KiB, with room for a hook that parses JSON nested as deep as
-    /// serde_json allows (192 KiB in a debug build); at least 64 KiB. tiny_http ignores it: there, hooks have 2 MiB.
+    /// serde_json allows (192 KiB in a debug build); at least 64 KiB. tiny_http ignores it: there, hooks have 512 KiB.
     pub fn thread_stack_size(mut self, bytes: usize) -> Self {
         self.thread_stack_size = bytes;
         self
