@@ -59,7 +59,8 @@ impl Shared {
         let mut entries = offered;
         for (index, state) in categories.iter().enumerate() {
             let ring = state.ring.after(place(index));
-            entries.extend(limit.needed(ring, least_up_to).cloned());
+            let needed = limit.needed(ring.clone(), least_up_to);
+            entries.extend(ring.take(needed).cloned());
         }
         if categories.len() > 1 {
             entries.sort_unstable_by_key(|entry| entry.sequence);
