@@ -56,18 +56,17 @@ fn publish(criterion: &mut Criterion) {
     });
 }
 
+/// The part of a delivery that is measured.
+type Phase = fn(Delivery) -> Duration;
+
 /// A publish to a category with parked subscribers: until it returns to the publisher, which has woken all of them by then,
 /// and until the last subscriber has the event. Parking again is not measured.
 fn parked(criterion: &mut Criterion) {
-    let returned = |delivery: Delivery| delivery.published;
-    let delivered = |delivery: Delivery| delivery.delivered;
-    let phases: [(&str, fn(Delivery) -> Duration); 2] = [
-        ("publish/returns, parked", returned),
-        ("publish/delivered, parked", delivered),
-    ];
+    let returned: Phase = |delivery| delivery.published;
+    let delivered: Phase = |delivery| delivery.delivered;
     let most = if is_bench() { 1000 } else { 100 };
-    for (name, phase) in phases {
-        let mut group = criterion.benchmark_group(name);
+    for (name, phase) in [("returns", returned), ("delivered", delivered)] {
+        let mut group = criterion.benchmark_group(format!("publish/{name}, parked"));
         group.sampling_mode(SamplingMode::Flat);
         for count in [1, 10, 1000] {
             let parked = LazyCell::new(|| {
