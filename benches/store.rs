@@ -9,8 +9,10 @@
 //! median of several rounds, taken in turns. Without `--bench`, as `cargo test --bench store` runs it, there are few events
 //! and the figures mean nothing.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+#[allow(dead_code)]
+mod support;
+
+use std::net::SocketAddr;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,54 +20,42 @@ use std::time::{Duration, Instant};
 use long_polling::{
     Broker, BrokerOptions, Durability, FilePersistorInfo, Server, ServerInfo, Statistics,
 };
+use support::http::{self, Connection};
+use support::{LIMIT, is_bench, medians};
 
 /// Rounds of each figure.
 const ROUNDS: usize = 5;
-const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() {
-    let is_bench = std::env::args().any(|argument| argument == "--bench");
-    let of = |count: usize| if is_bench { count } else { count / 1000 };
-    let [alone, buffered] = medians([&|| in_process(None, 1, of(1_000_000)), &|| {
-        in_process(Some(Durability::Buffered), 1, of(1_000_000))
-    }]);
+    let of = |count: usize| if is_bench() { count } else { count / 1000 };
+    let mut files = [None, Some(Durability::Buffered)];
+    let rates = medians(ROUNDS, &mut files, |file| {
+        [in_process(*file, 1, of(1_000_000))]
+    });
+    let ([alone], [buffered]) = (rates[0], rates[1]);
     println!("in process, one thread: {alone:.0} events/s without a file, {buffered:.0} Buffered");
 
     let each = of(10_000);
-    let [alone, buffered] = medians([&|| over_http(None, each), &|| {
-        over_http(Some(Durability::Buffered), each)
-    }]);
+    let rates = medians(ROUNDS, &mut files, |file| [over_http(*file, each)]);
+    let ([alone], [buffered]) = (rates[0], rates[1]);
     println!(
         "over HTTP, 8 connections: {alone:.0} events/s without a file, {buffered:.0} Buffered: {:.0} %",
         100.0 * buffered / alone
     );
 
-    let acknowledged = |publishers: usize| {
-        in_process(
+    let rates = medians(ROUNDS, &mut [1, 16], |publishers| {
+        let count = of(2_000) * *publishers;
+        [in_process(
             Some(Durability::Acknowledged),
-            publishers,
-            of(2_000) * publishers,
-        )
-    };
-    let [one, many] = medians([&|| acknowledged(1), &|| acknowledged(16)]);
+            *publishers,
+            count,
+        )]
+    });
+    let ([one], [many]) = (rates[0], rates[1]);
     println!(
         "Acknowledged: {one:.0} events/s by one publisher, {many:.0} by 16: {:.1} times as many",
         many / one
     );
-}
-
-/// The medians of several measurements, taken in turns, so that a slow moment of the machine affects all of them.
-fn medians<const COUNT: usize>(measure: [&dyn Fn() -> f64; COUNT]) -> [f64; COUNT] {
-    let mut rates = [const { Vec::new() }; COUNT];
-    for _ in 0..ROUNDS {
-        for (rates, measure) in rates.iter_mut().zip(measure) {
-            rates.push(measure());
-        }
-    }
-    rates.map(|mut rates| {
-        rates.sort_by(f64::total_cmp);
-        rates[ROUNDS / 2]
-    })
 }
 
 /// A file for one measurement, gone with the folder.
@@ -149,29 +139,9 @@ fn over_http(durability: Option<Durability>, each: usize) -> f64 {
 
 /// One publish after the other on one connection.
 fn publish_over_http(address: SocketAddr, connection: usize, count: usize) {
-    let stream = TcpStream::connect(address).expect("a connection");
-    stream.set_nodelay(true).expect("no delay");
-    let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
-    let mut writer = stream;
+    let category = format!("category {connection}");
+    let mut connection = Connection::open(address);
     for number in 0..count {
-        let body = format!(r#"{{"category":"category {connection}","data":{number}}}"#);
-        let request = format!(
-            "POST /publish HTTP/1.1\r\nHost: bench\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        writer.write_all(request.as_bytes()).expect("written");
-        let mut line = String::new();
-        reader.read_line(&mut line).expect("an answer");
-        assert!(line.starts_with("HTTP/1.1 200 "), "{line}");
-        let mut length = 0;
-        while line != "\r\n" {
-            line.clear();
-            reader.read_line(&mut line).expect("a head");
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().expect("a length");
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).expect("a body");
+        connection.ask(&http::publish(&category, &number.to_string()));
     }
 }

@@ -9,6 +9,7 @@
 //! | [`durability`] | all whose events must survive a restart: the file, what a crash may cost, own stores |
 //! | [`deploying`] | operators: nginx, systemd, limits, and which time-out must be longer than which |
 //! | [`memory`] | operators and programmers with little memory: how much a server allocates |
+//! | [`performance`] | all who choose or tune a server: figures, the commands that measure them, cost as work grows |
 //! | [`testing`] | programmers who test a program that uses this crate |
 //! | [`migrating`] | users of the Go package `long-polling` or of golongpoll |
 //! | [`troubleshooting`] | everyone with a problem: symptom, cause, what to do |
@@ -40,6 +41,10 @@ pub mod deploying {
 
 pub mod memory {
     #![doc = include_str!("guide/memory.md")]
+}
+
+pub mod performance {
+    #![doc = include_str!("guide/performance.md")]
 }
 
 pub mod testing {

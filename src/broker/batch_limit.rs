@@ -41,18 +41,23 @@ impl BatchLimit {
         }
     }
 
-    /// Returns as many of a category's events as one batch of several categories may need, and one more, which shows that
-    /// there are more.
+    /// Counts how many of a category's events one batch of several categories may need, and one more, which shows that there
+    /// are more. Every event up to the sequence number `least` is needed.
+    ///
+    /// The timestamps of one category ascend. So the one more has the least timestamp of all that are left out, which is
+    /// what [`count`](Self::count) needs to know of them.
     pub(crate) fn needed<'a>(
         self,
         entries: impl Iterator<Item = &'a Entry>,
-    ) -> impl Iterator<Item = &'a Entry> {
+        least: Option<u64>,
+    ) -> usize {
         let (mut room, mut full) = (self.room(), false);
-        entries.take_while(move |entry| {
+        let needed = entries.take_while(|entry| {
             let needed = !full;
-            full = !self.whole_milliseconds && !room.fits(entry);
+            full = !room.fits(entry) && Some(entry.sequence) > least;
             needed
-        })
+        });
+        needed.count()
     }
 
     /// Counts how many of these events, which are in publish order, one batch holds.
@@ -127,8 +132,10 @@ mod tests {
             (exact(1, 2 * size()), 1),
         ] {
             assert_eq!(limit.count(&entries), count, "{limit:?}");
-            let needed = limit.needed(entries.iter()).count();
+            let needed = limit.needed(entries.iter(), None);
             assert_eq!(needed, entries.len().min(count + 1), "{limit:?}");
+            let needed = limit.needed(entries.iter(), Some(3));
+            assert_eq!(needed, 4, "{limit:?}");
         }
         assert_eq!(exact(1, 1).count(&[]), 0);
     }
@@ -157,8 +164,8 @@ mod tests {
                 whole_milliseconds: true,
             };
             assert_eq!(limit.count(&entries), count, "{timestamps:?}");
-            let needed = limit.needed(entries.iter()).count();
-            assert_eq!(needed, entries.len());
+            let needed = limit.needed(entries.iter(), None);
+            assert_eq!(needed, entries.len().min(most + 1), "{timestamps:?}");
         }
     }
 }

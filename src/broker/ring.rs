@@ -197,7 +197,7 @@ impl Ring {
     }
 
     /// The events after `place`.
-    pub(crate) fn after(&self, place: Place) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn after(&self, place: Place) -> impl Iterator<Item = &Entry> + Clone {
         self.entries.range(self.start(place)..)
     }
 

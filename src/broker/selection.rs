@@ -59,7 +59,8 @@ impl Shared {
         let mut entries = offered;
         for (index, state) in categories.iter().enumerate() {
             let ring = state.ring.after(place(index));
-            entries.extend(limit.needed(ring).cloned());
+            let needed = limit.needed(ring.clone(), least_up_to);
+            entries.extend(ring.take(needed).cloned());
         }
         if categories.len() > 1 {
             entries.sort_unstable_by_key(|entry| entry.sequence);
@@ -150,5 +151,92 @@ impl Shared {
             _ => mark.id,
         };
         Batch::new(events, gap, last_id).up_to(mark.before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::look::PollMode;
+    use super::super::{Batch, Broker, BrokerOptions, Parked, Polled};
+    use crate::deadline::Deadline;
+    use crate::position::Cursor;
+    use crate::wire::Categories;
+
+    /// A subscriber that is parked in the categories "a" and "b".
+    fn parked(broker: &Broker, limit: Option<usize>) -> Parked {
+        let names = Categories::from(["a", "b"]);
+        match broker.poll(&names, Cursor::Now, limit, PollMode::Park) {
+            Ok(Polled::Parked(parked)) => parked,
+            _ => panic!("not parked"),
+        }
+    }
+
+    fn texts(batch: &Batch) -> Vec<String> {
+        let events = batch.events().iter();
+        events.map(|event| event.text().into_owned()).collect()
+    }
+
+    /// Polls until nothing is left.
+    fn follow(broker: &Broker, first: Arc<Batch>, limit: usize) -> Vec<String> {
+        let (mut batch, mut received) = (first, Vec::new());
+        while !batch.events().is_empty() {
+            assert!(!batch.gap(), "{received:?}");
+            received.extend(texts(&batch));
+            let cursor = Cursor::LastId(batch.last_id());
+            let next = broker.subscribe_up_to(limit, ["a", "b"], cursor, Duration::ZERO);
+            batch = next.unwrap();
+        }
+        received
+    }
+
+    /// The subscriber has the first event of each category before it wakes, and those are deleted. All events between them
+    /// have to be in the same answer, since a position after the last would pass over them.
+    #[test]
+    fn a_small_batch_has_all_events_between_two_that_were_offered() {
+        let published = ["b1", "b2", "b3", "b4", "b5", "a1", "b6", "b7"];
+        for limit in 1..=published.len() {
+            for max_batch_size in [1, 300, 1 << 20] {
+                let options = BrokerOptions::new().delete_after_first_retrieval(true);
+                let broker = Broker::new(options.max_batch_size(max_batch_size)).unwrap();
+                let subscriber = parked(&broker, Some(limit));
+                for text in published {
+                    broker.publish(&text[..1], text).unwrap();
+                }
+                let first = subscriber.wait(Deadline::after(Duration::from_secs(10)));
+                assert_eq!(follow(&broker, first, limit), published, "{limit}");
+            }
+        }
+    }
+
+    /// A follower by time gets whole milliseconds, and a batch of them needs no look at the events far behind it.
+    #[test]
+    fn a_follower_by_time_receives_every_event_in_small_batches() {
+        for deletes in [false, true] {
+            let options = BrokerOptions::new()
+                .delete_after_first_retrieval(deletes)
+                .max_batch_size(300);
+            let broker = Broker::new(options).unwrap();
+            let subscriber = parked(&broker, None);
+            let published: Vec<String> = (0..200)
+                .map(|number| format!("{}{number}", if number % 7 == 3 { "a" } else { "b" }))
+                .collect();
+            for text in &published {
+                broker.publish(&text[..1], text).unwrap();
+            }
+            let mut batch = subscriber.wait(Deadline::after(Duration::from_secs(10)));
+            let mut received = Vec::new();
+            while let Some(last) = batch.events().last() {
+                assert!(!batch.gap(), "{received:?}");
+                received.extend(texts(&batch));
+                let cursor = Cursor::SinceTime(last.timestamp());
+                batch = broker
+                    .subscribe(["a", "b"], cursor, Duration::ZERO)
+                    .unwrap();
+            }
+            assert_eq!(received, published, "{deletes}");
+        }
     }
 }
