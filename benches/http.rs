@@ -23,6 +23,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use long_polling::server::HttpBackend;
 use long_polling::{Event, Server, ServerInfo};
 use serde::Deserialize;
 use support::http::{Connection, poll, publish};
@@ -30,8 +31,12 @@ use support::{LIMIT, is_bench, medians, quantile, until};
 
 /// The servers that are compared: the name of each backend, and settings with it.
 fn servers() -> Vec<(&'static str, ServerInfo)> {
-    let info = ServerInfo::new("127.0.0.1:0");
-    vec![("tiny_http", info)]
+    let on = |backend| ServerInfo::new("127.0.0.1:0").http_backend(backend);
+    // The crate's dev-dependency on itself brings both backends.
+    vec![
+        ("tiny_http", on(HttpBackend::TinyHttp)),
+        ("native", on(HttpBackend::Native)),
+    ]
 }
 
 /// How much is measured.
