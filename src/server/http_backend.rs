@@ -3,7 +3,7 @@
 #[cfg(not(any(feature = "server", feature = "native-http")))]
 compile_error!("a server needs an HTTP backend: enable the feature `server` or `native-http`");
 
-/// What reads and writes the connections of a server. [`ServerInfo::http_backend`] sets it.
+/// What reads and writes the connections of a server; [`ServerInfo::http_backend`](crate::ServerInfo::http_backend) sets it.
 ///
 /// Both speak the same API, run the same hooks and have the same settings, apart from what the settings' own docs say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
