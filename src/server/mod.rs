@@ -46,6 +46,9 @@ use crate::error::{Error, ErrorKind};
 use crate::position::{Cursor, EventId};
 use crate::wire::Categories;
 
+#[cfg(all(fuzzing, feature = "native-http"))]
+pub use native::fuzz;
+
 pub use hooks::{Fallback, Handler};
 pub use http_backend::HttpBackend;
 pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};

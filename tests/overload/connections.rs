@@ -24,7 +24,7 @@ fn serve_as_a_process() {
 }
 
 /// Connections, as many as the test may have and no more than this.
-fn crowd(address: SocketAddr, most: usize) -> Vec<Connection> {
+pub(crate) fn crowd(address: SocketAddr, most: usize) -> Vec<Connection> {
     (0..most).map(|_| Connection::open(address)).collect()
 }
 

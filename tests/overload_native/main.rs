@@ -16,3 +16,4 @@ mod unread;
 
 mod limits;
 mod mutated;
+mod stopping;

@@ -13,6 +13,9 @@ mod capacity;
 mod connection;
 mod connections;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(not(fuzzing), allow(unreachable_pub))]
+pub mod fuzz;
 mod head;
 mod maintenance;
 mod reader;
