@@ -161,7 +161,10 @@ impl NativeExchange<'_> {
             };
     }
 
-    /// Waits for the events of a poll, without a buffer.
+    /// Waits for the events of a poll, without a buffer. The poll stays in its box: see [`receive_head`].
+    ///
+    /// [`receive_head`]: NativeExchange::receive_head
+    #[allow(clippy::boxed_local)]
     #[inline(never)]
     fn wait(&mut self, poll: Box<ParkedPoll>) -> Ready {
         self.reader.rebuffer(0, &[]);
