@@ -287,7 +287,7 @@ fn each_setter_of_a_server_takes_effect() {
                 "\"b:2\"",
             ),
             setter(
-                |info| info.address("a:1"),
+                |info| info.address("127.0.0.1:8080"),
                 |info| info.listener(TcpListener::bind("127.0.0.1:0").unwrap()),
                 "ListeningSocket",
             ),

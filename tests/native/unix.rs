@@ -1,6 +1,7 @@
 //! The server on a Unix socket: who may connect, which files are replaced, and what is left after the stop.
 #![cfg(unix)]
 
+#[cfg(target_os = "linux")]
 use crate::nginx::Nginx;
 use crate::support;
 
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use long_polling::server::{Handler, HttpBackend};
 use long_polling::{Error, ErrorKind, FilePersistorInfo, Server, ServerInfo};
 use socket2::{Domain, SockAddr, Socket, Type};
-use support::{Answer, Connection, LIMIT, info, poll, start, until, until_parked};
+use support::{Answer, Connection, LIMIT, info, poll, start, until_parked};
 use tempfile::TempDir;
 
 const BODY: &str = r#"{"category":"c","data":1}"#;
@@ -375,6 +376,7 @@ fn peers_on_a_unix_socket_have_no_address_unless_they_are_trusted() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 #[ignore = "needs nginx; .ci/run runs it"]
 fn nginx_before_a_unix_socket_passes_polls_and_client_addresses() {
     let (_folder, path) = folder();
@@ -396,5 +398,5 @@ fn nginx_before_a_unix_socket_passes_polls_and_client_addresses() {
     parked.ask("GET", &poll("c", 60, ""));
     until_parked(&server, 1);
     drop(parked);
-    until("nobody is parked", || server.statistics().parked == 0);
+    until_parked(&server, 0);
 }
