@@ -32,6 +32,7 @@ impl ListeningSocket {
     }
 
     /// True for a Unix socket that no server has taken.
+    #[cfg(feature = "server")]
     pub(super) fn is_unix(&self) -> bool {
         let socket = self.0.lock();
         let address = socket.as_ref().and_then(|socket| socket.local_addr().ok());

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(unix)]
 use parking_lot::Mutex;
 use socket2::{SockAddr, Socket, Type};
 
