@@ -218,10 +218,12 @@ impl ServerInfo {
     /// start fails. The server lets the socket block, sets its backlog to 4,096, and with tiny_http its time-outs and options
     /// of TCP, all of which duplicates of the socket share.
     ///
-    /// The stop closes the socket, and does not shut it down unless `accept` can't be ended otherwise. Duplicates of it, in
-    /// this program or another, listen on: a connection that the server has not accepted waits for them. They may see some
-    /// connections that are closed at once, with which the server wakes its own threads. Without duplicates, the port is free.
-    /// The server does not remove the file of a `UnixListener`.
+    /// The stop closes the socket. Without duplicates, the port is free then. The native backend does not shut the socket down
+    /// unless `accept` can't be ended otherwise. Duplicates of it, in this program or another, listen on: a connection that the
+    /// server has not accepted waits for them. They may see some connections that are closed at once, with which the server
+    /// wakes its own threads. With tiny_http, the stop shuts the socket down, and on Linux its duplicates don't listen any more
+    /// either: to pass a socket from one server to the next, choose the native backend. The server does not remove the file of
+    /// a `UnixListener`.
     ///
     /// ```
     /// use std::net::TcpListener;

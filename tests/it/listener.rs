@@ -1,4 +1,4 @@
-//! A listener of the program's own: the server takes it, and leaves its duplicates alone.
+//! A listener of the program's own: the first server takes it. `tests/native/unix.rs` has more.
 
 use crate::support;
 
@@ -43,19 +43,4 @@ fn a_listener_is_taken_by_the_first_server_and_replaced_by_an_address() {
     for server in [first, other] {
         assert_eq!(publish(&server, BODY).status, 200);
     }
-}
-
-#[test]
-fn a_duplicate_of_the_listener_listens_on_after_the_stop() {
-    let listener = listener();
-    for _ in 0..3 {
-        let server = start(info().listener(listener.try_clone().unwrap()));
-        assert_eq!(publish(&server, BODY).status, 200);
-        server.stop(LIMIT).unwrap();
-    }
-    let mut waiting = Connection::open(listener.local_addr().unwrap());
-    waiting.publish(BODY);
-    let server = start(info().listener(listener));
-    assert_eq!(waiting.receive().status, 200);
-    assert_eq!(server.statistics().published, 1);
 }

@@ -6,7 +6,7 @@ use crate::nginx::Nginx;
 use crate::support;
 
 use std::fs::{self, Permissions};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -302,6 +302,21 @@ fn a_unix_listener_of_the_program_keeps_its_file_and_its_duplicates() {
     assert_eq!(waiting.receive().status, 200);
     server.stop(LIMIT).unwrap();
     UnixStream::connect(&path).expect_err("nobody listens");
+}
+
+#[test]
+fn a_duplicate_of_a_tcp_listener_listens_on_after_the_stop() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    for _ in 0..3 {
+        let server = start(info().listener(listener.try_clone().unwrap()));
+        assert_eq!(support::publish(&server, BODY).status, 200);
+        server.stop(LIMIT).unwrap();
+    }
+    let mut waiting = Connection::open(listener.local_addr().unwrap());
+    waiting.publish(BODY);
+    let server = start(info().listener(listener));
+    assert_eq!(waiting.receive().status, 200);
+    assert_eq!(server.statistics().published, 1);
 }
 
 /// Another process that accepts on the same socket may get the connection that ends the accept loop.

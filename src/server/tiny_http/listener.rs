@@ -397,11 +397,8 @@ impl Listener {
         let mut rounds = self.rounds.lock();
         rounds.closing = true;
         self.due.notify_one();
-        if self.is_given {
-            // Duplicates listen on. The socket is closed with the acceptors.
-            return false;
-        }
-        // On Linux this ends listening, also for tiny_http's thread that is accepting. Elsewhere it may fail; there the
+        // On Linux this ends listening, also for tiny_http's thread that is accepting, and for duplicates of a socket that the
+        // program has made. Elsewhere it may fail; there the
         // socket is closed with the acceptors.
         SockRef::from(&*self.socket.lock())
             .shutdown(std::net::Shutdown::Both)
