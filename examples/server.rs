@@ -1,5 +1,5 @@
-//! A standalone server with flags for its settings. It prints `listening on http://ADDRESS` once it serves, and logs to
-//! standard error. `RUST_LOG` sets the level of the log, `info` by default.
+//! A standalone server with flags for its settings. It prints `listening on http://ADDRESS`, or `listening on unix:PATH`,
+//! once it serves, and logs to standard error. `RUST_LOG` sets the level of the log, `info` by default.
 //!
 //! SIGTERM, SIGINT (Ctrl-C) and SIGHUP stop it cleanly: it answers its parked subscribers and writes every event to the
 //! file. A second signal, a second later or more, ends it at once. Under `nohup`, it ignores SIGHUP. The exit status is 0
@@ -33,6 +33,7 @@ const HELP: &str = "\
 A long-polling server.
 
     --address HOST:PORT               where to listen; :8080 is every address, port 0 a free one (127.0.0.1:8080)
+                                      native: or unix:PATH, a Unix socket
     --subscription-uri PATH           where polls go (/events)
     --publish-uri PATH                where publishes go (/publish)
     --timeout SECONDS                 the longest poll (120)
@@ -57,6 +58,8 @@ A long-polling server.
     --restore-timeout SECONDS         report a failure after accepting no connection for this long (30)
     --write-timeout SECONDS           close connections that don't read an answer for this long (10)
     --trusted-proxy IP                take client addresses from X-Forwarded-For of this proxy; may be repeated
+    --trust-unix-peers                native: take client addresses from X-Forwarded-For on a Unix socket
+    --socket-mode MODE                native: the mode of the Unix socket, in octal, such as 660 (by the umask)
     --http BACKEND                    what serves HTTP: tiny_http, or native if built with the feature native-http
     --max-connections N               native: the most connections at once (what the system allows, up to 10000)
     --head-timeout SECONDS            native: the most time that a request's head may take (10)
@@ -64,7 +67,7 @@ A long-polling server.
 ";
 
 /// The settings that errors of the library name, and the flags that set them.
-const FLAGS: [(&str, &str); 27] = [
+const FLAGS: [(&str, &str); 28] = [
     ("address", "--address"),
     ("subscription_uri", "--subscription-uri"),
     ("publish_uri", "--publish-uri"),
@@ -88,6 +91,7 @@ const FLAGS: [(&str, &str); 27] = [
     ("restore_timeout", "--restore-timeout"),
     ("write_timeout", "--write-timeout"),
     ("trusted_proxies", "--trusted-proxy"),
+    ("socket_mode", "--socket-mode"),
     ("http_backend", "--http"),
     ("max_connections", "--max-connections"),
     ("head_timeout", "--head-timeout"),
@@ -179,6 +183,8 @@ impl Flags {
                     let proxy = value.parsed("give an IP address, such as 10.0.0.1")?;
                     proxies.push(proxy);
                 }
+                "--trust-unix-peers" => info = info.trust_unix_peers(true),
+                "--socket-mode" => info = info.socket_mode(value.mode()?),
                 "--http" => info = info.http_backend(parse_backend(&value.text()?)?),
                 "--max-connections" => info = info.max_connections(value.number()?),
                 "--head-timeout" => info = info.head_timeout(value.seconds()?),
@@ -251,6 +257,15 @@ impl Value<'_> {
         self.parsed("give a whole number")
     }
 
+    /// The mode of a file, in octal.
+    fn mode(&mut self) -> Result<u32, Failure> {
+        let text = self.text()?;
+        u32::from_str_radix(&text, 8).map_err(|error| {
+            let why = format!("{error}; give octal digits, such as 660");
+            invalid(self.0, &text, why)
+        })
+    }
+
     /// Seconds, with or without a fraction.
     fn seconds(&mut self) -> Result<Duration, Failure> {
         let hint = "give seconds, such as 5 or 0.5";
@@ -318,8 +333,12 @@ fn run(flags: Flags) -> Result<(), Failure> {
         ErrorKind::InvalidSetting => Failure::Usage(with_flags(&error)),
         _ => Failure::Run(with_flags(&error)),
     })?;
+    let address = match server.unix_path() {
+        Some(path) => format!("unix:{}", path.display()),
+        None => format!("http://{}", server.local_addr()),
+    };
     // If standard output is closed, the server continues without this line.
-    let _ = writeln!(io::stdout(), "listening on http://{}", server.local_addr());
+    let _ = writeln!(io::stdout(), "listening on {address}");
     if !flags.has_file {
         log::info!("events are kept in memory only; --file keeps them across restarts");
     }

@@ -1,9 +1,11 @@
 //! The settings of the HTTP backends, and the calls of [`Server`](super::Server) to the one that is chosen.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::address;
 use super::http_backend::HttpBackend;
 use super::info::ServerInfo;
 #[cfg(feature = "native-http")]
@@ -66,6 +68,7 @@ impl ServerInfo {
     ///
     /// `InvalidSetting` for a value that can't be used, or for a limit that the chosen backend does not have.
     pub(super) fn check_backend(&self) -> Result<(), Error> {
+        self.check_sockets()?;
         #[cfg(feature = "server")]
         if self.http_backend == HttpBackend::TinyHttp {
             for (name, is_set) in [
@@ -85,6 +88,31 @@ impl ServerInfo {
         if self.thread_stack_size < MIN_STACK {
             let problem = format!("is under {MIN_STACK} bytes, which no hook could run on");
             return Err(Error::setting("thread_stack_size", problem));
+        }
+        Ok(())
+    }
+
+    fn check_sockets(&self) -> Result<(), Error> {
+        let path = match &self.listener {
+            None => address::unix_path(&self.address),
+            Some(_) => None,
+        };
+        if let Some(path) = path {
+            address::check_unix_path(path)?;
+        }
+        #[cfg(feature = "server")]
+        if self.http_backend == HttpBackend::TinyHttp {
+            let given = self.listener.as_ref().filter(|given| given.is_unix());
+            let setting = path.map(|_| "address").or(given.map(|_| "listener"));
+            if let Some(setting) = setting {
+                let problem = "the server listens on Unix sockets with its native backend only, not with tiny_http; choose \
+                               HttpBackend::Native (the feature native-http), or give an address of TCP";
+                return Err(Error::setting(setting, problem));
+            }
+        }
+        if let Some(mode) = self.socket_mode.filter(|mode| *mode > 0o777) {
+            let problem = format!("{mode:#o} is no mode of a socket; give 0 to 0o777");
+            return Err(Error::setting("socket_mode", problem));
         }
         Ok(())
     }
@@ -154,6 +182,16 @@ impl Backend {
             Backend::TinyHttp(backend) => backend.local_addr(),
             #[cfg(feature = "native-http")]
             Backend::Native(backend) => backend.local_addr(),
+        }
+    }
+
+    /// The path of the Unix socket that the server listens on.
+    pub(super) fn unix_path(&self) -> Option<&Path> {
+        match self {
+            #[cfg(feature = "server")]
+            Backend::TinyHttp(_) => None,
+            #[cfg(feature = "native-http")]
+            Backend::Native(backend) => backend.unix_path(),
         }
     }
 

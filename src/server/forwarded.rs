@@ -4,28 +4,45 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::headers::Headers;
 
-/// The address of the client behind a connection from `peer`. Each trusted proxy has appended the address that it had the
-/// request from to `X-Forwarded-For`, so the search begins at the field's end. It ends at the first address that is not a
-/// trusted proxy's: that client may have sent the entries before it.
+/// The proxies whose `X-Forwarded-For` is believed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TrustedProxies {
+    pub(super) addresses: Vec<IpAddr>,
+    /// Every program that connects over a Unix socket is one.
+    pub(super) unix_peers: bool,
+}
+
+impl TrustedProxies {
+    /// `None` stands for a peer on a Unix socket.
+    fn trusts(&self, peer: Option<SocketAddr>) -> bool {
+        match peer {
+            None => self.unix_peers,
+            Some(peer) => {
+                let mut proxies = self.addresses.iter().map(IpAddr::to_canonical);
+                proxies.any(|proxy| proxy == peer.ip())
+            }
+        }
+    }
+}
+
+/// The address of the client behind a connection from `peer`; `None` for a Unix socket. Each trusted proxy has appended the
+/// address that it had the request from to `X-Forwarded-For`, so the search begins at the field's end. It ends at the first
+/// address that is not a trusted proxy's: that client may have sent the entries before it.
 pub(super) fn client_address(
-    peer: SocketAddr,
+    peer: Option<SocketAddr>,
     headers: &Headers,
-    trusted_proxies: &[IpAddr],
-) -> SocketAddr {
+    trusted: &TrustedProxies,
+) -> Option<SocketAddr> {
     let canonical = |address: SocketAddr| (address.ip().to_canonical(), address.port()).into();
-    let is_trusted = |client: SocketAddr| {
-        let mut proxies = trusted_proxies.iter().map(IpAddr::to_canonical);
-        proxies.any(|proxy| proxy == client.ip())
-    };
-    let mut client: SocketAddr = canonical(peer);
-    if trusted_proxies.is_empty() {
+    let mut client: Option<SocketAddr> = peer.map(canonical);
+    if !trusted.trusts(client) {
         return client;
     }
     // Several fields of one name are one list (RFC 9110, section 5.3).
     let fields: Vec<&str> = headers.get_all("X-Forwarded-For").collect();
     for entry in fields.iter().rev().flat_map(|field| field.rsplit(',')) {
         match parse_entry(entry.trim()) {
-            Some(before) if is_trusted(client) => client = canonical(before),
+            Some(before) if trusted.trusts(client) => client = Some(canonical(before)),
             _ => break,
         }
     }

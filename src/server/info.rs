@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::forwarded::TrustedProxies;
 use super::hooks::{Fallback, Handler};
 use super::http_backend::HttpBackend;
+use super::listening_socket::ListeningSocket;
 use crate::broker::{Broker, BrokerOptions, Clock};
 use crate::error::Error;
 use crate::position::Cursor;
@@ -36,6 +38,8 @@ use crate::store::file::FilePersistorInfo;
 #[derive(Clone, Debug)]
 pub struct ServerInfo {
     pub(crate) address: String,
+    pub(super) listener: Option<ListeningSocket>,
+    pub(crate) socket_mode: Option<u32>,
     pub(crate) timeout: Duration,
     pub(crate) subscription_uri: String,
     pub(crate) before_subscription: Option<Handler>,
@@ -50,7 +54,7 @@ pub struct ServerInfo {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) write_timeout: Duration,
     pub(crate) restore_timeout: Duration,
-    pub(crate) trusted_proxies: Vec<IpAddr>,
+    pub(super) trusted_proxies: TrustedProxies,
     pub(crate) on_failure: Option<OnFailure>,
     pub(crate) http_backend: HttpBackend,
     pub(crate) max_connections: Option<usize>,
@@ -143,6 +147,8 @@ impl Default for ServerInfo {
     fn default() -> Self {
         ServerInfo {
             address: "127.0.0.1:8080".into(),
+            listener: None,
+            socket_mode: None,
             timeout: Duration::from_secs(120),
             subscription_uri: "/events".into(),
             before_subscription: None,
@@ -157,7 +163,7 @@ impl Default for ServerInfo {
             idle_timeout: None,
             write_timeout: Duration::from_secs(10),
             restore_timeout: Duration::from_secs(30),
-            trusted_proxies: Vec::new(),
+            trusted_proxies: TrustedProxies::default(),
             on_failure: None,
             http_backend: HttpBackend::default(),
             max_connections: None,
@@ -176,10 +182,61 @@ impl ServerInfo {
 
     /// Sets where to listen: `"127.0.0.1:8080"`, `"[::1]:0"`, `"localhost:8080"`, or `":8080"` for every address of the
     /// machine. A link-local IPv6 address needs its zone, the interface's name or number: `"[fe80::1%eth0]:8080"`. Port 0
-    /// takes a free port, which [`Server::local_addr`](crate::Server::local_addr) returns. Defaults to
-    /// `"127.0.0.1:8080"`.
+    /// takes a free port, which [`Server::local_addr`](crate::Server::local_addr) returns. It replaces an earlier
+    /// [`listener`](ServerInfo::listener). Defaults to `"127.0.0.1:8080"`.
+    ///
+    /// On Unix, and with the native backend, `"unix:/run/app/events.sock"` listens on a Unix socket at this path. A relative
+    /// path is one of the working directory at the start. [`socket_mode`](ServerInfo::socket_mode) sets who may connect. A
+    /// stale socket, which a server that was killed has left, is replaced; the start fails where a program listens on the
+    /// socket, or where the path is of another file. The stop removes the socket.
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.address = address.into();
+        self.listener = None;
+        self
+    }
+
+    /// Sets the mode of the Unix socket that [`address`](ServerInfo::address) names, such as `0o660` for the user and the
+    /// group of its file. A program needs the right to write to connect (on Linux and most other systems). The mode holds from
+    /// the first connection on. It has no effect on TCP, nor on a [`listener`](ServerInfo::listener). Defaults to `None`: the
+    /// umask of the process decides.
+    ///
+    /// ```
+    /// use long_polling::ServerInfo;
+    ///
+    /// let info = ServerInfo::new("unix:/run/app/events.sock").socket_mode(0o660);
+    /// ```
+    pub fn socket_mode(mut self, mode: impl Into<Option<u32>>) -> Self {
+        self.socket_mode = mode.into();
+        self
+    }
+
+    /// Sets a socket that the program has made itself, and that listens already: a `TcpListener`, or on Unix and with the
+    /// native backend a `UnixListener`. A service manager such as systemd passes such sockets to the program. It replaces
+    /// [`address`](ServerInfo::address). Defaults to none.
+    ///
+    /// Copies of these settings share the socket. The first server that starts with one of them takes it, also where that
+    /// start fails. The server lets the socket block, sets its backlog to 4,096, and with tiny_http its time-outs and options
+    /// of TCP, all of which duplicates of the socket share.
+    ///
+    /// The stop closes the socket. Without duplicates, the port is free then. The native backend does not shut the socket down
+    /// unless `accept` can't be ended otherwise. Duplicates of it, in this program or another, listen on: a connection that the
+    /// server has not accepted waits for them. They may see some connections that are closed at once, with which the server
+    /// wakes its own threads. With tiny_http, the stop shuts the socket down, and on Linux its duplicates don't listen any more
+    /// either: to pass a socket from one server to the next, choose the native backend. The server does not remove the file of
+    /// a `UnixListener`.
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    /// use long_polling::{Server, ServerInfo};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let address = listener.local_addr()?;
+    /// let server = Server::start(ServerInfo::default().listener(listener))?;
+    /// assert_eq!(server.local_addr(), address);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn listener(mut self, listener: impl Into<ListeningSocket>) -> Self {
+        self.listener = Some(listener.into());
         self
     }
 
@@ -312,7 +369,17 @@ impl ServerInfo {
     /// forwards the field unchanged: the proxy must set it, or append to it. Defaults to none: the server ignores the
     /// field, since every client can send it.
     pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpAddr>) -> Self {
-        self.trusted_proxies = proxies.into_iter().collect();
+        self.trusted_proxies.addresses = proxies.into_iter().collect();
+        self
+    }
+
+    /// Sets whether every program that connects over a Unix socket is a trusted proxy, as the
+    /// [`trusted_proxies`](ServerInfo::trusted_proxies) are on TCP: peers on a Unix socket have no address by which to tell
+    /// them apart. Then [`Request::remote_address`](crate::server::Request::remote_address) is taken from `X-Forwarded-For`,
+    /// and [`socket_mode`](ServerInfo::socket_mode) should let nobody connect but the proxy. Defaults to `false`: the server
+    /// ignores the field, and such requests have no remote address. It has no effect on TCP.
+    pub fn trust_unix_peers(mut self, trust: bool) -> Self {
+        self.trusted_proxies.unix_peers = trust;
         self
     }
 

@@ -8,7 +8,7 @@
 //! 3. The backend waits where the answer is a parked poll, has it rendered (`render`, `cors`) and writes it.
 //!
 //! All threads share one `Service`. `backend` knows the backends, `tiny_http` and `native`; none of the other modules does.
-//! Both listen by way of `listen` and `address`.
+//! Both listen by way of `listen` and `address`, the native one by `server_socket` and `unix_socket`, too.
 
 mod address;
 mod answer;
@@ -21,18 +21,24 @@ mod hooks;
 mod http_backend;
 mod info;
 mod listen;
+mod listening_socket;
 #[cfg(feature = "native-http")]
 mod native;
 mod publish_body;
 mod render;
 mod request;
 mod response;
+#[cfg(feature = "native-http")]
+mod server_socket;
 mod service;
 #[cfg(feature = "server")]
 mod tiny_http;
+#[cfg(all(unix, feature = "native-http"))]
+mod unix_socket;
 mod validate;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,6 +58,7 @@ pub use native::fuzz;
 pub use hooks::{Fallback, Handler};
 pub use http_backend::HttpBackend;
 pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
+pub use listening_socket::ListeningSocket;
 pub use request::Request;
 pub use response::Response;
 
@@ -120,17 +127,34 @@ impl Server {
         };
         let service = Arc::new(Service::new(info, broker));
         let backend = listening.serve(service.clone())?;
-        log::info!("the server listens on http://{}", backend.local_addr());
-        Ok(Server {
+        let server = Server {
             service,
             backend,
             stopped: Mutex::new(false),
-        })
+        };
+        log::info!("the server listens on {}", server.shown_address());
+        Ok(server)
     }
 
-    /// The address that the server listens on, with the port that the system has chosen where the setting was port 0.
+    /// The address that the server listens on, with the port that the system has chosen where the setting was port 0. For a
+    /// Unix socket, it is `0.0.0.0:0`.
     pub fn local_addr(&self) -> SocketAddr {
         self.backend.local_addr()
+    }
+
+    /// The absolute path of the Unix socket that the server listens on; for a [`listener`](ServerInfo::listener), the path
+    /// that it was bound to. `None` for TCP, and for a listener without a path.
+    pub fn unix_path(&self) -> Option<&Path> {
+        self.backend.unix_path()
+    }
+
+    fn shown_address(&self) -> String {
+        match (self.unix_path(), self.local_addr()) {
+            (Some(path), _) => format!("unix:{}", path.display()),
+            // A TCP socket that listens has a port.
+            (None, address) if address.port() == 0 => "a Unix socket without a path".into(),
+            (None, address) => format!("http://{address}"),
+        }
     }
 
     /// The broker that the endpoints use, for other threads of the program.
@@ -175,7 +199,8 @@ impl Server {
     /// been received whole is not in flight: the stop does not wait for the rest, and the server refuses the request if the
     /// rest arrives later.
     ///
-    /// When this returns, the port can be listened on again. The native backend has closed all connections then and ended
+    /// When this returns, the port can be listened on again, unless there are duplicates of the program's own
+    /// [`listener`](ServerInfo::listener); the file of a Unix socket is removed. The native backend has closed all connections then and ended
     /// its threads, if no request was in flight at the timeout. tiny_http can't close connections: where a client uses a
     /// connection again that it has kept open, the answer asks it to close the connection. Other connections end after
     /// [`idle_timeout`](ServerInfo::idle_timeout), or with the process.
@@ -197,10 +222,8 @@ impl Server {
         let deadline = now
             .checked_add(timeout)
             .unwrap_or(now + Duration::from_secs(1 << 32));
-        let address = self.local_addr();
-        log::info!(
-            "the server on http://{address} stops; requests in flight have {timeout:?} to finish"
-        );
+        let address = self.shown_address();
+        log::info!("the server on {address} stops; requests in flight have {timeout:?} to finish");
         let Service { broker, .. } = &*self.service;
         self.service.begin_stop();
         self.backend.stop_listening();
@@ -217,10 +240,7 @@ impl Server {
             );
             return Err(Error::new(ErrorKind::StopTimeout, message));
         }
-        log::info!(
-            "the server on http://{address} stopped after {:?}",
-            now.elapsed()
-        );
+        log::info!("the server on {address} stopped after {:?}", now.elapsed());
         Ok(())
     }
 }
@@ -239,7 +259,7 @@ impl Drop for Server {
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Server")
-            .field("local_addr", &self.local_addr())
+            .field("address", &self.shown_address())
             .finish_non_exhaustive()
     }
 }

@@ -3,12 +3,12 @@
 //! A backend makes one at its entry, by [`Request::parse`]. Its body comes later, when the endpoints ask for it.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 
 use percent_encoding::percent_decode_str;
 
-use super::forwarded::client_address;
+use super::forwarded::{TrustedProxies, client_address};
 use crate::headers::Headers;
 use crate::wire::Categories;
 
@@ -47,18 +47,20 @@ pub struct Request {
 impl Request {
     /// A request of this method and target, such as `"/events?category=a"`.
     pub fn new(method: &str, target: &str) -> Self {
-        Request::parse(method, target, (1, 1), Headers::new(), None, &[])
+        let nobody = TrustedProxies::default();
+        Request::parse(method, target, (1, 1), Headers::new(), None, &nobody)
     }
 
-    /// The request of this head. `peer` is the address that the connection came from. What is wrong with the head is found
-    /// by [`fault`](Request::fault), [`body_length`](Request::body_length) and [`check`](Request::check).
+    /// The request of this head. `peer` is the address that the connection came from, `None` for a Unix socket. What is wrong
+    /// with the head is found by [`fault`](Request::fault), [`body_length`](Request::body_length) and
+    /// [`check`](Request::check).
     pub(super) fn parse(
         method: &str,
         target: &str,
         version: (u8, u8),
         headers: Headers,
         peer: Option<SocketAddr>,
-        trusted_proxies: &[IpAddr],
+        trusted_proxies: &TrustedProxies,
     ) -> Self {
         let (raw_path, query) = path_and_query(target);
         let decoded_path = match percent_decode_str(&target[raw_path.clone()]).decode_utf8_lossy() {
@@ -73,7 +75,7 @@ impl Request {
             decoded_path,
             query,
             version,
-            remote_address: peer.map(|peer| client_address(peer, &headers, trusted_proxies)),
+            remote_address: client_address(peer, &headers, trusted_proxies),
             headers,
             categories: Categories::default(),
             data: None,
@@ -132,6 +134,9 @@ impl Request {
     /// [`trusted_proxies`](crate::ServerInfo::trusted_proxies), it is the last address in `X-Forwarded-For` that is not
     /// one of them, with port 0 where the proxy gave none. An entry that is no address ends the search; then, and where
     /// the field is missing, it is the address of the farthest proxy that is known.
+    ///
+    /// `None` on a Unix socket, whose peers have no address, unless the server
+    /// [trusts them](crate::ServerInfo::trust_unix_peers) as proxies; then it is looked for in `X-Forwarded-For`, too.
     pub fn remote_address(&self) -> Option<SocketAddr> {
         self.remote_address
     }

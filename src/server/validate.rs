@@ -102,7 +102,12 @@ impl ServerInfo {
             );
             return Err(Error::setting("cors_origin", problem));
         }
-        if let Some(proxy) = self.trusted_proxies.iter().find(|ip| ip.is_unspecified()) {
+        if let Some(proxy) = self
+            .trusted_proxies
+            .addresses
+            .iter()
+            .find(|ip| ip.is_unspecified())
+        {
             let problem = format!(
                 "{proxy} is the address of no proxy; list the addresses that proxies connect from"
             );

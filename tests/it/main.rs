@@ -24,6 +24,7 @@ mod http_answers;
 mod http_connection;
 mod http_publish;
 mod http_subscribe;
+mod listener;
 mod log;
 #[cfg(unix)]
 mod log_file;

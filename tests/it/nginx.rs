@@ -45,7 +45,7 @@ fn number(name: &str, unit: &str) -> u64 {
 }
 
 /// A process of nginx with that configuration; dropping it ends the process.
-struct Nginx {
+pub(crate) struct Nginx {
     process: Child,
     address: SocketAddr,
     _folder: TempDir,
@@ -58,7 +58,7 @@ impl Nginx {
 
     /// Starts nginx with all differences from the page: addresses, no TLS, times that a test can wait for, and the test's
     /// own replacements. Every text that is replaced must occur.
-    fn changed(upstream: SocketAddr, more: &[(&str, &str)]) -> Self {
+    pub(crate) fn changed(upstream: impl ToString, more: &[(&str, &str)]) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
@@ -112,7 +112,7 @@ impl Nginx {
         }
     }
 
-    fn connect(&self) -> Connection {
+    pub(crate) fn connect(&self) -> Connection {
         Connection::open(self.address)
     }
 

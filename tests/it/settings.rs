@@ -287,6 +287,41 @@ fn each_setter_of_a_server_takes_effect() {
                 "\"b:2\"",
             ),
             setter(
+                |info| info.address("127.0.0.1:8080"),
+                |info| info.listener(TcpListener::bind("127.0.0.1:0").unwrap()),
+                "ListeningSocket",
+            ),
+            setter(
+                |info| info.socket_mode(0o600),
+                |info| info.socket_mode(77),
+                "77",
+            ),
+            setter(
+                |info| info.trust_unix_peers(false),
+                |info| info.trust_unix_peers(true),
+                "true",
+            ),
+            setter(
+                |info| info.max_connections(None),
+                |info| info.max_connections(77),
+                "77",
+            ),
+            setter(
+                |info| info.thread_stack_size(65_536),
+                |info| info.thread_stack_size(77_777),
+                "77777",
+            ),
+            setter(
+                |info| info.head_timeout(None),
+                |info| info.head_timeout(77 * SECOND),
+                "77s",
+            ),
+            setter(
+                |info| info.body_timeout(None),
+                |info| info.body_timeout(77 * SECOND),
+                "77s",
+            ),
+            setter(
                 |info| info.timeout(SECOND),
                 |info| info.timeout(77 * SECOND),
                 "77s",

@@ -1,4 +1,5 @@
 //! The tests of `it` that send requests to a server, on the native backend: `support::info` chooses it by this program's name.
+//! `unix` has what only this backend can do.
 
 #[path = "../it/scripted.rs"]
 #[allow(dead_code)]
@@ -27,6 +28,8 @@ mod http_connection;
 mod http_publish;
 #[path = "../it/http_subscribe.rs"]
 mod http_subscribe;
+#[path = "../it/listener.rs"]
+mod listener;
 #[path = "../it/nginx.rs"]
 mod nginx;
 #[path = "../it/persistence.rs"]
@@ -41,3 +44,4 @@ mod settings;
 mod store_calls;
 #[path = "../it/time.rs"]
 mod time;
+mod unix;

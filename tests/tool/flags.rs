@@ -82,6 +82,10 @@ fn a_value_that_can_not_be_read_names_its_flag() {
         );
     }
     refuses(
+        &["--socket-mode", "8"],
+        "--socket-mode: invalid value \"8\": ",
+    );
+    refuses(
         &["--trusted-proxy", "here"],
         "--trusted-proxy: invalid value \"here\": ",
     );
@@ -114,6 +118,15 @@ fn a_setting_that_the_server_refuses_is_named_by_its_flag() {
         (&["--event-ttl", "0"], "--event-ttl: is under a millisecond"),
         (&["--max-event-bytes", "5"], "--max-event-bytes: 5 bytes"),
         (&["--file", ""], "--file: "),
+        (&["--socket-mode", "7777"], "--socket-mode: 0o7777 is no"),
+        (
+            &["--http", "native", "--address", "unix:"],
+            "--address: \"unix:\" has no path",
+        ),
+        (
+            &["--address", "unix:events.sock"],
+            "--address: the server listens on Unix sockets with its native backend only",
+        ),
         (&["--file", "x", "--flush-period", "0"], "--flush-period: "),
         (
             &["--file", "x", "--max-queue-size", "0"],
@@ -155,7 +168,7 @@ fn help_goes_to_standard_output_and_names_every_flag_once() {
         assert!(output.status.success() && output.stderr.is_empty());
         let help = String::from_utf8(output.stdout).unwrap();
         let flags = help.lines().filter(|line| line.starts_with("    --"));
-        assert_eq!(flags.count(), 25, "{help}");
+        assert_eq!(flags.count(), 31, "{help}");
     }
 }
 

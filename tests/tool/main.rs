@@ -14,3 +14,5 @@ mod netns;
 mod process;
 #[cfg(unix)]
 mod signals;
+#[cfg(unix)]
+mod unix;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::{SockAddr, Socket};
+use socket2::Socket;
 
 use super::Shared;
 use super::connection::Connection;
@@ -35,7 +35,7 @@ impl Acceptor {
     }
 
     /// Accepts connections until the stop.
-    pub(super) fn run(mut self, accept: impl Fn() -> io::Result<(Socket, SockAddr)>) {
+    pub(super) fn run(mut self, accept: impl Fn() -> io::Result<(Socket, Option<SocketAddr>)>) {
         let connections = self.shared.connections.clone();
         loop {
             let accepted = accept();
@@ -43,7 +43,7 @@ impl Acceptor {
                 return;
             }
             match accepted {
-                Ok((socket, peer)) => self.take(socket, peer.as_socket()),
+                Ok((socket, peer)) => self.take(socket, peer),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     self.fail(&error);

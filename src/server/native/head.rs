@@ -1,9 +1,10 @@
 //! The head of a request: from its bytes to a [`Request`].
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use httparse::{EMPTY_HEADER, Error};
 
+use crate::server::forwarded::TrustedProxies;
 use crate::server::request::Request;
 use crate::server::response::Response;
 
@@ -17,7 +18,7 @@ const NOT_A_REQUEST: &str = "the first line is not a method, a target and a vers
 pub(super) fn parse(
     head: &[u8],
     peer: Option<SocketAddr>,
-    trusted_proxies: &[IpAddr],
+    trusted_proxies: &TrustedProxies,
 ) -> Result<Request, Response> {
     // Not on the stack, which never gets smaller again.
     let mut fields = vec![EMPTY_HEADER; MAX_FIELDS];

@@ -22,31 +22,24 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use socket2::Socket;
 
 use self::acceptor::Acceptor;
 use self::connections::Connections;
 use self::maintenance::Maintenance;
 use super::info::ServerInfo;
-use super::listen;
+use super::server_socket::ServerSocket;
 use super::service::Service;
 use crate::error::{Error, ErrorKind};
 
-/// How long the accept loop has to notice that the listening socket was shut down.
-const NOTICE: Duration = Duration::from_millis(100);
-
 /// A listening socket without threads that serve it yet: clients that connect wait.
-pub(super) struct Listening {
-    socket: Socket,
-    address: SocketAddr,
-}
+pub(super) struct Listening(ServerSocket);
 
 /// What the backend's threads share.
 struct Shared {
@@ -59,12 +52,13 @@ struct Shared {
 pub(super) struct Backend {
     shared: Arc<Shared>,
     address: SocketAddr,
+    unix_path: Option<PathBuf>,
     running: Mutex<Running>,
 }
 
 /// What a stop takes away.
 struct Running {
-    socket: Option<Arc<Socket>>,
+    socket: Option<Arc<ServerSocket>>,
     acceptor: Option<JoinHandle<()>>,
     maintenance: Option<JoinHandle<()>>,
 }
@@ -72,14 +66,9 @@ struct Running {
 impl Listening {
     /// # Errors
     ///
-    /// Those of [`listen::first`].
+    /// Those of [`ServerSocket::open`].
     pub(super) fn open(info: &ServerInfo) -> Result<Self, Error> {
-        listen::first(&info.address, |address| {
-            let socket = listen::bind(address)?;
-            socket.listen(listen::BACKLOG)?;
-            let address = socket.local_addr()?.as_socket().unwrap_or(address);
-            Ok(Listening { socket, address })
-        })
+        ServerSocket::open(info).map(Listening)
     }
 
     /// Starts the threads that serve.
@@ -101,7 +90,7 @@ impl Listening {
             maintenance: Maintenance::default(),
             service,
         });
-        let socket = Arc::new(self.socket);
+        let socket = Arc::new(self.0);
         let (maintained, listening) = (shared.clone(), socket.clone());
         let acceptor = Acceptor::new(shared.clone());
         let maintain = move || {
@@ -119,7 +108,8 @@ impl Listening {
         let acceptor = acceptor.inspect_err(|_| shared.maintenance.stop())?;
         Ok(Backend {
             shared,
-            address: self.address,
+            address: socket.local_addr(),
+            unix_path: socket.unix_path(),
             running: Mutex::new(Running {
                 socket: Some(socket),
                 acceptor: Some(acceptor),
@@ -142,35 +132,18 @@ impl Backend {
         self.address
     }
 
+    pub(super) fn unix_path(&self) -> Option<&Path> {
+        self.unix_path.as_deref()
+    }
+
     /// Takes no more connections, frees the port, and closes connections without a whole request. Requests in flight are
     /// still served.
     pub(super) fn stop_listening(&self) {
         self.shared.connections.close();
         let mut running = self.running.lock();
-        let Some(socket) = running.socket.take() else {
-            return;
-        };
-        // On Linux, this ends `accept`.
-        let _ = socket.shutdown(Shutdown::Both);
-        drop(socket);
-        if !running.join_acceptor(Instant::now() + NOTICE) {
-            if let Err(error) = self.connect() {
-                log::debug!("connecting to end the accept loop failed: {error}");
-            }
-            running.join_acceptor(Instant::now() + NOTICE);
+        if let Some(socket) = running.socket.take() {
+            socket.end_accept(|limit| running.join_acceptor(Instant::now() + limit));
         }
-    }
-
-    /// Connects to the own address, which ends `accept` on any system.
-    fn connect(&self) -> io::Result<()> {
-        let mut address = self.address;
-        if address.ip().is_unspecified() {
-            address.set_ip(match address {
-                SocketAddr::V4(_) => [127, 0, 0, 1].into(),
-                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-            });
-        }
-        TcpStream::connect_timeout(&address, NOTICE).map(drop)
     }
 
     /// Waits until all connections and all threads have ended. Returns `false` if the deadline came first.

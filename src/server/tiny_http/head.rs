@@ -1,13 +1,12 @@
 //! The head of a request: from tiny_http's to ours, and what tiny_http itself makes of it.
 
-use std::net::IpAddr;
-
 use crate::headers::Headers;
+use crate::server::forwarded::TrustedProxies;
 use crate::server::render::Persistence;
 use crate::server::request::Request;
 
 /// Copies the head into a request of ours.
-pub(super) fn parse(incoming: &tiny_http::Request, trusted_proxies: &[IpAddr]) -> Request {
+pub(super) fn parse(incoming: &tiny_http::Request, trusted_proxies: &TrustedProxies) -> Request {
     let fields = incoming.headers().iter();
     let headers: Headers = fields
         .map(|field| (field.field.as_str().as_str(), field.value.as_str()))

@@ -27,7 +27,7 @@ use super::probe::Prober;
 use super::rounds::{Activity, Heartbeat, Pace, Rounds, Tick};
 use super::seen::Seen;
 use super::sockets::{self, is_listening, listen_once};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::server::info::ServerInfo;
 use crate::server::listen;
 
@@ -44,6 +44,8 @@ const UNANSWERED: Duration = Duration::from_millis(300);
 const SETTLED: Duration = Duration::from_secs(1);
 /// An acceptor out of which no new connection has come for this long, while others accept, has ended.
 const LIFELESS: Duration = Duration::from_secs(60);
+/// How long the stop waits for the port where duplicates of the listening socket may keep it.
+const DUPLICATED: Duration = Duration::from_secs(1);
 /// The most heartbeats that are kept for want of an answer.
 const MAX_UNANSWERED: usize = 16;
 /// The most acceptors at once, unless all of them have failed.
@@ -52,6 +54,8 @@ const MAX_ACCEPTORS: usize = 32;
 pub(super) struct Listener {
     socket: Mutex<TcpListener>,
     address: SocketAddr,
+    /// The program has made the socket, and may have duplicates of it.
+    is_given: bool,
     prober: Prober,
     heartbeat_path: Arc<HeartbeatPath>,
     /// The newest is the last.
@@ -79,8 +83,19 @@ impl Listener {
     ///
     /// `InvalidSetting` for an address that is none, `Listen` where it can't be listened on.
     pub(super) fn open(info: &ServerInfo) -> Result<(Self, Arc<Acceptor>), Error> {
+        let idle_timeout = info.effective_idle_timeout();
+        if let Some(listener) = &info.listener {
+            let socket = listener.take()?;
+            return socket
+                .set_nonblocking(false)
+                .and_then(|()| sockets::prepare(socket, info.write_timeout, idle_timeout))
+                .and_then(|socket| Listener::at(socket, info))
+                .map_err(|error| {
+                    let message = "listener: can't listen on it: give a listening socket of TCP";
+                    Error::new(ErrorKind::Listen, message).with_source(error)
+                });
+        }
         listen::first(&info.address, |address| {
-            let idle_timeout = info.effective_idle_timeout();
             let socket = sockets::listen(address, info.write_timeout, idle_timeout)?;
             Listener::at(socket, info)
         })
@@ -94,6 +109,7 @@ impl Listener {
         let listener = Listener {
             socket: Mutex::new(socket),
             address,
+            is_given: info.listener.is_some(),
             prober: Prober::new(address),
             heartbeat_path,
             acceptors: Mutex::new(vec![acceptor.clone()]),
@@ -338,6 +354,10 @@ impl Listener {
     fn listen_again(&self) -> io::Result<()> {
         let mut socket = self.socket.lock();
         if !is_listening(&socket) {
+            if self.is_given {
+                let message = "the program's own listener has been shut down";
+                return Err(io::Error::other(message));
+            }
             *socket = sockets::listen(self.address, self.write_timeout, self.idle_timeout)?;
         }
         Ok(())
@@ -377,7 +397,8 @@ impl Listener {
         let mut rounds = self.rounds.lock();
         rounds.closing = true;
         self.due.notify_one();
-        // On Linux this ends listening, also for tiny_http's thread that is accepting. Elsewhere it may fail; there the
+        // On Linux this ends listening, also for tiny_http's thread that is accepting, and for duplicates of a socket that the
+        // program has made. Elsewhere it may fail; there the
         // socket is closed with the acceptors.
         SockRef::from(&*self.socket.lock())
             .shutdown(std::net::Shutdown::Both)
@@ -401,6 +422,12 @@ impl Listener {
 
     /// Waits until another socket could listen on the address.
     pub(super) fn wait_until_free(&self, deadline: Instant) {
+        // Duplicates may keep the port for good.
+        let deadline = if self.is_given {
+            deadline.min(Instant::now() + DUPLICATED)
+        } else {
+            deadline
+        };
         while listen_once(self.address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
             && Instant::now() < deadline
         {

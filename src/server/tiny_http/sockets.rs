@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockRef, Socket, TcpKeepalive};
 
 use crate::server::listen::{BACKLOG, bind};
 
@@ -14,7 +14,15 @@ pub(super) fn listen(
     write_timeout: Duration,
     idle_timeout: Duration,
 ) -> io::Result<TcpListener> {
-    let socket = bind(address)?;
+    prepare(bind(address)?, write_timeout, idle_timeout)
+}
+
+/// Sets the options of a socket that is bound, and listens.
+pub(super) fn prepare(
+    socket: Socket,
+    write_timeout: Duration,
+    idle_timeout: Duration,
+) -> io::Result<TcpListener> {
     // An answer leaves when it is written, not when the last one has been acknowledged.
     socket.set_tcp_nodelay(true)?;
     // A peer whose machine or network is gone is found out, even while its poll is parked.

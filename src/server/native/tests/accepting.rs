@@ -84,9 +84,9 @@ fn accepting_outlives_every_error_and_a_long_failure_is_reported_once() {
     let mut idle = Client::of(&server);
     assert!(published(&mut idle));
     // An accept loop that fails, beside the other one.
-    let elsewhere = Listening::open(&info()).unwrap();
-    let address = elsewhere.address;
-    let (fails, listening) = (Arc::new(AtomicBool::new(true)), elsewhere.socket);
+    let Listening(elsewhere) = Listening::open(&info()).unwrap();
+    let address = elsewhere.local_addr();
+    let fails = Arc::new(AtomicBool::new(true));
     let shared = match &server.backend {
         crate::server::backend::Backend::Native(Backend { shared, .. }) => shared.clone(),
         #[cfg(feature = "server")]
@@ -98,7 +98,7 @@ fn accepting_outlives_every_error_and_a_long_failure_is_reported_once() {
         let errors = parking_lot::Mutex::new(errors);
         Acceptor::new(shared).run(|| match flag.load(SeqCst) {
             true => Err(io::Error::from_raw_os_error(errors.lock().next().unwrap())),
-            false => listening.accept(),
+            false => elsewhere.accept(),
         });
     });
     // For want of a descriptor, the idle connection is closed.

@@ -197,6 +197,7 @@ fn a_client_is_asked_for_its_body_after_its_authorization() {
     let mut hasty = Client::of(&server);
     hasty.send(format!("{head}\r\n{body}{POLL}"));
     assert_eq!(hasty.status(), 401);
+    super::until("parked", || server.statistics().parked == 1);
     server.publish("c", &2).unwrap();
     assert_eq!(hasty.status(), 200);
     let mut other = Client::of(&server);
