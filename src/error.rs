@@ -58,6 +58,9 @@ pub enum ErrorKind {
     InvalidResponse,
     /// The server refused the request; [`Error::status`] has the HTTP status.
     Refused,
+    /// The category lies in a stream that this node does not read; see
+    /// `RedisBackplane::read_streams`.
+    Misdirected,
     /// Events between the subscriber's position and the next event were lost. The events that follow are complete.
     Gap,
 }

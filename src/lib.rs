@@ -43,6 +43,8 @@
 //! | `server` | yes | [`Server`], [`Broker`], files |
 //! | `client` | yes | [`Subscriber`], [`Publisher`], [`subscription`], [`publish`] |
 //! | `tls` | no | `https://` for the client, by rustls |
+//! | `redis` | no | `RedisBackplane`: several servers with one history of events in Redis or Valkey |
+//! | `redis-tls` | no | `rediss://` for it, by rustls |
 //! | `testing` | no | the module `testing`, for tests of programs that embed a server or broker |
 
 #![forbid(unsafe_code)]
@@ -65,6 +67,8 @@ mod headers;
 #[cfg(feature = "server")]
 mod open;
 mod position;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]
@@ -73,6 +77,9 @@ pub mod store;
 pub mod testing;
 mod wire;
 
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use broker::BackplaneStatistics;
 #[cfg(feature = "server")]
 #[doc(inline)]
 pub use broker::{Batch, Broker, BrokerOptions, Statistics};
@@ -90,6 +97,9 @@ pub use event::Event;
 pub use headers::{Headers, HeadersIter};
 #[doc(inline)]
 pub use position::{Cursor, EventId};
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use redis::{RedisBackplane, RedisState};
 #[cfg(feature = "server")]
 #[doc(inline)]
 pub use server::{Server, ServerInfo};

@@ -46,9 +46,10 @@ impl Parked {
     /// Waits until an event comes or the deadline passes. With a store that acknowledges, a follower by time alone may wait
     /// longer, until the store has settled all events of a millisecond.
     pub(crate) fn wait(mut self, deadline: impl Into<Deadline>) -> Arc<Batch> {
+        let deadline = deadline.into();
         let settled = self.unsettled.take();
-        let batch = settled.and_then(|unsettled| self.look_when_settled(unsettled));
-        let batch = batch.unwrap_or_else(|| self.wait_for_event(deadline.into()));
+        let batch = settled.and_then(|unsettled| self.look_when_settled(unsettled, deadline));
+        let batch = batch.unwrap_or_else(|| self.wait_for_event(deadline));
         self.shared.count_answered(&batch);
         batch
     }
@@ -64,13 +65,23 @@ impl Parked {
 
     /// Looks again once the hidden events are settled. `None` if there is nothing, and the subscriber now waits for the next
     /// event.
-    fn look_when_settled(&mut self, unsettled: Unsettled) -> Option<Arc<Batch>> {
+    fn look_when_settled(
+        &mut self,
+        unsettled: Unsettled,
+        deadline: Deadline,
+    ) -> Option<Arc<Batch>> {
         let Unsettled {
             mut query,
             sequence,
         } = unsettled;
         let shared = self.shared.clone();
-        let in_time = shared.commits.wait_for(&shared, sequence);
+        let in_time = shared.wait_for_look(
+            self.first_name(),
+            &mut query,
+            sequence,
+            &self.waiter,
+            deadline,
+        );
         if self.waiter.has_hung_up() {
             query.mode = PollMode::Peek;
         }
@@ -81,7 +92,7 @@ impl Parked {
             let selection = &look.selection;
             let found = !selection.entries.is_empty() || selection.awaits.is_some();
             if found || !in_time || query.mode != PollMode::Park {
-                return Some(Arc::new(shared.batch(look)));
+                return Some(Arc::new(shared.batch(categories.first_name(), look)));
             }
             self.list(categories, &look);
             None
@@ -116,8 +127,8 @@ impl Parked {
     fn has_whole_millisecond(&self, batch: &Batch) -> bool {
         let shared = &self.shared;
         !self.limit.whole_milliseconds
-            || !shared.store.acknowledges()
-            || shared.sequencer.end() == batch.last_id()
+            || !shared.acknowledges()
+            || shared.has_whole_millisecond(self.first_name(), batch)
     }
 
     /// All other cases: several categories, where a publisher of one may come before another's slightly older event; and
@@ -149,8 +160,12 @@ impl Parked {
     ) -> Result<Arc<Batch>, (Vec<Entry>, u64)> {
         let newest = offered.iter().max_by_key(|entry| entry.sequence);
         let newest = newest.filter(|_| self.limit.whole_milliseconds);
-        let commits = &self.shared.commits;
-        match newest.and_then(|newest| commits.newest_up_to(newest.time(), newest.sequence)) {
+        let hidden = newest.and_then(|newest| {
+            let name = self.first_name();
+            self.shared
+                .newest_hidden(name, newest.time(), newest.sequence)
+        });
+        match hidden {
             None => Ok(self.look_after(categories, offered)),
             Some(hidden) => Err((offered, hidden)),
         }
@@ -158,7 +173,7 @@ impl Parked {
 
     /// Waits until this hidden event is settled, and looks for events behind those that were offered.
     fn look_behind(&self, offered: Vec<Entry>, hidden: u64) -> Arc<Batch> {
-        self.shared.commits.wait_for(&self.shared, hidden);
+        self.shared.wait_for_hidden(self.first_name(), hidden);
         self.with_categories(|categories| self.look_after(categories, offered))
     }
 
@@ -172,8 +187,9 @@ impl Parked {
             Place::Sequence(newest.unwrap_or(self.parked_at))
         };
         let places: Vec<Place> = categories.names().map(|name| place(name)).collect();
-        let lost = misses(categories, |index| places[index]);
-        let mark = self.shared.high_water_mark();
+        let lost = misses(categories, |index| places[index])
+            || self.shared.misses(self.first_name(), &places);
+        let mark = self.shared.high_water_mark(self.first_name());
         let retrieval = Retrieval {
             limit: self.limit,
             by_time: self.waiter.goes_by_time(),
@@ -182,7 +198,15 @@ impl Parked {
         };
         let place = |index: usize| places[index];
         let selection = self.shared.select(categories, place, offered, retrieval);
-        Arc::new(self.shared.batch_of(selection, self.gap || lost, mark))
+        let gap = self.gap || lost;
+        let batch = self
+            .shared
+            .batch_of(self.first_name(), selection, gap, mark);
+        Arc::new(batch)
+    }
+
+    fn first_name(&self) -> &str {
+        self.names.first().map_or("", |name| name)
     }
 
     fn with_categories<T>(&self, work: impl FnOnce(&mut CategoryGuards<'_>) -> T) -> T {

@@ -1,8 +1,12 @@
 //! [`Sequencer`]: gives every event its timestamp, sequence number and id, and finds the place of an id.
 
 use super::clock::{Age, Clock};
+#[cfg(feature = "redis")]
+use super::look::{PollMode, Query};
 use super::ring::{Entry, Place};
 use super::sync::Mutex;
+#[cfg(feature = "redis")]
+use super::timeline::{Ahead, Timeline};
 use super::waiter::stopped;
 use crate::error::Error;
 use crate::event::Draft;
@@ -25,6 +29,9 @@ pub(crate) struct Sequencer {
     /// The time at which events are published, if they expire.
     age: Option<Age>,
     stamps: Mutex<Stamps>,
+    /// The order that a backplane decides, if it stamps the events and not this sequencer.
+    #[cfg(feature = "redis")]
+    timeline: Option<Timeline>,
 }
 
 /// The least timestamp of an event: a poll with a `since_time` of 0 or 1 asks for every event that is buffered.
@@ -96,6 +103,9 @@ pub(crate) enum Placed {
     At(Place),
     /// After the last event that the log has of the id's run: the end of that run was lost.
     PastEnd(Place),
+    /// Another node has reached this position, and this one has not yet.
+    #[cfg(feature = "redis")]
+    Ahead(Ahead),
     /// The id is of a run that this broker does not know: a run without a log, or of another broker.
     UnknownRun,
     /// The id was not made by this crate. Only a search for the event can place it.
@@ -139,6 +149,8 @@ impl Sequencer {
             millisecond_bytes: usize::MAX,
             age: None,
             stamps: Mutex::new(stamps),
+            #[cfg(feature = "redis")]
+            timeline: None,
         }
     }
 
@@ -199,8 +211,14 @@ impl Sequencer {
         Ok((entry, stored))
     }
 
-    /// Notes that every event up to this number is visible.
-    pub(crate) fn make_visible(&self, sequence: u64) {
+    /// Notes that every event up to this one is visible.
+    pub(crate) fn make_visible(&self, sequence: u64, timestamp: u64) {
+        #[cfg(feature = "redis")]
+        if let Some(timeline) = &self.timeline {
+            return timeline.make_visible(sequence, timestamp);
+        }
+        #[cfg(not(feature = "redis"))]
+        let _ = timestamp;
         self.stamps.lock().visible = sequence;
     }
 
@@ -211,6 +229,10 @@ impl Sequencer {
 
     /// Returns the newest event that the log should have had and lacked.
     pub(crate) fn lost(&self) -> Loss {
+        #[cfg(feature = "redis")]
+        if let Some(timeline) = &self.timeline {
+            return timeline.lost();
+        }
         self.lost
     }
 
@@ -218,6 +240,10 @@ impl Sequencer {
     /// there is in its ring.
     pub(crate) fn high_water_mark(&self) -> HighWaterMark {
         let now = self.clock.now();
+        #[cfg(feature = "redis")]
+        if let Some(timeline) = &self.timeline {
+            return timeline.high_water_mark(now);
+        }
         let stamps = self.stamps.lock();
         HighWaterMark {
             sequence: stamps.visible,
@@ -236,6 +262,10 @@ impl Sequencer {
 
     /// Returns the position after the event with this sequence number.
     pub(crate) fn position(&self, sequence: u64) -> EventId {
+        #[cfg(feature = "redis")]
+        if let Some(timeline) = &self.timeline {
+            return timeline.position(sequence);
+        }
         EventId::new(self.run, sequence)
     }
 
@@ -260,8 +290,13 @@ impl Sequencer {
         self.stamps.lock().next(now)
     }
 
-    /// Finds the place of an id.
-    pub(crate) fn locate(&self, id: EventId) -> Placed {
+    /// Finds the place of an id. `checked`: the poll has waited for an id that was [`Ahead`](Placed::Ahead).
+    #[cfg_attr(not(feature = "redis"), allow(unused_variables))]
+    pub(crate) fn locate(&self, id: EventId, checked: bool) -> Placed {
+        #[cfg(feature = "redis")]
+        if let Some(timeline) = &self.timeline {
+            return timeline.locate(id, checked);
+        }
         let Some((run, sequence)) = id.parts() else {
             return Placed::Foreign;
         };
@@ -278,6 +313,34 @@ impl Sequencer {
             Some(known) => Placed::At(Place::Sequence(sequence.max(known.first - 1))),
             None => Placed::UnknownRun,
         }
+    }
+}
+
+#[cfg(feature = "redis")]
+impl Sequencer {
+    /// Returns the sequencer of a stream whose events a backplane stamps.
+    pub(super) fn following(clock: Clock) -> Self {
+        let sequencer = super::restorer::Restorer::default().finish(clock, true);
+        Sequencer {
+            timeline: Some(Timeline::new()),
+            ..sequencer
+        }
+    }
+
+    /// Returns the time that a follower by time has to wait for before it can park.
+    pub(super) fn ahead_in_time(&self, place: Place, query: Query) -> Option<Ahead> {
+        match (place, &self.timeline) {
+            (Place::Time(time), Some(timeline))
+                if query.mode == PollMode::Park && !query.checked =>
+            {
+                timeline.ahead_in_time(time, self.clock.now())
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn timeline(&self) -> Option<&Timeline> {
+        self.timeline.as_ref()
     }
 }
 

@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Serialize;
 
+#[cfg(feature = "redis")]
+use super::backplane::BackplaneStatistics;
 use super::ring::{Removed, Ring};
 use super::sync::{AtomicU64, AtomicUsize};
 use crate::store::StoreStatistics;
@@ -13,7 +15,8 @@ use crate::store::StoreStatistics;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// Events published since the start, in process and over HTTP.
+    /// Events published since the start, in process and over HTTP. With a backplane, the events of all nodes that this one
+    /// has shown.
     pub published: u64,
     /// Events delivered to subscribers: an event that goes to three subscribers counts three times.
     pub delivered: u64,
@@ -41,6 +44,9 @@ pub struct Statistics {
     pub event_bytes: usize,
     /// What the store, such as a file, has done. All zero without one.
     pub store: StoreStatistics,
+    /// What the backplane, such as Redis, has done; `None` without one.
+    #[cfg(feature = "redis")]
+    pub backplane: Option<BackplaneStatistics>,
 }
 
 /// Why events leave a ring.
@@ -81,6 +87,16 @@ impl Counters {
         }
         self.events.fetch_add(1, Relaxed);
         self.event_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Counts the events of a ring that comes into the catalog.
+    #[cfg(feature = "redis")]
+    pub(crate) fn added_all(&self, ring: &Ring) {
+        let bytes = ring.entries().map(|entry| entry.event.as_json().len());
+        self.event_bytes.fetch_add(bytes.sum(), Relaxed);
+        self.events.fetch_add(ring.entries().len(), Relaxed);
+        self.occupied
+            .fetch_add(usize::from(!ring.is_empty()), Relaxed);
     }
 
     /// Counts what left a ring, and why.

@@ -194,6 +194,7 @@ fn reason(status: u16) -> &'static str {
         501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
+        421 => "Misdirected Request",
         504 => "Gateway Timeout",
         _ => "Unnamed",
     }
