@@ -197,6 +197,12 @@ impl Link {
         })
     }
 
+    /// Checks that Redis answers.
+    pub(super) fn ping(&mut self) -> Result<(), Trouble> {
+        let () = cmd("PING").query(&mut self.connection)?;
+        Ok(())
+    }
+
     /// Prepares the stream for this Redis process, and returns where the stream is.
     pub(super) fn open(&mut self, known: Known, random: u64) -> Result<Opened, Trouble> {
         let mut command = cmd("EVALSHA");

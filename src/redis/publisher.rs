@@ -15,6 +15,9 @@ use super::stream::Stream;
 use crate::error::{Error, ErrorKind};
 use crate::position::{EventId, Run};
 
+/// How long a connection may be idle before it is tried first.
+const IDLE: Duration = Duration::from_millis(50);
+
 /// Sends the publishes of one stream.
 pub(super) struct Publisher {
     stream: Arc<Stream>,
@@ -22,6 +25,8 @@ pub(super) struct Publisher {
     link: Option<Link>,
     /// The epoch of the stream, when it was opened.
     run: Option<Run>,
+    /// When Redis answered last.
+    answered: Instant,
     /// The number of the newest batch.
     number: u64,
     max_length: usize,
@@ -40,6 +45,7 @@ impl Publisher {
             queue,
             link: None,
             run: None,
+            answered: Instant::now(),
             number: 0,
             max_length: settings.max_stream_length,
             replicas: settings.replicas,
@@ -52,6 +58,7 @@ impl Publisher {
         let mut link = Link::connect(&self.stream.target, Duration::ZERO)?;
         self.run = Some(self.stream.open(&mut link)?.run);
         self.link = Some(link);
+        self.answered = Instant::now();
         Ok(())
     }
 
@@ -111,6 +118,12 @@ impl Publisher {
             let part = Part::Publisher(self.stream.number);
             self.stream.monitor.works(part, true);
         }
+        // A connection that has ended meanwhile is found before the events count as sent, which Redis may have then.
+        if self.answered.elapsed() > IDLE
+            && let Some(link) = &mut self.link
+        {
+            link.ping()?;
+        }
         if batch.is_none() {
             publishes.retain(|publish| publish.send());
             if publishes.is_empty() {
@@ -136,6 +149,7 @@ impl Publisher {
                 Appended::At(run, first, timestamp) => {
                     let last = first + batch.events.len() as u64 - 1;
                     self.stream.knows(run, last, timestamp);
+                    self.answered = Instant::now();
                     return Ok(Some((run, first, timestamp)));
                 }
             }

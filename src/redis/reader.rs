@@ -105,12 +105,13 @@ impl Reader {
             self.feed.continue_with(opened.epochs);
             return Ok(());
         }
+        self.begin_again(link, opened, present.is_some())?;
         if present.is_some() {
             let reason =
                 "Redis no longer has what this node has read, or another node has found that";
             self.stream.monitor.lost(self.stream.number, reason);
         }
-        self.begin_again(link, opened, present.is_some())
+        Ok(())
     }
 
     /// Reads the whole stream, and replaces what the broker has.
@@ -279,8 +280,8 @@ impl Reader {
              only slow",
             self.sequence + 1
         );
-        self.stream.monitor.lost(self.stream.number, &reason);
         self.feed.lose(sequence, timestamp);
+        self.stream.monitor.lost(self.stream.number, &reason);
         self.sequence = sequence;
         Ok(())
     }

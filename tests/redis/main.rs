@@ -19,7 +19,3 @@ mod order;
 mod refusals;
 mod server;
 mod streams;
-
-#[test]
-#[ignore = "not a test: logs"]
-fn log() {}
