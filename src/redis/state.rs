@@ -120,14 +120,14 @@ impl Monitor {
 
     pub(super) fn statistics(&self, waiting: usize) -> BackplaneStatistics {
         let failing = self.failing();
-        let mut statistics = BackplaneStatistics::default();
-        statistics.connected = failing.is_none();
-        statistics.failing = failing;
-        statistics.published = self.published.load(Relaxed);
-        statistics.read = self.read.load(Relaxed);
-        statistics.waiting = waiting as u64;
-        statistics.reconnects = self.reconnects.load(Relaxed);
-        statistics.losses = self.losses.load(Relaxed);
-        statistics
+        BackplaneStatistics {
+            connected: failing.is_none(),
+            failing,
+            published: self.published.load(Relaxed),
+            read: self.read.load(Relaxed),
+            waiting: waiting as u64,
+            reconnects: self.reconnects.load(Relaxed),
+            losses: self.losses.load(Relaxed),
+        }
     }
 }
