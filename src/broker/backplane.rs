@@ -8,13 +8,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::catalog::CategoryState;
 use super::clock::Clock;
+use super::restorer::Restorer;
 use super::ring::{Entry, Ring, plausible};
 use super::sequencer::Sequencer;
-use super::statistics::Removal;
+use super::statistics::{BackplaneStatistics, Removal};
 use super::timeline::{Epoch, Timeline};
 use super::{Broker, BrokerOptions, Handle, Shared};
 use crate::error::{Error, ErrorKind};
@@ -58,26 +57,6 @@ pub(crate) trait Backplane: Send + Sync {
     fn statistics(&self) -> BackplaneStatistics;
 }
 
-/// What a broker's backplane, such as Redis, has done since the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct BackplaneStatistics {
-    /// Every stream is being read, and the last publish to each stream reached the backplane.
-    pub connected: bool,
-    /// Why the backplane can't be reached or refuses publishes; `None` if neither is so.
-    pub failing: Option<String>,
-    /// Events that this node has published.
-    pub published: u64,
-    /// Events that this node has read, its own included.
-    pub read: u64,
-    /// Publishes that wait for an answer now.
-    pub waiting: u64,
-    /// Connections that were made again after one was lost.
-    pub reconnects: u64,
-    /// How often events were found lost: the backplane lost them, or trimmed them before this node had read them.
-    pub losses: u64,
-}
-
 /// The streams of a broker with a backplane.
 pub(super) struct Streams {
     pub(super) backplane: Box<dyn Backplane>,
@@ -87,7 +66,11 @@ pub(super) struct Streams {
 
 impl Streams {
     fn new(backplane: Box<dyn Backplane>, clock: &Clock) -> Self {
-        let orders = (0..backplane.streams()).map(|_| Sequencer::following(clock.clone()));
+        let order = |_| {
+            let sequencer = Restorer::default().finish(clock.clone(), true);
+            sequencer.following(Timeline::new())
+        };
+        let orders = (0..backplane.streams()).map(order);
         Streams {
             orders: orders.collect(),
             backplane,

@@ -6,12 +6,12 @@ use super::Shared;
 use super::batch::Batch;
 use super::batch_limit::BatchLimit;
 use super::catalog::CategoryGuards;
+#[cfg(feature = "redis")]
+use super::placed::Ahead;
 use super::ring::Place;
 use super::selection::{Retrieval, Selection};
-use super::sequencer::{HighWaterMark, Placed};
-#[cfg(feature = "redis")]
-use super::timeline::Ahead;
-use crate::position::Cursor;
+use super::sequencer::{HighWaterMark, Placed, Sequencer};
+use crate::position::{Cursor, EventId};
 
 /// How far `since_time` may be ahead of the broker's time, in milliseconds: a client may stamp its polls by its own clock.
 const MAX_AHEAD: u64 = 60_000;
@@ -54,11 +54,24 @@ impl Query {
         }
     }
 
-    fn is_checked(&self) -> bool {
+    /// Finds the place of an id.
+    fn locate(&self, order: &Sequencer, id: EventId) -> Placed {
         #[cfg(feature = "redis")]
-        return self.checked;
-        #[cfg(not(feature = "redis"))]
-        false
+        if let Some(timeline) = order.timeline() {
+            return timeline.locate(id, self.checked);
+        }
+        order.locate(id)
+    }
+
+    /// Returns the time that a follower by time has to wait for before it can park, when the clock shows `now`.
+    #[cfg(feature = "redis")]
+    fn ahead_in_time(&self, order: &Sequencer, place: Place, now: u64) -> Option<Ahead> {
+        match (place, order.timeline()) {
+            (Place::Time(time), Some(timeline)) if self.mode == PollMode::Park && !self.checked => {
+                timeline.ahead_in_time(time, now)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -130,7 +143,7 @@ impl Shared {
         #[cfg(feature = "redis")]
         if let Some(ahead) = start
             .ahead
-            .or_else(|| order.ahead_in_time(start.place, query))
+            .or_else(|| query.ahead_in_time(order, start.place, mark.time))
         {
             return Look::ahead(ahead, mark);
         }
@@ -244,7 +257,7 @@ impl Shared {
             Cursor::LastIdOrSinceTime(id, time) => (id, Some(time)),
         };
         let order = self.order_of(categories.first_name());
-        let placed = order.locate(id, query.is_checked());
+        let placed = query.locate(order, id);
         match placed {
             #[cfg(feature = "redis")]
             Placed::Ahead(ahead) => Start {

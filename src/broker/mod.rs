@@ -19,6 +19,7 @@ mod manual_clock;
 mod options;
 mod order;
 mod parked;
+mod placed;
 mod poll;
 mod publish;
 mod replay;
@@ -63,8 +64,6 @@ use sync::{AtomicU64, Mutex};
 use waiter::Parking;
 
 #[cfg(feature = "redis")]
-pub use backplane::BackplaneStatistics;
-#[cfg(feature = "redis")]
 pub(crate) use backplane::{Backplane, Beginning, Feed};
 pub use batch::Batch;
 pub(crate) use clock::Clock;
@@ -74,6 +73,8 @@ pub use manual_clock::ManualClock;
 pub use options::BrokerOptions;
 pub(crate) use parked::Parked;
 pub(crate) use poll::Polled;
+#[cfg(feature = "redis")]
+pub use statistics::BackplaneStatistics;
 pub use statistics::Statistics;
 #[cfg(feature = "redis")]
 pub(crate) use timeline::Epoch;

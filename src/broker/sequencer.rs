@@ -1,12 +1,11 @@
 //! [`Sequencer`]: gives every event its timestamp, sequence number and id, and finds the place of an id.
 
 use super::clock::{Age, Clock};
-#[cfg(feature = "redis")]
-use super::look::{PollMode, Query};
+pub(crate) use super::placed::{HighWaterMark, Placed};
 use super::ring::{Entry, Place};
 use super::sync::Mutex;
 #[cfg(feature = "redis")]
-use super::timeline::{Ahead, Timeline};
+use super::timeline::Timeline;
 use super::waiter::stopped;
 use crate::error::Error;
 use crate::event::Draft;
@@ -51,17 +50,6 @@ struct Stamps {
     closed: bool,
 }
 
-/// The high-water mark of what is visible: every event up to this sequence number is.
-pub(crate) struct HighWaterMark {
-    pub(crate) sequence: u64,
-    /// The position after that event.
-    pub(crate) id: EventId,
-    /// Every event that becomes visible from now on has a greater timestamp.
-    pub(crate) before: u64,
-    /// The greatest timestamp that an event stamped up to now can have, in this run or an earlier one.
-    pub(crate) time: u64,
-}
-
 /// The sequence numbers of the events of one run.
 pub(crate) struct RunRange {
     pub(super) run: Run,
@@ -94,22 +82,6 @@ impl RunRange {
     pub(crate) fn end(&self) -> Option<EventId> {
         self.ended.then(|| EventId::new(self.run, self.last))
     }
-}
-
-/// The place of an id.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Placed {
-    /// After the event with its sequence number.
-    At(Place),
-    /// After the last event that the log has of the id's run: the end of that run was lost.
-    PastEnd(Place),
-    /// Another node has reached this position, and this one has not yet.
-    #[cfg(feature = "redis")]
-    Ahead(Ahead),
-    /// The id is of a run that this broker does not know: a run without a log, or of another broker.
-    UnknownRun,
-    /// The id was not made by this crate. Only a search for the event can place it.
-    Foreign,
 }
 
 impl Stamps {
@@ -290,13 +262,8 @@ impl Sequencer {
         self.stamps.lock().next(now)
     }
 
-    /// Finds the place of an id. `checked`: the poll has waited for an id that was [`Ahead`](Placed::Ahead).
-    #[cfg_attr(not(feature = "redis"), allow(unused_variables))]
-    pub(crate) fn locate(&self, id: EventId, checked: bool) -> Placed {
-        #[cfg(feature = "redis")]
-        if let Some(timeline) = &self.timeline {
-            return timeline.locate(id, checked);
-        }
+    /// Finds the place of an id.
+    pub(crate) fn locate(&self, id: EventId) -> Placed {
         let Some((run, sequence)) = id.parts() else {
             return Placed::Foreign;
         };
@@ -319,23 +286,10 @@ impl Sequencer {
 #[cfg(feature = "redis")]
 impl Sequencer {
     /// Returns the sequencer of a stream whose events a backplane stamps.
-    pub(super) fn following(clock: Clock) -> Self {
-        let sequencer = super::restorer::Restorer::default().finish(clock, true);
+    pub(super) fn following(self, timeline: Timeline) -> Self {
         Sequencer {
-            timeline: Some(Timeline::new()),
-            ..sequencer
-        }
-    }
-
-    /// Returns the time that a follower by time has to wait for before it can park.
-    pub(super) fn ahead_in_time(&self, place: Place, query: Query) -> Option<Ahead> {
-        match (place, &self.timeline) {
-            (Place::Time(time), Some(timeline))
-                if query.mode == PollMode::Park && !query.checked =>
-            {
-                timeline.ahead_in_time(time, self.clock.now())
-            }
-            _ => None,
+            timeline: Some(timeline),
+            ..self
         }
     }
 

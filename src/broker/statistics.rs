@@ -4,8 +4,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Serialize;
 
-#[cfg(feature = "redis")]
-use super::backplane::BackplaneStatistics;
 use super::ring::{Removed, Ring};
 use super::sync::{AtomicU64, AtomicUsize};
 use crate::store::StoreStatistics;
@@ -47,6 +45,27 @@ pub struct Statistics {
     /// What the backplane, such as Redis, has done; `None` without one.
     #[cfg(feature = "redis")]
     pub backplane: Option<BackplaneStatistics>,
+}
+
+/// What a broker's backplane, such as Redis, has done since the start.
+#[cfg(feature = "redis")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct BackplaneStatistics {
+    /// Every stream is being read, and the last publish to each stream reached the backplane.
+    pub connected: bool,
+    /// Why the backplane can't be reached or refuses publishes; `None` if neither is so.
+    pub failing: Option<String>,
+    /// Events that this node has published.
+    pub published: u64,
+    /// Events that this node has read, its own included.
+    pub read: u64,
+    /// Publishes that wait for an answer now.
+    pub waiting: u64,
+    /// Connections that were made again after one was lost.
+    pub reconnects: u64,
+    /// How often events were found lost: the backplane lost them, or trimmed them before this node had read them.
+    pub losses: u64,
 }
 
 /// Why events leave a ring.

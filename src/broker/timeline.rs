@@ -5,8 +5,8 @@
 //! before it, with the next number, or something was lost between the two: then its first number is greater than every
 //! number before, and a position of an earlier epoch gets a gap.
 
+use super::placed::{Ahead, HighWaterMark, Placed};
 use super::ring::Place;
-use super::sequencer::{HighWaterMark, Placed};
 use super::sync::{Condvar, Mutex};
 use crate::deadline::Deadline;
 use crate::position::{EventId, Run};
@@ -45,15 +45,6 @@ struct State {
     /// The checks of the stream that have begun, and those that are done.
     begun: u64,
     done: u64,
-}
-
-/// Where a poll starts that this broker has not reached yet: another one has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ahead {
-    /// A position, and how many checks had begun when the poll came.
-    Position { id: EventId, begun: u64 },
-    /// Events up to this timestamp may still come, which the follower has.
-    Time(u64),
 }
 
 /// How far the clocks of the node and the backplane may differ, in milliseconds.

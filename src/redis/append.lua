@@ -13,6 +13,10 @@ if tried[1] == ARGV[4] then
   redis.call('EXPIRE', node, ARGV[6])
   return {tried[2], tried[3], tried[4]}
 end
+if tried[1] and tonumber(tried[1]) > tonumber(ARGV[4]) then
+  -- A try that Redis had not read before it was made again, over another connection: nobody waits for the answer.
+  return redis.error_reply('STALE this batch was tried again meanwhile')
+end
 local saved = redis.call('HMGET', state, 'epoch', 'sequence', 'timestamp', 'server')
 if saved[1] ~= ARGV[2] or saved[4] ~= ARGV[1] or tonumber(saved[2]) < tonumber(ARGV[3]) then
   return {'open'}

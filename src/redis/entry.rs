@@ -3,7 +3,6 @@
 use ::redis::Value;
 use serde_json::value::RawValue;
 
-use super::link::parse_run;
 use crate::event::{Draft, Event};
 use crate::position::{EventId, Run};
 
@@ -40,6 +39,17 @@ impl StreamEntry {
         let id = EventId::new(self.run()?, self.sequence);
         Some(draft.stamp(self.timestamp, id))
     }
+}
+
+/// Returns the text of an epoch in Redis.
+pub(super) fn hex(run: Run) -> String {
+    format!("{:015x}", run.bits())
+}
+
+/// Reads the text of an epoch.
+pub(super) fn parse_run(text: &str) -> Option<Run> {
+    let bits = u64::from_str_radix(text, 16).ok()?;
+    Some(Run::new(bits >> 12, bits))
 }
 
 /// Returns the text of a value.

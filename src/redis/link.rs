@@ -7,7 +7,7 @@ use ::redis::{
     RedisError, Value, cmd, from_redis_value, io::tcp::TcpSettings, pipe,
 };
 
-use super::entry::{StreamEntry, bulk, entries, number, read_entries};
+use super::entry::{StreamEntry, bulk, entries, hex, number, parse_run, read_entries};
 use super::keys::Keys;
 use crate::broker::Epoch;
 use crate::position::Run;
@@ -313,15 +313,6 @@ impl Link {
         let answer: Value = command.query(&mut self.connection)?;
         Ok(from_redis_value(answer).map_err(RedisError::from)?)
     }
-}
-
-fn hex(run: Run) -> String {
-    format!("{:015x}", run.bits())
-}
-
-pub(super) fn parse_run(text: &str) -> Option<Run> {
-    let bits = u64::from_str_radix(text, 16).ok()?;
-    Some(Run::new(bits >> 12, bits))
 }
 
 /// Reads `epoch:first number:kind`.

@@ -42,10 +42,13 @@ local function beyond()
   return math.max(by_time, by_known) + 1
 end
 
+-- An entry that another program has added can have a later time, and later ids must be greater.
+local added = last[1] and tonumber(string.match(last[1][1], '^%d+')) or 0
+if added > timestamp then
+  timestamp = added
+  changed = true
+end
 if not epoch then
-  if last[1] then
-    timestamp = tonumber(string.match(last[1][1], '^%d+'))
-  end
   begin(known_epoch == '' and 'new' or 'lost', beyond())
 else
   if saved[4] ~= server then

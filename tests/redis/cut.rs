@@ -103,3 +103,43 @@ fn publishes_of_many_threads_over_cut_connections_are_in_the_stream_once() {
     numbers.sort_unstable();
     assert_eq!(numbers, (0..800).collect::<Vec<_>>());
 }
+
+/// A try that Redis reads late, after a later try and later batches, must not take effect again.
+#[test]
+fn a_redis_that_pauses_for_longer_than_it_may_answer_takes_each_publish_once() {
+    let redis = RedisServer::start();
+    let hasty = redis
+        .backplane()
+        .response_timeout(Duration::from_millis(150))
+        .max_wait(LIMIT);
+    let options = BrokerOptions::new().events_per_category(10_000);
+    let node = Broker::connect(options.clone(), hasty).unwrap();
+    let plain = Broker::connect(options, redis.backplane()).unwrap();
+    thread::scope(|scope| {
+        for publisher in 0..8 {
+            let node = &node;
+            scope.spawn(move || {
+                for number in 0..100 {
+                    node.publish("c", &(publisher * 100 + number)).unwrap();
+                    thread::park_timeout(Duration::from_millis(10));
+                }
+            });
+        }
+        for _ in 0..4 {
+            redis.pause();
+            thread::park_timeout(Duration::from_millis(400));
+            redis.resume();
+            thread::park_timeout(Duration::from_millis(200));
+        }
+    });
+    until("all events are read", || held(&plain, "c").len() >= 800);
+    let mut numbers: Vec<usize> = held(&plain, "c")
+        .iter()
+        .map(|n| n.parse().unwrap())
+        .collect();
+    until("the order is the same", || {
+        held(&plain, "c") == held(&node, "c")
+    });
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..800).collect::<Vec<_>>());
+}
