@@ -37,6 +37,28 @@ pub(super) struct Unsettled {
     pub(super) sequence: u64,
 }
 
+impl Unsettled {
+    /// Returns the query of this look, which is to be made again.
+    #[cfg_attr(not(feature = "redis"), allow(unused_variables))]
+    pub(super) fn new(query: Query, look: &Look, sequence: u64) -> Self {
+        #[cfg(feature = "redis")]
+        let query = Query {
+            ahead: look.ahead,
+            ..query
+        };
+        Unsettled { query, sequence }
+    }
+}
+
+/// The result of looking again.
+enum LookedAgain {
+    Found(Arc<Batch>),
+    /// The subscriber is in the lists of its categories.
+    Listed,
+    #[cfg(feature = "redis")]
+    PutOff(Unsettled),
+}
+
 impl Parked {
     /// Returns the waiter, which ends the wait if the client disconnects.
     pub(crate) fn waiter(&self) -> &Arc<Waiter> {
@@ -57,6 +79,11 @@ impl Parked {
     /// Puts the waiter into the categories' lists: the look at them has found nothing.
     pub(super) fn list(&mut self, categories: &mut CategoryGuards<'_>, look: &Look) {
         (self.parked_at, self.gap) = (look.mark.sequence, look.gap);
+        // A look that had to be put off did not know the limit.
+        #[cfg(feature = "redis")]
+        {
+            self.limit = look.limit;
+        }
         for state in categories.iter_mut() {
             state.waiters.insert(self.ticket, self.waiter.clone());
         }
@@ -70,6 +97,21 @@ impl Parked {
         unsettled: Unsettled,
         deadline: Deadline,
     ) -> Option<Arc<Batch>> {
+        #[cfg_attr(not(feature = "redis"), allow(unused_mut))]
+        let mut looked = self.look_again(unsettled, deadline);
+        #[cfg(feature = "redis")]
+        while let LookedAgain::PutOff(again) = looked {
+            looked = self.look_again(again, deadline);
+        }
+        match looked {
+            LookedAgain::Found(batch) => Some(batch),
+            LookedAgain::Listed => None,
+            #[cfg(feature = "redis")]
+            LookedAgain::PutOff(_) => None,
+        }
+    }
+
+    fn look_again(&mut self, unsettled: Unsettled, deadline: Deadline) -> LookedAgain {
         let Unsettled {
             mut query,
             sequence,
@@ -90,12 +132,22 @@ impl Parked {
         shared.with_categories(&names, |categories| {
             let look = shared.look(categories, query);
             let selection = &look.selection;
+            // A position was reached or is wrong, and the events there are of a millisecond that is not over.
+            #[cfg(feature = "redis")]
+            if let (true, true, Some(sequence)) = (
+                in_time && query.ahead.is_some(),
+                selection.entries.is_empty() && query.mode != PollMode::Peek,
+                selection.awaits,
+            ) {
+                return LookedAgain::PutOff(Unsettled::new(query, &look, sequence));
+            }
             let found = !selection.entries.is_empty() || selection.awaits.is_some();
             if found || !in_time || query.mode != PollMode::Park {
-                return Some(Arc::new(shared.batch(categories.first_name(), look)));
+                let batch = shared.batch(categories.first_name(), look);
+                return LookedAgain::Found(Arc::new(batch));
             }
             self.list(categories, &look);
-            None
+            LookedAgain::Listed
         })
     }
 

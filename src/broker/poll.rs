@@ -101,16 +101,7 @@ impl Shared {
             limit: look.limit,
             gap: false,
             listed: false,
-            unsettled: hidden.map(|sequence| Unsettled {
-                #[cfg(feature = "redis")]
-                query: Query {
-                    ahead: look.ahead,
-                    ..query
-                },
-                #[cfg(not(feature = "redis"))]
-                query,
-                sequence,
-            }),
+            unsettled: hidden.map(|sequence| Unsettled::new(query, &look, sequence)),
         };
         if hidden.is_none() {
             parked.list(categories, &look);

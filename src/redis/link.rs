@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ::redis::{
     Client, Cmd, Connection, ConnectionAddr, ConnectionInfo, ErrorKind, ProtocolVersion,
-    RedisError, Value, cmd, from_redis_value, io::tcp::TcpSettings, pipe,
+    RedisError, ServerErrorKind, Value, cmd, from_redis_value, io::tcp::TcpSettings, pipe,
 };
 
 use super::entry::{StreamEntry, bulk, entries, hex, number, parse_run, read_entries};
@@ -40,7 +40,7 @@ impl From<RedisError> for Trouble {
     fn from(error: RedisError) -> Self {
         let text = error.to_string();
         if let Some((address, _)) = error.redirect_node()
-            && text.contains("MOVED")
+            && error.kind() == ErrorKind::Server(ServerErrorKind::Moved)
         {
             return Trouble::Moved(address.to_owned());
         }

@@ -180,7 +180,10 @@ fn positions_of_events_that_a_fail_over_lost_are_told_a_gap_also_when_their_numb
     let other = redis.node();
     let again = publish(&other, 100..110);
     for node in [&node, &other] {
-        until("both nodes know of the loss", || losses(node) == 1);
+        until("both nodes know of the loss", || {
+            let batch = node.subscribe("c", Cursor::from(kept[0]), Duration::ZERO);
+            batch.unwrap().gap()
+        });
     }
     let expected: Vec<String> = (0..5).chain(100..110).map(|n| n.to_string()).collect();
     for node in [&node, &other] {
@@ -222,6 +225,9 @@ fn a_node_that_was_too_slow_for_the_length_of_the_stream_tells_a_gap_and_the_oth
     let _relay = crate::cut::relay_on(address, target);
     until("the slow node is back", || {
         losses(&slow) == 1 && connected(&slow)
+    });
+    until("the slow node has the newest event", || {
+        held(&slow, "c").last().is_some_and(|last| last == "99")
     });
     let batch = slow.subscribe("c", Cursor::from(first), LIMIT).unwrap();
     assert!(batch.gap());
