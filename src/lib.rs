@@ -29,6 +29,7 @@
 //!   module [`server`].
 //! - Events that survive a restart: [`FilePersistorInfo`] and its [`Durability`]; your own storage by the trait
 //!   [`Store`](store::Store) in the module [`store`].
+//! - Several servers with one history of events: `RedisBackplane`, with the feature `redis`.
 //! - Client: [`Subscriber`] and [`Publisher`]; or one request at a time, as in the Go package, with [`subscription`] and
 //!   [`publish`].
 //! - Events within one process, without HTTP: [`Broker`].

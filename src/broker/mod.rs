@@ -233,6 +233,9 @@ impl Broker {
     /// data that is null or can't be serialized, [`TooLarge`](crate::ErrorKind::TooLarge) for data over
     /// [`max_event_size`](BrokerOptions::max_event_size), [`Busy`](crate::ErrorKind::Busy) if the store can't take it,
     /// [`Stopped`](crate::ErrorKind::Stopped) after the stop. The event is not published then.
+    ///
+    /// With Redis also [`Misdirected`](crate::ErrorKind::Misdirected), and [`TimedOut`](crate::ErrorKind::TimedOut): then it
+    /// is not known whether the event was published.
     pub fn publish<T: Serialize + ?Sized>(
         &self,
         category: &str,
@@ -257,7 +260,8 @@ impl Broker {
     /// from [`Batch::last_id`] on, returns the rest.
     ///
     /// With a store that [acknowledges](Store::acknowledges) events, a poll by time alone may take as long as the store needs
-    /// for the events of a millisecond, and at most five seconds longer than `timeout`.
+    /// for the events of a millisecond, and at most five seconds longer than `timeout`. So may a poll of a broker in Redis,
+    /// and one from a position that another node has reached before this one.
     ///
     /// # Errors
     ///

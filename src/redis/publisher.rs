@@ -83,8 +83,8 @@ impl Publisher {
                 }
                 Err(Trouble::Refused(reason)) => {
                     self.stream.monitor.failed(part, &reason);
-                    // The next batch may be sent over a new connection: the refusal may be of this one's login.
-                    self.link = None;
+                    // The next batch opens the stream anew: another program's entry may be in the way.
+                    self.run = None;
                     return refuse(&publishes, &reason);
                 }
                 Err(Trouble::Away(reason) | Trouble::Moved(reason)) => {
@@ -119,9 +119,8 @@ impl Publisher {
             self.stream.monitor.works(part, true);
         }
         // A connection that has ended meanwhile is found before the events count as sent, which Redis may have then.
-        if self.answered.elapsed() > IDLE
-            && let Some(link) = &mut self.link
-        {
+        let is_doubtful = self.answered.elapsed() > IDLE || self.stream.monitor.failing().is_some();
+        if is_doubtful && let Some(link) = &mut self.link {
             link.ping()?;
         }
         if batch.is_none() {

@@ -35,7 +35,7 @@ fn cluster() -> Vec<RedisServer> {
 #[test]
 fn streams_spread_over_the_masters_of_a_redis_cluster() {
     let masters = cluster();
-    // Each node is told of another master.
+    // Each node starts at another master.
     let node = |at: usize| {
         let backplane = masters[at].backplane().streams(STREAMS);
         Broker::connect(BrokerOptions::new(), backplane).unwrap()

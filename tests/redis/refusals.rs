@@ -8,7 +8,7 @@ use crate::basics::held;
 use crate::server::{RedisServer, free_port};
 use crate::support::{LIMIT, info, until};
 
-fn error(backplane: RedisBackplane) -> Error {
+fn error_of(backplane: RedisBackplane) -> Error {
     Broker::connect(BrokerOptions::new(), backplane).unwrap_err()
 }
 
@@ -25,13 +25,13 @@ fn refuses(error: Error, kind: ErrorKind, words: &[&str]) {
 fn a_redis_that_is_not_there_and_a_wrong_url_keep_a_node_from_starting() {
     let nobody = RedisBackplane::new(format!("redis://127.0.0.1:{}", free_port()));
     refuses(
-        error(nobody),
+        error_of(nobody),
         ErrorKind::Unreachable,
         &["can't be reached", "start it"],
     );
     let wrong = RedisBackplane::new("http://127.0.0.1");
     refuses(
-        error(wrong),
+        error_of(wrong),
         ErrorKind::InvalidSetting,
         &["redis: ", "is not the URL"],
     );
@@ -48,13 +48,13 @@ fn a_redis_that_is_not_there_and_a_wrong_url_keep_a_node_from_starting() {
 fn a_wrong_password_is_refused_and_the_right_one_is_not() {
     let redis = RedisServer::with(&["--requirepass", "secret"]);
     refuses(
-        error(redis.backplane()),
+        error_of(redis.backplane()),
         ErrorKind::InvalidSetting,
         &["redis: ", "password"],
     );
     let wrong = RedisBackplane::new(format!("redis://:wrong@127.0.0.1:{}", redis.port));
     refuses(
-        error(wrong),
+        error_of(wrong),
         ErrorKind::InvalidSetting,
         &["redis: ", "password in the URL"],
     );
@@ -71,7 +71,11 @@ fn a_key_of_another_type_is_refused_and_left_alone() {
         redis.run("FLUSHALL");
         redis.run(&format!("SET {key} precious"));
         let words = ["redis: ", "WRONGTYPE", "key_prefix"];
-        refuses(error(redis.backplane()), ErrorKind::InvalidSetting, &words);
+        refuses(
+            error_of(redis.backplane()),
+            ErrorKind::InvalidSetting,
+            &words,
+        );
         assert_eq!(
             redis.run(&format!("GET {key}")),
             redis::Value::BulkString("precious".into())
@@ -149,10 +153,45 @@ fn while_redis_is_away_publishes_get_503_and_polls_go_on() {
         server.publish("c", "after").is_ok()
     });
     assert_eq!(parked.receive().data(), ["after"]);
-    assert_eq!(
-        held(server.broker(), "c"),
-        ["before", "after"],
-        "a refused event was published"
-    );
+    until("no refused event was published", || {
+        held(server.broker(), "c") == ["before", "after"]
+    });
     server.stop(LIMIT).unwrap();
+}
+
+#[test]
+fn a_publish_can_wait_for_a_replica_and_a_replica_itself_is_no_redis_for_a_node() {
+    let redis = RedisServer::start();
+    let backplane = || redis.backplane().wait_for_replicas(1);
+    let node = Broker::connect(
+        BrokerOptions::new(),
+        backplane().max_wait(Duration::from_millis(300)),
+    );
+    let node = node.unwrap();
+    // No replica has it, but all subscribers do.
+    let error = node.publish("c", "alone").unwrap_err();
+    refuses(
+        error,
+        ErrorKind::TimedOut,
+        &["is published", "0 of 1 replicas"],
+    );
+    until("the event is read", || held(&node, "c") == ["alone"]);
+
+    let port = redis.port.to_string();
+    let replica = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
+    until("the replica is connected", || {
+        format!("{:?}", redis.run("ROLE")).contains(&replica.port.to_string())
+    });
+    let patient = Broker::connect(BrokerOptions::new(), backplane().max_wait(LIMIT)).unwrap();
+    patient.publish("c", "safe").unwrap();
+    let read = format!("{:?}", replica.run("XRANGE lp:{0}:events - +"));
+    assert!(read.contains(&format!(
+        "{:?}",
+        redis::Value::BulkString(b"\"safe\"".to_vec())
+    )));
+    refuses(
+        error_of(replica.backplane()),
+        ErrorKind::Unreachable,
+        &["is a replica"],
+    );
 }
