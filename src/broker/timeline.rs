@@ -51,11 +51,13 @@ struct State {
 const CLOCKS_DIFFER: u64 = 100;
 
 impl State {
+    /// Returns the position after this event. Between two epochs it is the earlier one's, which every node knows already,
+    /// unless something was lost between them.
     fn position(&self, sequence: u64) -> EventId {
-        let epochs = self.epochs.iter();
-        let epoch = epochs
-            .rev()
-            .find(|epoch| epoch.first <= sequence.saturating_add(1));
+        let is_of = |epoch: &&Epoch| {
+            epoch.first <= sequence || !epoch.continues && epoch.first == sequence + 1
+        };
+        let epoch = self.epochs.iter().rev().find(is_of);
         let epoch = epoch.or(self.epochs.first());
         EventId::new(epoch.map_or(Run::new(0, 0), |epoch| epoch.run), sequence)
     }
@@ -289,7 +291,8 @@ mod tests {
         // These were given out and lost.
         let past = Placed::PastEnd(Place::Sequence(5));
         assert_eq!(timeline.locate(EventId::new(FIRST, 7), false), past);
-        assert_eq!(timeline.position(5), EventId::new(SECOND, 5));
+        assert_eq!(timeline.position(6), EventId::new(SECOND, 6));
+        assert_eq!(timeline.position(5), EventId::new(FIRST, 5));
         assert_eq!(timeline.position(3), EventId::new(FIRST, 3));
     }
 
@@ -299,6 +302,7 @@ mod tests {
         let mut epochs = timeline.epochs();
         epochs.push(epoch(THIRD, 1000, false));
         timeline.begin_again(epochs, Loss::default(), 999, 200);
+        assert_eq!(timeline.position(999), EventId::new(THIRD, 999));
         for (id, place) in [
             (EventId::new(FIRST, 3), 3),
             (EventId::new(SECOND, 8), 8),
