@@ -122,10 +122,8 @@ impl Backplane for RedisStreams {
         let Some((_, queue)) = self.streams.get(stream).and_then(Option::as_ref) else {
             return Err(Error::request("a category of a stream that is not read"));
         };
-        queue.publish(&draft, self.settings.max_wait, || {
-            let failing = self.monitor.failing();
-            failing.unwrap_or_else(|| "Redis is slow".into())
-        })
+        let failing = || self.monitor.failing();
+        queue.publish(&draft, self.settings.max_wait, failing)
     }
 
     fn stop(&self, timeout: Duration) -> Result<(), Error> {

@@ -13,6 +13,8 @@ use crate::position::EventId;
 
 /// How much longer than the usual time a publish waits that was sent and has no answer: Redis may have it.
 const UNSURE: Duration = Duration::from_secs(60);
+/// How often a publish that waits for longer than the usual time looks whether Redis still works.
+const PACE: Duration = Duration::from_millis(20);
 /// The most bytes of data that may wait.
 const MAX_BYTES: usize = 64 << 20;
 /// The most events and bytes of data of one batch; one event may have more bytes.
@@ -69,24 +71,31 @@ impl Pending {
         self.changed.notify_one();
     }
 
-    /// Waits for the result. `reason` says why there is none yet.
-    fn wait(&self, max: Duration, reason: impl Fn() -> String) -> Result<EventId, Error> {
-        let (deadline, unsure) = (
-            Deadline::after(max),
-            Deadline::after(max.saturating_add(UNSURE)),
-        );
+    /// Waits for the result. `failing` says why Redis can't be used, if so.
+    fn wait(&self, max: Duration, failing: impl Fn() -> Option<String>) -> Result<EventId, Error> {
+        let reason = || failing().unwrap_or_else(|| "Redis is slow".into());
+        let unsure = Deadline::after(max.saturating_add(UNSURE));
+        let mut deadline = Deadline::after(max);
         let mut state = self.state.lock();
-        deadline.wait_while(&self.changed, &mut state, |state| state.result.is_none());
-        if let Some(result) = state.result.take() {
-            return result;
-        }
-        if !state.is_sent {
-            state.is_withdrawn = true;
-            let message = format!(
-                "the event was not published within {max:?}, since Redis can't be reached: {}; try again",
-                reason()
-            );
-            return Err(Error::new(ErrorKind::Busy, message));
+        loop {
+            deadline.wait_while(&self.changed, &mut state, |state| state.result.is_none());
+            if let Some(result) = state.result.take() {
+                return result;
+            }
+            if state.is_sent {
+                break;
+            }
+            let is_over = unsure.remaining().is_some_and(|left| left.is_zero());
+            if is_over || failing().is_some() {
+                state.is_withdrawn = true;
+                let message = format!(
+                    "the event was not published within {max:?}, since Redis can't be used: {}; try again",
+                    reason()
+                );
+                return Err(Error::new(ErrorKind::Busy, message));
+            }
+            // Redis works: the batches before this one are on their way.
+            deadline = Deadline::after(PACE);
         }
         unsure.wait_while(&self.changed, &mut state, |state| state.result.is_none());
         state.result.take().unwrap_or_else(|| {
@@ -123,7 +132,7 @@ impl PublishQueue {
         &self,
         draft: &Draft,
         max: Duration,
-        reason: impl Fn() -> String,
+        failing: impl Fn() -> Option<String>,
     ) -> Result<EventId, Error> {
         let pending = Arc::new(Pending::new(draft));
         let mut state = self.state.lock();
@@ -135,7 +144,7 @@ impl PublishQueue {
             let message = format!(
                 "{} bytes of events wait for Redis, so that no more can: {}; try again",
                 state.bytes,
-                reason()
+                failing().unwrap_or_else(|| "Redis is slow".into())
             );
             return Err(Error::new(ErrorKind::Busy, message));
         }
@@ -144,7 +153,7 @@ impl PublishQueue {
         state.waiting.push_back(pending.clone());
         drop(state);
         self.changed.notify_all();
-        let result = pending.wait(max, reason);
+        let result = pending.wait(max, failing);
         let mut state = self.state.lock();
         state.unfinished -= 1;
         if pending.state.lock().is_withdrawn {

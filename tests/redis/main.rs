@@ -19,3 +19,5 @@ mod order;
 mod refusals;
 mod server;
 mod streams;
+#[cfg(feature = "redis-tls")]
+mod tls;
