@@ -44,6 +44,8 @@ A long-polling server.
     --max-queue-size BYTES            the most bytes of events that may wait for the file (67108864)
     --max-wait SECONDS                how long a publish waits for room there before it gets 503 (5)
     --keep-history                    never compact the file
+    --redis URL                       keep events in this Redis, in common with other servers (feature redis)
+    --redis-prefix TEXT               what every key in Redis begins with (lp:)
     --events-per-category N           the most events kept of each category (250)
     --event-ttl SECONDS               events expire after this long (never)
     --max-batch-size BYTES            the most bytes of events in one answer; the next has the rest (4194304)
@@ -67,7 +69,7 @@ A long-polling server.
 ";
 
 /// The settings that errors of the library name, and the flags that set them.
-const FLAGS: [(&str, &str); 28] = [
+const FLAGS: [(&str, &str); 30] = [
     ("address", "--address"),
     ("subscription_uri", "--subscription-uri"),
     ("publish_uri", "--publish-uri"),
@@ -79,6 +81,8 @@ const FLAGS: [(&str, &str); 28] = [
     ("max_queue_size", "--max-queue-size"),
     ("max_wait", "--max-wait"),
     ("compact_from", "--keep-history"),
+    ("redis", "--redis"),
+    ("key_prefix", "--redis-prefix"),
     ("events_per_category", "--events-per-category"),
     ("event_ttl", "--event-ttl"),
     ("max_batch_size", "--max-batch-size"),
@@ -125,7 +129,7 @@ impl From<lexopt::Error> for Failure {
 /// The settings that the flags give.
 struct Flags {
     info: ServerInfo,
-    has_file: bool,
+    is_kept: bool,
 }
 
 impl Flags {
@@ -139,6 +143,7 @@ impl Flags {
         let mut proxies = Vec::new();
         let mut durability = None;
         let mut needs_file: Option<String> = None;
+        let mut redis = Redis::default();
         while let Some(argument) = arguments.next()? {
             let flag = match argument {
                 Long(flag) => format!("--{flag}"),
@@ -164,6 +169,8 @@ impl Flags {
                 "--max-queue-size" => file = file.max_queue_size(value.number()?),
                 "--max-wait" => file = file.max_wait(value.seconds()?),
                 "--keep-history" => file = file.compact_from(None),
+                "--redis" => redis.url = Some(value.text()?),
+                "--redis-prefix" => redis.prefix = Some(value.text()?),
                 "--events-per-category" => broker = broker.events_per_category(value.number()?),
                 "--event-ttl" => broker = broker.event_ttl(value.seconds()?),
                 "--max-batch-size" => broker = broker.max_batch_size(value.number()?),
@@ -203,10 +210,54 @@ impl Flags {
         }
         file = file.durability(parse_durability(durability.as_deref(), flush_period)?);
         info = info.broker(broker).trusted_proxies(proxies);
+        if has_file && redis.url.is_some() {
+            return Err(Failure::Usage(
+                "--file and --redis keep the events in two places: give one of them".into(),
+            ));
+        }
+        let is_kept = has_file || redis.url.is_some();
         if has_file {
             info = info.file(file);
         }
-        Ok(Some(Flags { info, has_file }))
+        let info = redis.apply(info)?;
+        Ok(Some(Flags { info, is_kept }))
+    }
+}
+
+/// The flags for Redis.
+#[derive(Default)]
+struct Redis {
+    url: Option<String>,
+    prefix: Option<String>,
+}
+
+impl Redis {
+    #[cfg(feature = "redis")]
+    fn apply(self, info: ServerInfo) -> Result<ServerInfo, Failure> {
+        match (self.url, self.prefix) {
+            (None, None) => Ok(info),
+            (None, Some(_)) => Err(Failure::Usage(
+                "--redis-prefix has no effect without --redis: give --redis URL too".into(),
+            )),
+            (Some(url), prefix) => {
+                let backplane = long_polling::RedisBackplane::new(url);
+                Ok(info.redis(match prefix {
+                    Some(prefix) => backplane.key_prefix(prefix),
+                    None => backplane,
+                }))
+            }
+        }
+    }
+
+    #[cfg(not(feature = "redis"))]
+    fn apply(self, info: ServerInfo) -> Result<ServerInfo, Failure> {
+        match (self.url, self.prefix) {
+            (None, None) => Ok(info),
+            _ => Err(Failure::Usage(
+                "--redis: this server was built without Redis; build it with --features redis"
+                    .into(),
+            )),
+        }
     }
 }
 
@@ -339,7 +390,7 @@ fn run(flags: Flags) -> Result<(), Failure> {
     };
     // If standard output is closed, the server continues without this line.
     let _ = writeln!(io::stdout(), "listening on {address}");
-    if !flags.has_file {
+    if !flags.is_kept {
         log::info!("events are kept in memory only; --file keeps them across restarts");
     }
     log::info!("{}: stopping", signals.wait());

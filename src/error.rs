@@ -52,12 +52,16 @@ pub enum ErrorKind {
     ServingFailed,
     /// The server could not be reached, or the connection broke. Another try may succeed.
     Unreachable,
-    /// The server did not respond in time. Another try may succeed.
+    /// The server did not respond in time. Another try may succeed. From a publish to a broker in Redis: whether the event
+    /// was published is not known.
     TimedOut,
     /// The response does not follow the long-polling API.
     InvalidResponse,
     /// The server refused the request; [`Error::status`] has the HTTP status.
     Refused,
+    /// The category lies in a stream that this node does not read; see
+    /// `RedisBackplane::read_streams`.
+    Misdirected,
     /// Events between the subscriber's position and the next event were lost. The events that follow are complete.
     Gap,
 }

@@ -265,6 +265,11 @@ impl Draft {
         })
     }
 
+    #[cfg(feature = "redis")]
+    pub(crate) fn category(&self) -> &str {
+        &self.category
+    }
+
     /// The data as JSON text.
     #[cfg(feature = "_server")]
     pub(crate) fn data(&self) -> &str {

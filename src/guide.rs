@@ -7,6 +7,7 @@
 //! | [`client`] | programmers of clients: `Subscriber`, `Publisher`, positions, proxies, other languages |
 //! | [`authentication`] | all who decide who may subscribe and publish: credentials, rights, client addresses |
 //! | [`durability`] | all whose events must survive a restart: the file, what a crash may cost, own stores |
+//! | `redis` (with the feature `redis`) | operators and programmers with more than one server: one history of events in Redis |
 //! | [`deploying`] | operators: nginx, systemd, limits, and which time-out must be longer than which |
 //! | [`memory`] | operators and programmers with little memory: how much a server allocates |
 //! | [`performance`] | all who choose or tune a server: figures, the commands that measure them, cost as work grows |
@@ -33,6 +34,11 @@ pub mod authentication {
 
 pub mod durability {
     #![doc = include_str!("guide/durability.md")]
+}
+
+#[cfg(feature = "redis")]
+pub mod redis {
+    #![doc = include_str!("guide/redis.md")]
 }
 
 pub mod deploying {

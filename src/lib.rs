@@ -29,6 +29,7 @@
 //!   module [`server`].
 //! - Events that survive a restart: [`FilePersistorInfo`] and its [`Durability`]; your own storage by the trait
 //!   [`Store`](store::Store) in the module [`store`].
+//! - Several servers with one history of events: `RedisBackplane`, with the feature `redis`.
 //! - Client: [`Subscriber`] and [`Publisher`]; or one request at a time, as in the Go package, with [`subscription`] and
 //!   [`publish`].
 //! - Events within one process, without HTTP: [`Broker`].
@@ -44,6 +45,8 @@
 //! | `native-http` | no | [`Server`] on the native HTTP backend, beside tiny_http or, without the default features, alone |
 //! | `client` | yes | [`Subscriber`], [`Publisher`], [`subscription`], [`publish`] |
 //! | `tls` | no | `https://` for the client, by rustls |
+//! | `redis` | no | `RedisBackplane`: several servers with one history of events in Redis or Valkey |
+//! | `redis-tls` | no | `rediss://` for it, by rustls |
 //! | `testing` | no | the module `testing`, for tests of programs that embed a server or broker |
 
 #![forbid(unsafe_code)]
@@ -66,6 +69,8 @@ mod headers;
 #[cfg(feature = "_server")]
 mod open;
 mod position;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "_server")]
 pub mod server;
 #[cfg(feature = "_server")]
@@ -74,6 +79,9 @@ pub mod store;
 pub mod testing;
 mod wire;
 
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use broker::BackplaneStatistics;
 #[cfg(feature = "_server")]
 #[doc(inline)]
 pub use broker::{Batch, Broker, BrokerOptions, Statistics};
@@ -91,6 +99,9 @@ pub use event::Event;
 pub use headers::{Headers, HeadersIter};
 #[doc(inline)]
 pub use position::{Cursor, EventId};
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use redis::{RedisBackplane, RedisState};
 #[cfg(feature = "_server")]
 #[doc(inline)]
 pub use server::{Server, ServerInfo};

@@ -33,6 +33,28 @@ impl Broker {
         Broker::start(options, Some(info), Clock::System)
     }
 
+    /// Creates a broker whose events lie in Redis, in common with the brokers of other processes. It has the events of the
+    /// stream when this returns, as far as the options allow, and shows new ones in the stream's order.
+    ///
+    /// ```no_run
+    /// use long_polling::{Broker, BrokerOptions, RedisBackplane};
+    ///
+    /// let redis = RedisBackplane::new("redis://127.0.0.1:6379");
+    /// let broker = Broker::connect(BrokerOptions::default(), redis)?;
+    /// broker.publish("jobs", "first")?;
+    /// # Ok::<(), long_polling::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) if an option can't be used, with
+    /// [`delete_after_first_retrieval`](BrokerOptions::delete_after_first_retrieval), or if Redis refuses the login or the
+    /// keys; [`Unreachable`](crate::ErrorKind::Unreachable) if Redis can't be reached.
+    #[cfg(feature = "redis")]
+    pub fn connect(options: BrokerOptions, redis: crate::RedisBackplane) -> Result<Self, Error> {
+        Broker::with_backplane(options, Clock::System, redis.into_backplane()?)
+    }
+
     /// Creates a broker with or without a file.
     pub(crate) fn start(
         options: BrokerOptions,

@@ -83,7 +83,13 @@ pub(crate) struct CategoryGuards<'a> {
     removals: Vec<Removal<'a>>,
 }
 
-impl CategoryGuards<'_> {
+impl<'a> CategoryGuards<'a> {
+    /// Returns the name of the first category; there is at least one.
+    pub(crate) fn first_name(&self) -> &'a str {
+        let first = self.removals.first();
+        first.map_or("", |removal| removal.category.name())
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         let categories = self.removals.iter().map(|removal| removal.category);
         categories.map(Category::name)
@@ -239,6 +245,49 @@ impl Catalog {
         });
         categories.insert(name, category.clone());
         category
+    }
+
+    /// Replaces the rings of all categories that `is_replaced` names by these, in one step: `replace` is called with the old
+    /// rings and the new ones while no thread can look at either. `wake` is called with each old category then.
+    #[cfg(feature = "redis")]
+    pub(crate) fn replace(
+        &self,
+        rings: HashMap<Arc<str>, Ring>,
+        is_replaced: impl Fn(&str) -> bool,
+        replace: impl FnOnce(&mut dyn Iterator<Item = &mut Ring>, &mut dyn Iterator<Item = &Ring>),
+        wake: impl Fn(&mut CategoryState),
+    ) {
+        let mut categories = self.categories.write();
+        let replaced = categories.values().filter(|old| is_replaced(&old.name));
+        let mut replaced: Vec<Arc<Category>> = replaced.cloned().collect();
+        // The order in which every thread locks several categories.
+        replaced.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let states = replaced.iter().filter_map(|category| category.lock());
+        let mut states: Vec<_> = states.collect();
+        replace(
+            &mut states.iter_mut().map(|state| &mut state.ring),
+            &mut rings.values(),
+        );
+        for category in &replaced {
+            categories.remove(&category.name);
+        }
+        for (name, ring) in rings {
+            let state = CategoryState {
+                ring,
+                waiters: BTreeMap::new(),
+                removed: false,
+            };
+            let category = Category {
+                name: name.clone(),
+                state: Mutex::new(state),
+            };
+            categories.insert(name, Arc::new(category));
+        }
+        drop(categories);
+        for mut state in states {
+            state.removed = true;
+            wake(&mut state);
+        }
     }
 
     /// Removes the category, if it is still unused.

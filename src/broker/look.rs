@@ -6,10 +6,12 @@ use super::Shared;
 use super::batch::Batch;
 use super::batch_limit::BatchLimit;
 use super::catalog::CategoryGuards;
+#[cfg(feature = "redis")]
+use super::placed::Ahead;
 use super::ring::Place;
 use super::selection::{Retrieval, Selection};
-use super::sequencer::{HighWaterMark, Placed};
-use crate::position::Cursor;
+use super::sequencer::{HighWaterMark, Placed, Sequencer};
+use crate::position::{Cursor, EventId};
 
 /// How far `since_time` may be ahead of the broker's time, in milliseconds: a client may stamp its polls by its own clock.
 const MAX_AHEAD: u64 = 60_000;
@@ -31,6 +33,46 @@ pub(super) struct Query {
     pub(super) cursor: Cursor,
     pub(super) limit: Option<usize>,
     pub(super) mode: PollMode,
+    /// The position that another node has reached, and this one had not when it looked.
+    #[cfg(feature = "redis")]
+    pub(super) ahead: Option<Ahead>,
+    /// The poll has waited for that position.
+    #[cfg(feature = "redis")]
+    pub(super) checked: bool,
+}
+
+impl Query {
+    pub(super) fn new(cursor: Cursor, limit: Option<usize>, mode: PollMode) -> Self {
+        Query {
+            cursor,
+            limit,
+            mode,
+            #[cfg(feature = "redis")]
+            ahead: None,
+            #[cfg(feature = "redis")]
+            checked: false,
+        }
+    }
+
+    /// Finds the place of an id.
+    fn locate(&self, order: &Sequencer, id: EventId) -> Placed {
+        #[cfg(feature = "redis")]
+        if let Some(timeline) = order.timeline() {
+            return timeline.locate(id, self.checked);
+        }
+        order.locate(id)
+    }
+
+    /// Returns the time that a follower by time has to wait for before it can park, when the clock shows `now`.
+    #[cfg(feature = "redis")]
+    fn ahead_in_time(&self, order: &Sequencer, place: Place, now: u64) -> Option<Ahead> {
+        match (place, order.timeline()) {
+            (Place::Time(time), Some(timeline)) if self.mode == PollMode::Park && !self.checked => {
+                timeline.ahead_in_time(time, now)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Where a poll starts.
@@ -40,6 +82,8 @@ struct Start {
     is_unknown: bool,
     /// The follower may go on from the answer by time alone.
     by_time: bool,
+    #[cfg(feature = "redis")]
+    ahead: Option<Ahead>,
 }
 
 /// What a poll finds under the locks of its categories.
@@ -51,6 +95,27 @@ pub(super) struct Look {
     pub(super) mark: HighWaterMark,
     pub(super) limit: BatchLimit,
     pub(super) by_time: bool,
+    /// The poll has a position that this node has not reached: it has to look again.
+    #[cfg(feature = "redis")]
+    pub(super) ahead: Option<Ahead>,
+}
+
+#[cfg(feature = "redis")]
+impl Look {
+    fn ahead(ahead: Ahead, mark: HighWaterMark) -> Self {
+        Look {
+            selection: Selection::put_off(),
+            gap: false,
+            mark,
+            limit: BatchLimit {
+                events: 0,
+                bytes: 0,
+                whole_milliseconds: false,
+            },
+            by_time: false,
+            ahead: Some(ahead),
+        }
+    }
 }
 
 impl Shared {
@@ -72,18 +137,28 @@ impl Shared {
 
     /// Looks for events, and retrieves those that it finds unless the query only peeks.
     pub(super) fn look(&self, categories: &mut CategoryGuards<'_>, query: Query) -> Look {
-        let mark = self.high_water_mark();
+        let name = categories.first_name();
+        let (order, mark) = (self.order_of(name), self.high_water_mark(name));
+        let start = self.resolve(query, categories, &mark);
+        #[cfg(feature = "redis")]
+        if let Some(ahead) = start
+            .ahead
+            .or_else(|| query.ahead_in_time(order, start.place, mark.time))
+        {
+            return Look::ahead(ahead, mark);
+        }
         let Start {
             place,
             is_unknown,
             by_time,
-        } = self.resolve(query.cursor, categories, &mark);
+            ..
+        } = start;
         if let Place::Time(time) = place {
-            self.sequencer.stamp_after(time.min(mark.time));
+            order.stamp_after(time.min(mark.time));
         }
         let gap = is_unknown
             || misses(categories, |_| place)
-            || place.misses(self.sequencer.lost())
+            || place.misses(order.lost())
             || self.exceeds_batch(place, categories);
         let limit = BatchLimit {
             events: query.limit.unwrap_or(usize::MAX),
@@ -104,11 +179,22 @@ impl Shared {
             mark,
             limit,
             by_time,
+            #[cfg(feature = "redis")]
+            ahead: None,
         }
     }
 
-    pub(super) fn batch(&self, look: Look) -> Batch {
-        self.batch_of(look.selection, look.gap, look.mark)
+    pub(super) fn batch(&self, category: &str, look: Look) -> Batch {
+        // The client keeps its position.
+        #[cfg(feature = "redis")]
+        if let Some(ahead) = look.ahead {
+            let id = match ahead {
+                Ahead::Position { id, .. } => id,
+                Ahead::Time(_) => look.mark.id,
+            };
+            return Batch::new(Vec::new(), false, id).up_to(look.mark.before);
+        }
+        self.batch_of(category, look.selection, look.gap, look.mark)
     }
 
     /// Returns `true` if the events of the place's millisecond do not fit into one batch, so that a follower that stands
@@ -130,9 +216,9 @@ impl Shared {
     }
 
     /// Returns the position up to which every event is visible. Called with the locks of the polled categories held.
-    pub(super) fn high_water_mark(&self) -> HighWaterMark {
-        let mut mark = self.sequencer.high_water_mark();
-        if let Some(hidden) = self.commits.oldest_timestamp(mark.sequence) {
+    pub(super) fn high_water_mark(&self, category: &str) -> HighWaterMark {
+        let mut mark = self.order_of(category).high_water_mark();
+        if let Some(hidden) = self.oldest_hidden(category, mark.sequence) {
             mark.before = mark.before.min(hidden.saturating_sub(1));
         }
         mark
@@ -141,20 +227,19 @@ impl Shared {
     /// Finds the place of a cursor.
     fn resolve(
         &self,
-        cursor: Cursor,
+        query: Query,
         categories: &CategoryGuards<'_>,
         mark: &HighWaterMark,
     ) -> Start {
-        let by_time = |place, is_unknown| Start {
+        let start = |place, is_unknown, by_time| Start {
             place,
             is_unknown,
-            by_time: true,
+            by_time,
+            #[cfg(feature = "redis")]
+            ahead: None,
         };
-        let by_id = |place, is_unknown| Start {
-            place,
-            is_unknown,
-            by_time: false,
-        };
+        let by_time = |place, is_unknown| start(place, is_unknown, true);
+        let by_id = |place, is_unknown| start(place, is_unknown, false);
         let since = |time: u64, is_unknown: bool| {
             // No event can have had this timestamp: the broker's clock was ahead when it was given, or the client's is.
             if time > mark.time.saturating_add(MAX_AHEAD) {
@@ -163,7 +248,7 @@ impl Shared {
                 by_time(Place::Time(time), is_unknown)
             }
         };
-        let (id, since_time) = match cursor {
+        let (id, since_time) = match query.cursor {
             // The first answer has a time as well as an id.
             Cursor::Now => return by_time(Place::Sequence(mark.sequence), false),
             Cursor::Oldest => return by_time(Place::Oldest, false),
@@ -171,8 +256,14 @@ impl Shared {
             Cursor::LastId(id) => (id, None),
             Cursor::LastIdOrSinceTime(id, time) => (id, Some(time)),
         };
-        let placed = self.sequencer.locate(id);
+        let order = self.order_of(categories.first_name());
+        let placed = query.locate(order, id);
         match placed {
+            #[cfg(feature = "redis")]
+            Placed::Ahead(ahead) => Start {
+                ahead: Some(ahead),
+                ..by_id(Place::Oldest, false)
+            },
             Placed::At(place) => by_id(place, false),
             Placed::PastEnd(place) => by_id(place, true),
             Placed::UnknownRun | Placed::Foreign => {

@@ -4,6 +4,8 @@
 //! every [`Waiter`] that is parked there. A subscriber looks into the ring and parks under the same lock, so that it misses
 //! no event that is published in between.
 
+#[cfg(feature = "redis")]
+mod backplane;
 mod batch;
 mod batch_limit;
 mod catalog;
@@ -15,7 +17,9 @@ mod look;
 #[cfg(feature = "testing")]
 mod manual_clock;
 mod options;
+mod order;
 mod parked;
+mod placed;
 mod poll;
 mod publish;
 mod replay;
@@ -30,6 +34,8 @@ mod store_call;
 mod sync;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "redis")]
+mod timeline;
 mod waiter;
 
 use std::ops::Deref;
@@ -57,6 +63,8 @@ use store_call::StoreCall;
 use sync::{AtomicU64, Mutex};
 use waiter::Parking;
 
+#[cfg(feature = "redis")]
+pub(crate) use backplane::{Backplane, Beginning, Feed};
 pub use batch::Batch;
 pub(crate) use clock::Clock;
 pub(crate) use look::PollMode;
@@ -65,7 +73,11 @@ pub use manual_clock::ManualClock;
 pub use options::BrokerOptions;
 pub(crate) use parked::Parked;
 pub(crate) use poll::Polled;
+#[cfg(feature = "redis")]
+pub use statistics::BackplaneStatistics;
 pub use statistics::Statistics;
+#[cfg(feature = "redis")]
+pub(crate) use timeline::Epoch;
 pub(crate) use waiter::Waiter;
 
 /// Categories, ring buffers and parked subscribers: all of a long-polling server but HTTP. A server has one inside; a
@@ -134,6 +146,9 @@ struct Shared {
     evicting: Mutex<()>,
     /// When the next sweep for expired events is due, by `age`.
     next_sweep: AtomicU64,
+    /// The streams of the backplane, if there is one. Then the sequencer, the commits and the store do nothing.
+    #[cfg(feature = "redis")]
+    streams: Option<backplane::Streams>,
 }
 
 impl Broker {
@@ -162,20 +177,7 @@ impl Broker {
         mut store: Box<dyn Store>,
     ) -> Result<Self, Error> {
         options.check()?;
-        let mut shared = Shared {
-            catalog: Catalog::new(),
-            parking: Parking::new(options.max_parked),
-            sequencer: Restorer::default().finish(clock.clone(), false),
-            commits: Commits::default(),
-            store: Box::new(NoStore),
-            flushing: None,
-            stopping: Arc::default(),
-            age: Age::starting_now(&clock),
-            counters: Counters::default(),
-            evicting: Mutex::default(),
-            next_sweep: AtomicU64::new(0),
-            options,
-        };
+        let mut shared = Shared::new(options, &clock);
         let mut replay = Replay::default();
         let snapshot = Snapshot::default();
         store.start(snapshot.clone(), &mut |record| {
@@ -231,6 +233,9 @@ impl Broker {
     /// data that is null or can't be serialized, [`TooLarge`](crate::ErrorKind::TooLarge) for data over
     /// [`max_event_size`](BrokerOptions::max_event_size), [`Busy`](crate::ErrorKind::Busy) if the store can't take it,
     /// [`Stopped`](crate::ErrorKind::Stopped) after the stop. The event is not published then.
+    ///
+    /// With Redis also [`Misdirected`](crate::ErrorKind::Misdirected), and [`TimedOut`](crate::ErrorKind::TimedOut): then it
+    /// is not known whether the event was published.
     pub fn publish<T: Serialize + ?Sized>(
         &self,
         category: &str,
@@ -255,7 +260,8 @@ impl Broker {
     /// from [`Batch::last_id`] on, returns the rest.
     ///
     /// With a store that [acknowledges](Store::acknowledges) events, a poll by time alone may take as long as the store needs
-    /// for the events of a millisecond, and at most five seconds longer than `timeout`.
+    /// for the events of a millisecond, and at most five seconds longer than `timeout`. So may a poll of a broker in Redis,
+    /// and one from a position that another node has reached before this one.
     ///
     /// # Errors
     ///
@@ -333,6 +339,8 @@ impl Broker {
             parked: shared.parking.len(),
             categories: shared.catalog.len(),
             store: shared.store_statistics(),
+            #[cfg(feature = "redis")]
+            backplane: shared.backplane_statistics(),
             ..shared.counters.snapshot()
         }
     }
@@ -371,12 +379,16 @@ impl Broker {
 
     /// Returns the time that an event would be stamped with now, in Unix milliseconds.
     pub(crate) fn now(&self) -> u64 {
+        #[cfg(feature = "redis")]
+        if let Some(streams) = &self.0.streams {
+            return streams.now();
+        }
         self.0.sequencer.now()
     }
 
-    /// Returns `true` if a publish waits until the store keeps the event.
+    /// Returns `true` if a publish waits until the store, or the backplane, keeps the event.
     pub(crate) fn acknowledges(&self) -> bool {
-        self.0.store.acknowledges()
+        self.0.acknowledges()
     }
 
     /// Loses the events that have expired. Publishes do so periodically; this is for a broker without publishes.
@@ -394,6 +406,33 @@ impl std::fmt::Debug for Broker {
 }
 
 impl Shared {
+    fn new(options: BrokerOptions, clock: &Clock) -> Self {
+        Shared {
+            catalog: Catalog::new(),
+            parking: Parking::new(options.max_parked),
+            sequencer: Restorer::default().finish(clock.clone(), false),
+            commits: Commits::default(),
+            store: Box::new(NoStore),
+            flushing: None,
+            stopping: Arc::default(),
+            age: Age::starting_now(clock),
+            counters: Counters::default(),
+            evicting: Mutex::default(),
+            next_sweep: AtomicU64::new(0),
+            options,
+            #[cfg(feature = "redis")]
+            streams: None,
+        }
+    }
+
+    fn acknowledges(&self) -> bool {
+        #[cfg(feature = "redis")]
+        if self.streams.is_some() {
+            return true;
+        }
+        self.store.acknowledges()
+    }
+
     /// Appends a record to the store, and returns its ticket.
     fn append_record(&self, record: Record) -> Result<u64, Error> {
         let _call = StoreCall::Append.enter(self);

@@ -37,6 +37,28 @@ pub(super) struct Unsettled {
     pub(super) sequence: u64,
 }
 
+impl Unsettled {
+    /// Returns the query of this look, which is to be made again.
+    #[cfg_attr(not(feature = "redis"), allow(unused_variables))]
+    pub(super) fn new(query: Query, look: &Look, sequence: u64) -> Self {
+        #[cfg(feature = "redis")]
+        let query = Query {
+            ahead: look.ahead,
+            ..query
+        };
+        Unsettled { query, sequence }
+    }
+}
+
+/// The result of looking again.
+enum LookedAgain {
+    Found(Arc<Batch>),
+    /// The subscriber is in the lists of its categories.
+    Listed,
+    #[cfg(feature = "redis")]
+    PutOff(Unsettled),
+}
+
 impl Parked {
     /// Returns the waiter, which ends the wait if the client disconnects.
     pub(crate) fn waiter(&self) -> &Arc<Waiter> {
@@ -46,9 +68,10 @@ impl Parked {
     /// Waits until an event comes or the deadline passes. With a store that acknowledges, a follower by time alone may wait
     /// longer, until the store has settled all events of a millisecond.
     pub(crate) fn wait(mut self, deadline: impl Into<Deadline>) -> Arc<Batch> {
+        let deadline = deadline.into();
         let settled = self.unsettled.take();
-        let batch = settled.and_then(|unsettled| self.look_when_settled(unsettled));
-        let batch = batch.unwrap_or_else(|| self.wait_for_event(deadline.into()));
+        let batch = settled.and_then(|unsettled| self.look_when_settled(unsettled, deadline));
+        let batch = batch.unwrap_or_else(|| self.wait_for_event(deadline));
         self.shared.count_answered(&batch);
         batch
     }
@@ -56,6 +79,11 @@ impl Parked {
     /// Puts the waiter into the categories' lists: the look at them has found nothing.
     pub(super) fn list(&mut self, categories: &mut CategoryGuards<'_>, look: &Look) {
         (self.parked_at, self.gap) = (look.mark.sequence, look.gap);
+        // A look that had to be put off did not know the limit.
+        #[cfg(feature = "redis")]
+        {
+            self.limit = look.limit;
+        }
         for state in categories.iter_mut() {
             state.waiters.insert(self.ticket, self.waiter.clone());
         }
@@ -64,13 +92,38 @@ impl Parked {
 
     /// Looks again once the hidden events are settled. `None` if there is nothing, and the subscriber now waits for the next
     /// event.
-    fn look_when_settled(&mut self, unsettled: Unsettled) -> Option<Arc<Batch>> {
+    fn look_when_settled(
+        &mut self,
+        unsettled: Unsettled,
+        deadline: Deadline,
+    ) -> Option<Arc<Batch>> {
+        #[cfg_attr(not(feature = "redis"), allow(unused_mut))]
+        let mut looked = self.look_again(unsettled, deadline);
+        #[cfg(feature = "redis")]
+        while let LookedAgain::PutOff(again) = looked {
+            looked = self.look_again(again, deadline);
+        }
+        match looked {
+            LookedAgain::Found(batch) => Some(batch),
+            LookedAgain::Listed => None,
+            #[cfg(feature = "redis")]
+            LookedAgain::PutOff(_) => None,
+        }
+    }
+
+    fn look_again(&mut self, unsettled: Unsettled, deadline: Deadline) -> LookedAgain {
         let Unsettled {
             mut query,
             sequence,
         } = unsettled;
         let shared = self.shared.clone();
-        let in_time = shared.commits.wait_for(&shared, sequence);
+        let in_time = shared.wait_for_look(
+            self.first_name(),
+            &mut query,
+            sequence,
+            &self.waiter,
+            deadline,
+        );
         if self.waiter.has_hung_up() {
             query.mode = PollMode::Peek;
         }
@@ -79,12 +132,22 @@ impl Parked {
         shared.with_categories(&names, |categories| {
             let look = shared.look(categories, query);
             let selection = &look.selection;
+            // A position was reached or is wrong, and the events there are of a millisecond that is not over.
+            #[cfg(feature = "redis")]
+            if let (true, true, Some(sequence)) = (
+                in_time && query.ahead.is_some(),
+                selection.entries.is_empty() && query.mode != PollMode::Peek,
+                selection.awaits,
+            ) {
+                return LookedAgain::PutOff(Unsettled::new(query, &look, sequence));
+            }
             let found = !selection.entries.is_empty() || selection.awaits.is_some();
             if found || !in_time || query.mode != PollMode::Park {
-                return Some(Arc::new(shared.batch(look)));
+                let batch = shared.batch(categories.first_name(), look);
+                return LookedAgain::Found(Arc::new(batch));
             }
             self.list(categories, &look);
-            None
+            LookedAgain::Listed
         })
     }
 
@@ -116,8 +179,8 @@ impl Parked {
     fn has_whole_millisecond(&self, batch: &Batch) -> bool {
         let shared = &self.shared;
         !self.limit.whole_milliseconds
-            || !shared.store.acknowledges()
-            || shared.sequencer.end() == batch.last_id()
+            || !shared.acknowledges()
+            || shared.has_whole_millisecond(self.first_name(), batch)
     }
 
     /// All other cases: several categories, where a publisher of one may come before another's slightly older event; and
@@ -149,8 +212,12 @@ impl Parked {
     ) -> Result<Arc<Batch>, (Vec<Entry>, u64)> {
         let newest = offered.iter().max_by_key(|entry| entry.sequence);
         let newest = newest.filter(|_| self.limit.whole_milliseconds);
-        let commits = &self.shared.commits;
-        match newest.and_then(|newest| commits.newest_up_to(newest.time(), newest.sequence)) {
+        let hidden = newest.and_then(|newest| {
+            let name = self.first_name();
+            self.shared
+                .newest_hidden(name, newest.time(), newest.sequence)
+        });
+        match hidden {
             None => Ok(self.look_after(categories, offered)),
             Some(hidden) => Err((offered, hidden)),
         }
@@ -158,7 +225,7 @@ impl Parked {
 
     /// Waits until this hidden event is settled, and looks for events behind those that were offered.
     fn look_behind(&self, offered: Vec<Entry>, hidden: u64) -> Arc<Batch> {
-        self.shared.commits.wait_for(&self.shared, hidden);
+        self.shared.wait_for_hidden(self.first_name(), hidden);
         self.with_categories(|categories| self.look_after(categories, offered))
     }
 
@@ -172,8 +239,9 @@ impl Parked {
             Place::Sequence(newest.unwrap_or(self.parked_at))
         };
         let places: Vec<Place> = categories.names().map(|name| place(name)).collect();
-        let lost = misses(categories, |index| places[index]);
-        let mark = self.shared.high_water_mark();
+        let lost = misses(categories, |index| places[index])
+            || self.shared.misses(self.first_name(), &places);
+        let mark = self.shared.high_water_mark(self.first_name());
         let retrieval = Retrieval {
             limit: self.limit,
             by_time: self.waiter.goes_by_time(),
@@ -182,7 +250,15 @@ impl Parked {
         };
         let place = |index: usize| places[index];
         let selection = self.shared.select(categories, place, offered, retrieval);
-        Arc::new(self.shared.batch_of(selection, self.gap || lost, mark))
+        let gap = self.gap || lost;
+        let batch = self
+            .shared
+            .batch_of(self.first_name(), selection, gap, mark);
+        Arc::new(batch)
+    }
+
+    fn first_name(&self) -> &str {
+        self.names.first().map_or("", |name| name)
     }
 
     fn with_categories<T>(&self, work: impl FnOnce(&mut CategoryGuards<'_>) -> T) -> T {

@@ -37,11 +37,11 @@ impl Broker {
             return Err(Error::request("a limit of 0 events: give 1 or more"));
         }
         names.check()?;
-        let query = Query {
-            cursor,
-            limit,
-            mode,
-        };
+        #[cfg(feature = "redis")]
+        if let Some(streams) = &self.0.streams {
+            streams.check(names)?;
+        }
+        let query = Query::new(cursor, limit, mode);
         let polled = self.0.poll(names, query);
         if let Ok(Polled::Ready(batch)) = &polled {
             self.0.count_answered(batch);
@@ -87,7 +87,9 @@ impl Shared {
         let hidden = look.selection.awaits.filter(|_| can_settle);
         let is_empty = look.selection.entries.is_empty();
         if hidden.is_none() && !(is_empty && query.mode == PollMode::Park) {
-            return Ok(Polled::Ready(Arc::new(self.batch(look))));
+            return Ok(Polled::Ready(Arc::new(
+                self.batch(categories.first_name(), look),
+            )));
         }
         let (ticket, waiter) = self.parking.enter(look.by_time)?;
         let mut parked = Parked {
@@ -99,7 +101,7 @@ impl Shared {
             limit: look.limit,
             gap: false,
             listed: false,
-            unsettled: hidden.map(|sequence| Unsettled { query, sequence }),
+            unsettled: hidden.map(|sequence| Unsettled::new(query, &look, sequence)),
         };
         if hidden.is_none() {
             parked.list(categories, &look);

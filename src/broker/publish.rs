@@ -48,6 +48,10 @@ impl Shared {
     }
 
     pub(super) fn publish(&self, category: &str, draft: Draft) -> Result<EventId, Error> {
+        #[cfg(feature = "redis")]
+        if let Some(streams) = &self.streams {
+            return streams.publish(draft);
+        }
         self.store.admit(event_line_len(draft.json_len()))?;
         if self.store.acknowledges() {
             return self.publish_acknowledged(draft);
@@ -83,9 +87,9 @@ impl Shared {
     pub(super) fn commit(&self, entry: Entry) {
         let name = entry.event.shared_category().clone();
         let delivery = self.catalog.with(&name, |category| {
-            let sequence = entry.sequence;
+            let (sequence, timestamp) = (entry.sequence, entry.time());
             let delivery = self.deliver(category, entry);
-            self.sequencer.make_visible(sequence);
+            self.order_of(&name).make_visible(sequence, timestamp);
             delivery
         });
         delivery.finish(self);
@@ -97,7 +101,7 @@ impl Shared {
         let id = entry.event.id();
         let waiters = std::mem::take(&mut category.waiters);
         if waiters.values().any(|waiter| waiter.goes_by_time()) {
-            self.sequencer.stamp_after(entry.time());
+            self.order_of(category.name()).stamp_after(entry.time());
         }
         let batch = (!waiters.is_empty())
             .then(|| Arc::new(Batch::new(vec![entry.event.clone()], false, id)));

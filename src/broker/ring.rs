@@ -109,6 +109,16 @@ impl Ring {
         self.entries.is_empty()
     }
 
+    #[cfg(feature = "redis")]
+    pub(crate) fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.entries.iter_mut()
+    }
+
+    #[cfg(feature = "redis")]
+    pub(crate) fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
     pub(crate) fn newest(&self) -> Option<&Entry> {
         self.entries.back()
     }

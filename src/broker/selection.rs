@@ -39,6 +39,17 @@ pub(super) struct Selection {
     pub(super) awaits: Option<u64>,
 }
 
+#[cfg(feature = "redis")]
+impl Selection {
+    /// Returns the selection of a poll that has to look again.
+    pub(super) fn put_off() -> Self {
+        Selection {
+            awaits: Some(0),
+            ..Selection::default()
+        }
+    }
+}
+
 impl Shared {
     /// Selects from the `offered` events and the events after each category's place, as many as the limit allows. With
     /// `delete_after_first_retrieval`, a retrieval removes them from the rings.
@@ -52,6 +63,7 @@ impl Shared {
         offered: Vec<Entry>,
         retrieval: Retrieval,
     ) -> Selection {
+        let name = categories.first_name();
         let (limit, deletes) = (retrieval.limit, self.options.delete_after_first_retrieval);
         // Offered events were deleted when they were offered, and are nowhere else.
         let sequences = offered.iter().map(|entry| entry.sequence);
@@ -68,10 +80,10 @@ impl Shared {
         let least = entries.partition_point(|entry| Some(entry.sequence) <= least_up_to);
         let mut count = limit.count(&entries).max(least);
         if retrieval.by_time {
-            self.stamp_after(&entries[..count]);
+            self.stamp_after(name, &entries[..count]);
         }
         let complete = match limit.whole_milliseconds {
-            true => self.complete(&entries, retrieval.visible),
+            true => self.complete(name, &entries, retrieval.visible),
             false => entries.len(),
         };
         count = count.min(complete.max(least));
@@ -80,7 +92,7 @@ impl Shared {
         let latest = selected.iter().map(Entry::time).max();
         let skips = limit.whole_milliseconds && latest.is_some_and(passes_over) || count > complete;
         let awaits = rest.first().filter(|_| count == 0).map(|first| {
-            let hidden = self.commits.newest_up_to(first.time(), retrieval.visible);
+            let hidden = self.newest_hidden(name, first.time(), retrieval.visible);
             hidden.unwrap_or(retrieval.visible)
         });
         let rest = rest.first().map(|first| first.sequence);
@@ -99,16 +111,16 @@ impl Shared {
     }
 
     /// Has the next event stamped later than these, which a follower by time receives.
-    fn stamp_after(&self, entries: &[Entry]) {
+    fn stamp_after(&self, category: &str, entries: &[Entry]) {
         if let Some(latest) = entries.iter().map(Entry::time).max() {
-            self.sequencer.stamp_after(latest);
+            self.order_of(category).stamp_after(latest);
         }
     }
 
     /// Counts the events, from the first on, of milliseconds that no hidden event has. Events that are stamped after
     /// [`stamp_after`](Shared::stamp_after) are later. In this run, timestamps ascend with sequence numbers.
-    fn complete(&self, entries: &[Entry], visible: u64) -> usize {
-        let Some(hidden) = self.commits.oldest_timestamp(visible) else {
+    fn complete(&self, category: &str, entries: &[Entry], visible: u64) -> usize {
+        let Some(hidden) = self.oldest_hidden(category, visible) else {
             return entries.len();
         };
         let complete = entries.iter().take_while(|entry| entry.time() < hidden);
@@ -138,15 +150,21 @@ impl Shared {
         }
     }
 
-    /// Makes a batch of a selection for which every event up to `mark` was considered.
-    pub(super) fn batch_of(&self, selection: Selection, gap: bool, mark: HighWaterMark) -> Batch {
+    /// Makes a batch of a selection from this category and others, for which every event up to `mark` was considered.
+    pub(super) fn batch_of(
+        &self,
+        category: &str,
+        selection: Selection,
+        gap: bool,
+        mark: HighWaterMark,
+    ) -> Batch {
         let gap = gap || selection.skips;
         let entries = selection.entries.into_iter();
         let events: Vec<Event> = entries.map(|entry| entry.event).collect();
         let last_id = match (events.last(), selection.rest) {
             (Some(last), Some(_)) => last.id(),
             (Some(last), None) if !gap => last.id(),
-            (None, Some(rest)) => self.sequencer.position(rest - 1),
+            (None, Some(rest)) => self.order_of(category).position(rest - 1),
             // The lost event may be newer than the last one here, and the gap is not to be reported twice.
             _ => mark.id,
         };

@@ -1,8 +1,11 @@
 //! [`Sequencer`]: gives every event its timestamp, sequence number and id, and finds the place of an id.
 
 use super::clock::{Age, Clock};
+pub(crate) use super::placed::{HighWaterMark, Placed};
 use super::ring::{Entry, Place};
 use super::sync::Mutex;
+#[cfg(feature = "redis")]
+use super::timeline::Timeline;
 use super::waiter::stopped;
 use crate::error::Error;
 use crate::event::Draft;
@@ -25,6 +28,9 @@ pub(crate) struct Sequencer {
     /// The time at which events are published, if they expire.
     age: Option<Age>,
     stamps: Mutex<Stamps>,
+    /// The order that a backplane decides, if it stamps the events and not this sequencer.
+    #[cfg(feature = "redis")]
+    timeline: Option<Timeline>,
 }
 
 /// The least timestamp of an event: a poll with a `since_time` of 0 or 1 asks for every event that is buffered.
@@ -42,17 +48,6 @@ struct Stamps {
     /// The sequence number of the newest event that subscribers can see.
     visible: u64,
     closed: bool,
-}
-
-/// The high-water mark of what is visible: every event up to this sequence number is.
-pub(crate) struct HighWaterMark {
-    pub(crate) sequence: u64,
-    /// The position after that event.
-    pub(crate) id: EventId,
-    /// Every event that becomes visible from now on has a greater timestamp.
-    pub(crate) before: u64,
-    /// The greatest timestamp that an event stamped up to now can have, in this run or an earlier one.
-    pub(crate) time: u64,
 }
 
 /// The sequence numbers of the events of one run.
@@ -87,19 +82,6 @@ impl RunRange {
     pub(crate) fn end(&self) -> Option<EventId> {
         self.ended.then(|| EventId::new(self.run, self.last))
     }
-}
-
-/// The place of an id.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Placed {
-    /// After the event with its sequence number.
-    At(Place),
-    /// After the last event that the log has of the id's run: the end of that run was lost.
-    PastEnd(Place),
-    /// The id is of a run that this broker does not know: a run without a log, or of another broker.
-    UnknownRun,
-    /// The id was not made by this crate. Only a search for the event can place it.
-    Foreign,
 }
 
 impl Stamps {
@@ -139,6 +121,8 @@ impl Sequencer {
             millisecond_bytes: usize::MAX,
             age: None,
             stamps: Mutex::new(stamps),
+            #[cfg(feature = "redis")]
+            timeline: None,
         }
     }
 
@@ -199,8 +183,14 @@ impl Sequencer {
         Ok((entry, stored))
     }
 
-    /// Notes that every event up to this number is visible.
-    pub(crate) fn make_visible(&self, sequence: u64) {
+    /// Notes that every event up to this one is visible.
+    pub(crate) fn make_visible(&self, sequence: u64, timestamp: u64) {
+        #[cfg(feature = "redis")]
+        if let Some(timeline) = &self.timeline {
+            return timeline.make_visible(sequence, timestamp);
+        }
+        #[cfg(not(feature = "redis"))]
+        let _ = timestamp;
         self.stamps.lock().visible = sequence;
     }
 
@@ -211,6 +201,10 @@ impl Sequencer {
 
     /// Returns the newest event that the log should have had and lacked.
     pub(crate) fn lost(&self) -> Loss {
+        #[cfg(feature = "redis")]
+        if let Some(timeline) = &self.timeline {
+            return timeline.lost();
+        }
         self.lost
     }
 
@@ -218,6 +212,10 @@ impl Sequencer {
     /// there is in its ring.
     pub(crate) fn high_water_mark(&self) -> HighWaterMark {
         let now = self.clock.now();
+        #[cfg(feature = "redis")]
+        if let Some(timeline) = &self.timeline {
+            return timeline.high_water_mark(now);
+        }
         let stamps = self.stamps.lock();
         HighWaterMark {
             sequence: stamps.visible,
@@ -236,6 +234,10 @@ impl Sequencer {
 
     /// Returns the position after the event with this sequence number.
     pub(crate) fn position(&self, sequence: u64) -> EventId {
+        #[cfg(feature = "redis")]
+        if let Some(timeline) = &self.timeline {
+            return timeline.position(sequence);
+        }
         EventId::new(self.run, sequence)
     }
 
@@ -278,6 +280,21 @@ impl Sequencer {
             Some(known) => Placed::At(Place::Sequence(sequence.max(known.first - 1))),
             None => Placed::UnknownRun,
         }
+    }
+}
+
+#[cfg(feature = "redis")]
+impl Sequencer {
+    /// Returns the sequencer of a stream whose events a backplane stamps.
+    pub(super) fn following(self, timeline: Timeline) -> Self {
+        Sequencer {
+            timeline: Some(timeline),
+            ..self
+        }
+    }
+
+    pub(super) fn timeline(&self) -> Option<&Timeline> {
+        self.timeline.as_ref()
     }
 }
 

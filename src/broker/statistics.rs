@@ -13,7 +13,8 @@ use crate::store::StoreStatistics;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// Events published since the start, in process and over HTTP.
+    /// Events published since the start, in process and over HTTP. With a backplane, the events of all nodes that this one
+    /// has shown.
     pub published: u64,
     /// Events delivered to subscribers: an event that goes to three subscribers counts three times.
     pub delivered: u64,
@@ -41,6 +42,30 @@ pub struct Statistics {
     pub event_bytes: usize,
     /// What the store, such as a file, has done. All zero without one.
     pub store: StoreStatistics,
+    /// What the backplane, such as Redis, has done; `None` without one.
+    #[cfg(feature = "redis")]
+    pub backplane: Option<BackplaneStatistics>,
+}
+
+/// What a broker's backplane, such as Redis, has done since the start.
+#[cfg(feature = "redis")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct BackplaneStatistics {
+    /// Every stream is being read, and the last publish to each stream reached the backplane.
+    pub connected: bool,
+    /// Why the backplane can't be reached or refuses publishes; `None` if neither is so.
+    pub failing: Option<String>,
+    /// Events that this node has published.
+    pub published: u64,
+    /// Events that this node has read, its own included.
+    pub read: u64,
+    /// Publishes that wait for an answer now.
+    pub waiting: u64,
+    /// Connections that were made again after one was lost.
+    pub reconnects: u64,
+    /// How often events were found lost: the backplane lost them, or trimmed them before this node had read them.
+    pub losses: u64,
 }
 
 /// Why events leave a ring.
@@ -81,6 +106,16 @@ impl Counters {
         }
         self.events.fetch_add(1, Relaxed);
         self.event_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Counts the events of a ring that comes into the catalog.
+    #[cfg(feature = "redis")]
+    pub(crate) fn added_all(&self, ring: &Ring) {
+        let bytes = ring.entries().map(|entry| entry.event.as_json().len());
+        self.event_bytes.fetch_add(bytes.sum(), Relaxed);
+        self.events.fetch_add(ring.entries().len(), Relaxed);
+        self.occupied
+            .fetch_add(usize::from(!ring.is_empty()), Relaxed);
     }
 
     /// Counts what left a ring, and why.

@@ -63,6 +63,10 @@ impl Shared {
     }
 
     fn stop_within(self: &Arc<Self>, timeout: Duration, ends: bool) -> Result<(), Error> {
+        #[cfg(feature = "redis")]
+        if let Some(streams) = &self.streams {
+            return streams.backplane.stop(timeout);
+        }
         if let Some(flushing) = &self.flushing {
             flushing.end();
         }

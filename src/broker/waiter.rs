@@ -70,6 +70,11 @@ impl Waiter {
         self.filled.notify_one();
     }
 
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_answered_early(&self) -> bool {
+        self.slot.lock().early
+    }
+
     pub(crate) fn has_hung_up(&self) -> bool {
         self.slot.lock().hung_up
     }

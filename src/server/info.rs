@@ -70,6 +70,8 @@ pub(crate) enum StoreSetting {
     None,
     File(FilePersistorInfo),
     Store(GivenStore),
+    #[cfg(feature = "redis")]
+    Redis(crate::RedisBackplane),
 }
 
 /// The store of [`ServerInfo::store`]. The first server that starts takes it; copies of the settings share it.
@@ -327,6 +329,14 @@ impl ServerInfo {
         self
     }
 
+    /// Keeps the events in Redis, in common with other servers. It replaces an earlier [`file`](ServerInfo::file) or
+    /// [`store`](ServerInfo::store). Defaults to none. See [`guide::redis`](crate::guide::redis).
+    #[cfg(feature = "redis")]
+    pub fn redis(mut self, redis: crate::RedisBackplane) -> Self {
+        self.store = StoreSetting::Redis(redis);
+        self
+    }
+
     /// Sets the web page origin (`"https://example.com"`, or `"*"`) from which browsers may poll and publish. The server
     /// then also answers their preflight requests (the Fetch standard's CORS protocol). Browsers compare the text, so an
     /// origin that no browser sends, such as one with a path, is an error. Defaults to none: only pages of the same origin
@@ -399,6 +409,10 @@ impl ServerInfo {
             StoreSetting::None => Broker::start(options, None, clock),
             StoreSetting::File(file) => Broker::start(options, Some(file.clone()), clock),
             StoreSetting::Store(store) => Broker::restore(options, clock, store.take()?),
+            #[cfg(feature = "redis")]
+            StoreSetting::Redis(redis) => {
+                Broker::with_backplane(options, clock, redis.clone().into_backplane()?)
+            }
         }
     }
 

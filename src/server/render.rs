@@ -195,6 +195,7 @@ fn reason(status: u16) -> &'static str {
         501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
+        421 => "Misdirected Request",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
         _ => "Unnamed",

@@ -152,6 +152,30 @@ fn flags_that_only_concern_the_file_are_refused_without_one() {
 }
 
 #[test]
+fn flags_for_redis_are_refused_where_they_have_no_effect() {
+    if cfg!(feature = "redis") {
+        refuses(
+            &["--redis-prefix", "x:"],
+            "--redis-prefix has no effect without --redis",
+        );
+        refuses(&["--redis", "http://host"], "--redis: ");
+        refuses(
+            &["--redis", "redis://127.0.0.1", "--redis-prefix", "{x}"],
+            "--redis-prefix: ",
+        );
+        refuses(
+            &["--redis", "redis://127.0.0.1", "--file", "x"],
+            "--file and --redis keep the events in two places",
+        );
+    } else {
+        refuses(
+            &["--redis", "redis://127.0.0.1"],
+            "--redis: this server was built without Redis",
+        );
+    }
+}
+
+#[test]
 fn an_empty_token_is_refused() {
     for flag in ["--publish-token", "--subscribe-token"] {
         refuses(
@@ -168,7 +192,7 @@ fn help_goes_to_standard_output_and_names_every_flag_once() {
         assert!(output.status.success() && output.stderr.is_empty());
         let help = String::from_utf8(output.stdout).unwrap();
         let flags = help.lines().filter(|line| line.starts_with("    --"));
-        assert_eq!(flags.count(), 31, "{help}");
+        assert_eq!(flags.count(), 33, "{help}");
     }
 }
 

@@ -32,6 +32,9 @@ pub(crate) fn program() -> &'static Path {
             if cfg!(feature = "testing") {
                 build.args(["--features", "testing"]);
             }
+            if cfg!(feature = "redis") {
+                build.args(["--features", "redis"]);
+            }
             assert!(build.status().unwrap().success(), "the example builds");
         }
         profile

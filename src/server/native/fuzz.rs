@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::body;
 use super::head;
 use super::reader::Reader;
+use crate::server::forwarded::TrustedProxies;
 use crate::server::response::Response;
 
 /// The most bytes of a body.
@@ -58,7 +59,7 @@ fn read_request(reader: &mut Reader<'_>) -> Result<Option<(String, String, Vec<u
         return Ok(None);
     }
     let bytes = reader.head()?;
-    let request = head::parse(&bytes, None, &[])?;
+    let request = head::parse(&bytes, None, &TrustedProxies::default())?;
     if let Some(fault) = request.fault() {
         return Err(Response::error(400, fault));
     }

@@ -1,0 +1,212 @@
+//! [`Publisher`]: sends the publishes of one stream to Redis, those that wait at the same time together.
+//!
+//! A batch has a number. If its answer is lost, the same batch is sent again with the same number, and Redis then gives the
+//! answer of the first try. So an event is in the stream once.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::backoff::Backoff;
+use super::link::{Appended, Batch, Known, Link, Trouble};
+use super::publish::{Pending, PublishQueue};
+use super::state::Part;
+use super::stream::Stream;
+use crate::error::{Error, ErrorKind};
+use crate::position::{EventId, Run};
+
+/// How long a connection may be idle before it is tried first.
+const IDLE: Duration = Duration::from_millis(50);
+
+/// Sends the publishes of one stream.
+pub(super) struct Publisher {
+    stream: Arc<Stream>,
+    queue: Arc<PublishQueue>,
+    link: Option<Link>,
+    /// The epoch of the stream, when it was opened.
+    run: Option<Run>,
+    /// When Redis answered last.
+    answered: Instant,
+    /// The number of the newest batch.
+    number: u64,
+    max_length: usize,
+    replicas: usize,
+    max_wait: Duration,
+}
+
+impl Publisher {
+    pub(super) fn new(
+        stream: Arc<Stream>,
+        queue: Arc<PublishQueue>,
+        settings: &super::RedisBackplane,
+    ) -> Self {
+        Publisher {
+            stream,
+            queue,
+            link: None,
+            run: None,
+            answered: Instant::now(),
+            number: 0,
+            max_length: settings.max_stream_length,
+            replicas: settings.replicas,
+            max_wait: settings.max_wait,
+        }
+    }
+
+    /// Connects, and opens the stream.
+    pub(super) fn connect(&mut self) -> Result<(), Trouble> {
+        let mut link = Link::connect(&self.stream.target, Duration::ZERO)?;
+        self.run = Some(self.stream.open(&mut link)?.run);
+        self.link = Some(link);
+        self.answered = Instant::now();
+        Ok(())
+    }
+
+    /// Sends until the stop.
+    pub(super) fn run(mut self) {
+        while let Some(publishes) = self.queue.take() {
+            self.publish(publishes);
+        }
+    }
+
+    /// Sends these publishes, again and again until Redis has answered or the broker is stopped.
+    fn publish(&mut self, mut publishes: Vec<Arc<Pending>>) {
+        let part = Part::Publisher(self.stream.number);
+        let mut backoff = Backoff::default();
+        let mut batch = None;
+        loop {
+            let sent = self.send(&mut publishes, &mut batch);
+            match sent {
+                Ok(answer) => {
+                    self.stream.monitor.works(part, false);
+                    return self.finish(&publishes, answer);
+                }
+                Err(Trouble::Refused(reason)) => {
+                    self.stream.monitor.failed(part, &reason);
+                    // The next batch opens the stream anew: another program's entry may be in the way.
+                    self.run = None;
+                    return refuse(&publishes, &reason);
+                }
+                Err(Trouble::Away(reason) | Trouble::Moved(reason)) => {
+                    self.link = None;
+                    self.stream.monitor.failed(part, &reason);
+                }
+            }
+            if self.stream.is_stopped() {
+                return refuse(&publishes, "the broker was stopped before Redis was back");
+            }
+            // A publisher that gives up must not be waited for. One that was sent stays in the batch.
+            if batch.is_none() {
+                publishes.retain(|publish| !publish.is_withdrawn());
+                if publishes.is_empty() {
+                    return;
+                }
+            }
+            self.stream.pause(backoff.next());
+        }
+    }
+
+    /// Makes one attempt.
+    fn send(
+        &mut self,
+        publishes: &mut Vec<Arc<Pending>>,
+        batch: &mut Option<Batch>,
+    ) -> Result<Option<(Run, u64, u64)>, Trouble> {
+        let is_new = self.link.is_none();
+        if is_new {
+            self.connect()?;
+            let part = Part::Publisher(self.stream.number);
+            self.stream.monitor.works(part, true);
+        }
+        // A connection that has ended meanwhile is found before the events count as sent, which Redis may have then.
+        let is_doubtful = self.answered.elapsed() > IDLE || self.stream.monitor.failing().is_some();
+        if is_doubtful && let Some(link) = &mut self.link {
+            link.ping()?;
+        }
+        if batch.is_none() {
+            publishes.retain(|publish| publish.send());
+            if publishes.is_empty() {
+                return Ok(None);
+            }
+            self.number += 1;
+            let events = publishes.iter().map(|publish| publish.category_and_data());
+            *batch = Some(Batch {
+                number: self.number,
+                events: events.collect(),
+            });
+        }
+        let (Some(link), Some(batch)) = (&mut self.link, &*batch) else {
+            return Ok(None);
+        };
+        loop {
+            let known = Known {
+                run: self.run,
+                ..self.stream.known()
+            };
+            match link.append(batch, known, self.max_length)? {
+                Appended::NotOpen => self.run = Some(self.stream.open(link)?.run),
+                Appended::At(run, first, timestamp) => {
+                    let last = first + batch.events.len() as u64 - 1;
+                    self.stream.knows(run, last, timestamp);
+                    self.answered = Instant::now();
+                    return Ok(Some((run, first, timestamp)));
+                }
+            }
+        }
+    }
+
+    /// Gives the publishers their ids.
+    fn finish(&mut self, publishes: &[Arc<Pending>], answer: Option<(Run, u64, u64)>) {
+        let Some((run, first, _)) = answer else {
+            return;
+        };
+        let published = &self.stream.monitor.published;
+        published.fetch_add(publishes.len() as u64, Relaxed);
+        let replicated = self.wait_for_replicas();
+        for (sequence, publish) in (first..).zip(publishes) {
+            let id = EventId::new(run, sequence);
+            publish.finish(match &replicated {
+                Ok(()) => Ok(id),
+                Err(have) => Err(Error::new(
+                    ErrorKind::TimedOut,
+                    format!(
+                        "the event {id} is published, but only {have} of {} replicas have it: a fail-over now could lose \
+                         it",
+                        self.replicas
+                    ),
+                )),
+            });
+        }
+    }
+
+    /// Returns how many replicas have the events, if these are too few.
+    fn wait_for_replicas(&mut self) -> Result<(), usize> {
+        if self.replicas == 0 {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let mut have = 0;
+        while began.elapsed() < self.max_wait {
+            let Some(link) = &mut self.link else { break };
+            // Shorter than the time for an answer, after which the connection counts as lost.
+            let left = self.max_wait.saturating_sub(began.elapsed());
+            let pause = left.min(self.stream.target.timeout / 2);
+            match link.wait(self.replicas, pause) {
+                Ok(enough) if enough >= self.replicas => return Ok(()),
+                Ok(fewer) => have = fewer,
+                Err(trouble) => {
+                    log::warn!("WAIT failed: {}", trouble.reason());
+                    self.link = None;
+                }
+            }
+        }
+        Err(have)
+    }
+}
+
+fn refuse(publishes: &[Arc<Pending>], reason: &str) {
+    for publish in publishes {
+        let message = format!("the event was not published: {reason}");
+        publish.finish(Err(Error::new(ErrorKind::Busy, message)));
+    }
+}

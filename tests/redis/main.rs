@@ -1,0 +1,23 @@
+//! Several nodes over a real redis-server, which the tests start on a free port and with a folder of its own:
+//! `cargo test --features redis --test redis`. `REDIS_SERVER` names another program, such as `valkey-server`.
+#![cfg(unix)]
+
+#[allow(dead_code)]
+#[path = "../support/process.rs"]
+mod process;
+#[allow(dead_code)]
+#[path = "../support/mod.rs"]
+mod support;
+
+mod basics;
+mod cluster;
+mod cut;
+mod figures;
+mod loss;
+mod nginx;
+mod order;
+mod refusals;
+mod server;
+mod streams;
+#[cfg(feature = "redis-tls")]
+mod tls;
