@@ -64,7 +64,7 @@ use sync::{AtomicU64, Mutex};
 use waiter::Parking;
 
 #[cfg(feature = "redis")]
-pub(crate) use backplane::{Backplane, Beginning, Feed};
+pub(crate) use backplane::{Backplane, Beginning, Feed, Refill};
 pub use batch::Batch;
 pub(crate) use clock::Clock;
 pub(crate) use look::PollMode;

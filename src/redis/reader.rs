@@ -12,7 +12,7 @@ use super::entry::StreamEntry;
 use super::link::{Link, Opened, Read, Trouble};
 use super::state::Part;
 use super::stream::Stream;
-use crate::broker::{Beginning, Epoch, Feed};
+use crate::broker::{Beginning, Epoch, Feed, Refill};
 use crate::store::Loss;
 
 /// How long a read waits for the next event.
@@ -121,34 +121,11 @@ impl Reader {
         opened: Opened,
         is_loss: bool,
     ) -> Result<(), Trouble> {
-        let mut refill = self.feed.refill();
         let mut beginning = Beginning {
             epochs: opened.epochs.clone(),
             ..Beginning::default()
         };
-        let mut last = String::new();
-        loop {
-            let entries = link.range(&last, COUNT)?;
-            let Some(newest) = entries.last() else { break };
-            last.clone_from(&newest.id);
-            for entry in &entries {
-                let Some(event) = self.belongs(entry, &opened.epochs).then(|| entry.event()) else {
-                    continue;
-                };
-                let missing = expected(&opened.epochs, beginning.sequence) < entry.sequence;
-                if missing || event.is_none() {
-                    let lost = entry.sequence - u64::from(event.is_some());
-                    beginning.lost = beginning.lost.max(Loss {
-                        sequence: lost,
-                        timestamp: entry.timestamp,
-                    });
-                }
-                if let Some(event) = event {
-                    refill.push(entry.sequence, event);
-                }
-                (beginning.sequence, beginning.timestamp) = (entry.sequence, entry.timestamp);
-            }
-        }
+        let (refill, last) = self.refill(link, &mut beginning)?;
         if beginning.sequence < opened.sequence {
             // Nothing is in the stream, or its end is missing.
             if expected(&opened.epochs, beginning.sequence) <= opened.sequence {
@@ -158,11 +135,9 @@ impl Reader {
         }
         beginning.timestamp = beginning.timestamp.max(opened.timestamp);
         let breaks = opened.epochs.iter().rev().find(|epoch| !epoch.continues);
-        if let (true, Some(epoch)) = (is_loss || opened.epochs.len() > 1, breaks) {
-            let first = opened.epochs.first().map_or(0, |epoch| epoch.first);
-            if is_loss || epoch.first > first {
-                beginning.lost.sequence = beginning.lost.sequence.max(epoch.first - 1);
-            }
+        let first = opened.epochs.first().map_or(0, |epoch| epoch.first);
+        if let Some(epoch) = breaks.filter(|epoch| is_loss || epoch.first > first) {
+            beginning.lost.sequence = beginning.lost.sequence.max(epoch.first - 1);
         }
         // When the newest lost event was published is not known: not after the newest event.
         if beginning.lost.sequence > 0 && (is_loss || beginning.lost.timestamp == 0) {
@@ -177,6 +152,41 @@ impl Reader {
         self.feed.begin_check();
         self.feed.end_check(self.sequence.max(opened.sequence));
         Ok(())
+    }
+
+    /// Reads the whole stream. Returns its events and the id of its last entry.
+    fn refill(
+        &self,
+        link: &mut Link,
+        beginning: &mut Beginning,
+    ) -> Result<(Refill, String), Trouble> {
+        let mut refill = self.feed.refill();
+        let mut last = String::new();
+        loop {
+            let entries = link.range(&last, COUNT)?;
+            let Some(newest) = entries.last() else {
+                return Ok((refill, last));
+            };
+            last.clone_from(&newest.id);
+            for entry in &entries {
+                if !self.belongs(entry, &beginning.epochs) {
+                    continue;
+                }
+                let event = entry.event();
+                let missing = expected(&beginning.epochs, beginning.sequence) < entry.sequence;
+                if missing || event.is_none() {
+                    let lost = Loss {
+                        sequence: entry.sequence - u64::from(event.is_some()),
+                        timestamp: entry.timestamp,
+                    };
+                    beginning.lost = beginning.lost.max(lost);
+                }
+                if let Some(event) = event {
+                    refill.push(entry.sequence, event);
+                }
+                (beginning.sequence, beginning.timestamp) = (entry.sequence, entry.timestamp);
+            }
+        }
     }
 
     /// Returns `true` if an entry is of one of these epochs and has a number of it.
