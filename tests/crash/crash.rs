@@ -6,7 +6,7 @@ use crate::{process, support};
 use std::collections::HashSet;
 use std::env;
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -94,16 +94,24 @@ impl Returned {
         }
     }
 
-    /// Reads the lines that were written since the last call. Every line is complete: each is one write, and the writing process
-    /// has been killed.
+    /// Reads the lines that were written since the last call. The process that wrote them has been killed, and the kill may
+    /// have cut its last line at the end of a page of memory: that publish has returned, too, and counts for nothing here.
     fn read(&mut self) {
-        for line in self.log.by_ref().lines() {
-            let line = line.unwrap();
-            let [publisher, number, id] = line.split(' ').collect::<Vec<_>>()[..] else {
-                panic!("{line:?}");
+        let mut line = String::new();
+        while self.log.read_line(&mut line).unwrap() > 0 {
+            let Some(whole) = line.strip_suffix('\n') else {
+                // The next process begins a line of its own.
+                self.log.get_mut().write_all(b"\n").unwrap();
+                let mut end = String::new();
+                self.log.read_line(&mut end).unwrap();
+                return;
+            };
+            let [publisher, number, id] = whole.split(' ').collect::<Vec<_>>()[..] else {
+                panic!("{whole:?}");
             };
             let publisher: usize = publisher.parse().unwrap();
             self.published[publisher].push((number.parse().unwrap(), id.parse().unwrap()));
+            line.clear();
         }
     }
 }
