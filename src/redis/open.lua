@@ -1,4 +1,4 @@
--- Prepares a stream for a connection, and tells where the stream is.
+-- Prepares a stream for a connection, and returns where the stream is.
 --
 -- KEYS: the state, the stream. ARGV: the id of the Redis process, a random number under 4096, and the newest event that the
 -- node knows: its epoch (or ""), sequence number and timestamp.

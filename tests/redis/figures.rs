@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use long_polling::{Broker, BrokerOptions, Cursor};
 
 use crate::server::RedisServer;
+use crate::support::until;
 
 const TIME: Duration = Duration::from_secs(3);
 
@@ -42,7 +43,7 @@ fn rate(nodes: &[Broker], threads: usize) -> f64 {
 /// The median and the 99th percentile of the time from a publish at one node until a parked subscriber of another has it.
 fn delivery(publisher: &Broker, follower: &Broker) -> (Duration, Duration) {
     let (sender, received) = mpsc::channel();
-    let follower = follower.clone();
+    let (follower, parked) = (follower.clone(), follower.clone());
     let count = 1000;
     let mut position = Cursor::LastId(publisher.publish("c", "first").unwrap());
     let thread = thread::spawn(move || {
@@ -58,7 +59,7 @@ fn delivery(publisher: &Broker, follower: &Broker) -> (Duration, Duration) {
     });
     let mut times: Vec<Duration> = (0..count)
         .map(|number| {
-            thread::sleep(Duration::from_millis(2));
+            until("the follower is parked", || parked.statistics().parked == 1);
             let began = Instant::now();
             publisher.publish("c", &number).unwrap();
             received.recv().unwrap().saturating_duration_since(began)

@@ -1,4 +1,4 @@
-//! What Redis loses is told, and nothing else is.
+//! What Redis loses is reported as a gap, and nothing else is.
 
 use std::sync::{Arc, Mutex};
 use std::thread;

@@ -313,6 +313,7 @@ fn a_redis_that_is_killed_and_paused_loses_and_repeats_nothing_with_appendfsync_
             }
             _ => {
                 redis.pause();
+                // The length of the pause is what is tested.
                 thread::sleep(pause);
                 redis.resume();
             }

@@ -127,6 +127,19 @@ impl Connection {
         }
     }
 
+    /// How many bytes the client has sent since it parked; `None` before the first look at it.
+    #[cfg(test)]
+    pub(super) fn received_while_parked(&self) -> Option<usize> {
+        match &*self.state.lock() {
+            State::Parked {
+                looked_at: true,
+                received,
+                ..
+            } => Some(received.len()),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_parked(&self) -> bool {
         matches!(*self.state.lock(), State::Parked { .. })
     }

@@ -58,38 +58,13 @@ fn refusal(error: Error) -> Response {
 ///
 /// The answer that refuses.
 pub(super) fn check_first_line(line: &[u8]) -> Result<(), Response> {
-    match line {
-        [
-            ..,
-            b' ',
-            b'H',
-            b'T',
-            b'T',
-            b'P',
-            b'/',
-            b'1',
-            b'.',
-            b'0' | b'1',
-            b'\r',
-            b'\n',
-        ] => Ok(()),
-        [
-            ..,
-            b' ',
-            b'H',
-            b'T',
-            b'T',
-            b'P',
-            b'/',
-            b'0'..=b'9',
-            b'.',
-            b'0'..=b'9',
-            b'\r',
-            b'\n',
-        ] => Err(Response::error(
-            505,
-            "this server speaks HTTP/1.1 and HTTP/1.0",
-        )),
+    let line = line.strip_suffix(b"\r\n").unwrap_or(line);
+    let mut words = line.rsplit(|byte| *byte == b' ');
+    match (words.next(), words.next()) {
+        (Some(b"HTTP/1.1" | b"HTTP/1.0"), Some(_)) => Ok(()),
+        (Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']), Some(_)) => Err(
+            Response::error(505, "this server speaks HTTP/1.1 and HTTP/1.0"),
+        ),
         _ => Err(Response::error(400, NOT_A_REQUEST)),
     }
 }

@@ -125,7 +125,9 @@ fn a_panic_in_a_connections_thread_leaves_nothing_behind() {
         .connections
         .start(&connection, |_| panic!("on purpose"));
     started.unwrap();
-    until("let go of", || Arc::strong_count(&connection) == 1);
+    until("no thread holds the connection", || {
+        Arc::strong_count(&connection) == 1
+    });
     assert!(published(&mut Client::of(&server)));
     server.stop(super::LIMIT).unwrap();
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{Client, LIMIT, POLL, PUBLISH, info, pair, shared, start, until};
-use crate::server::Fallback;
-use crate::server::Response;
 use crate::server::native::connection::{Connection, State};
+use crate::server::{Request, Response};
 
 #[test]
 fn a_client_that_hangs_up_while_its_poll_is_parked_is_noticed_within_two_seconds() {
@@ -49,12 +49,14 @@ fn a_client_that_reads_little_by_little_is_given_up_after_the_time_for_the_whole
     let time = Duration::from_millis(600);
     let info = info().write_timeout(time);
     let connection = Connection::new(stream.into(), Some(peer), &info).unwrap();
+    // The client reads a piece at a time until the connection has ended.
+    let (ended, end) = bounded::<()>(0);
     let reader = thread::spawn(move || {
         let mut piece = [0; 500];
-        let pause = Duration::from_millis(40);
-        while (&client).read(&mut piece).is_ok_and(|count| count > 0) {
-            thread::sleep(pause);
-        }
+        let pace = Duration::from_millis(40);
+        while (&client).read(&mut piece).is_ok_and(|count| count > 0)
+            && end.recv_timeout(pace) == Err(RecvTimeoutError::Timeout)
+        {}
     });
     let began = Instant::now();
     let error = connection.write(&[b'x'; 60_000], time).unwrap_err();
@@ -64,7 +66,7 @@ fn a_client_that_reads_little_by_little_is_given_up_after_the_time_for_the_whole
         "{:?}",
         began.elapsed()
     );
-    drop(connection);
+    drop((connection, ended));
     reader.join().unwrap();
 }
 
@@ -128,22 +130,32 @@ fn a_stop_answers_parked_polls_and_ends_all_other_connections_at_once() {
 
 #[test]
 fn a_stop_lets_a_request_in_flight_finish_and_reports_one_that_does_not() {
-    let fallback = |time: Duration| {
-        Fallback::new(move |_| {
-            thread::sleep(time);
-            Response::text(200, "slept")
-        })
-    };
-    let short = Duration::from_millis(300);
-    for (time, is_ok) in [(short, true), (3 * short, false)] {
-        let server = start(info().fallback(fallback(time)));
+    for finishes in [true, false] {
+        // The hook reports that it runs, and ends when the sender is dropped.
+        let ((running, runs), (release, released)) = (bounded(1), bounded::<()>(0));
+        let server = start(info().fallback(move |_: &Request| {
+            running.send(()).unwrap();
+            let _ = released.recv_timeout(LIMIT);
+            Response::text(200, "finished")
+        }));
         let mut client = Client::of(&server);
         client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
-        thread::sleep(short / 3);
-        assert_eq!(server.stop(2 * short).is_ok(), is_ok);
+        runs.recv_timeout(LIMIT).unwrap();
+        if finishes {
+            thread::scope(|scope| {
+                let stop = scope.spawn(|| server.stop(LIMIT));
+                until("stopping", || shared(&server).connections.are_closing());
+                drop(release);
+                stop.join().unwrap().unwrap();
+            });
+        } else {
+            let error = server.stop(Duration::from_millis(100)).unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::StopTimeout);
+            drop(release);
+        }
         let answer = client.receive();
         assert!(
-            answer.contains("Connection: close") && answer.ends_with("slept"),
+            answer.contains("Connection: close") && answer.ends_with("finished"),
             "{answer}"
         );
         assert!(client.is_over());

@@ -214,10 +214,13 @@ fn requests_that_come_at_once_are_answered_in_order_also_behind_a_parked_poll() 
     ));
     assert_eq!(client.status(), 200);
     super::until("parked", || server.statistics().parked == 1);
-    // Another look at the client receives this.
-    thread::sleep(Duration::from_millis(1100));
+    // Looks at the client receive this.
+    let parked = super::shared(&server).connections.parked();
+    super::until("a look", || parked[0].received_while_parked() == Some(0));
     client.send(PUBLISH);
-    thread::sleep(Duration::from_millis(1100));
+    super::until("another", || {
+        parked[0].received_while_parked() == Some(PUBLISH.len())
+    });
     assert_eq!(server.statistics().parked, 1);
     server.publish("c", &"end").unwrap();
     assert!(client.receive().contains("\"end\""));
