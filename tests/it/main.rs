@@ -3,6 +3,9 @@
 
 #[path = "../support/limits.rs"]
 mod limits;
+#[allow(dead_code)]
+#[path = "../support/nginx.rs"]
+mod nginx_process;
 // Some tests are for Unix alone.
 #[cfg_attr(not(unix), allow(dead_code))]
 #[path = "../support/mod.rs"]

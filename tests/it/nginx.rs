@@ -4,13 +4,11 @@
 //! These tests need nginx, so they only run with: `cargo test --test it nginx -- --ignored`. `.ci/run` does.
 #![cfg(target_os = "linux")]
 
+use crate::nginx_process::{Nginx, configuration};
 use crate::support;
 
-use std::fs;
 use std::io::ErrorKind::WouldBlock;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,20 +17,13 @@ use long_polling::server::Handler;
 use long_polling::{BrokerOptions, Cursor, Publisher, Server, Subscriber};
 use socket2::{Domain, Socket, Type};
 use support::{Connection, LIMIT, info, poll, server, start, until, until_parked};
-use tempfile::TempDir;
 
 const PAGE: &str = include_str!("../../src/guide/deploying.md");
 const BODY: &str = r#"{"category":"c","data":1}"#;
 
-/// The configuration of nginx on that page.
-fn configuration() -> &'static str {
-    let (_, block) = PAGE.split_once("```nginx\n").expect("a block of nginx");
-    block.split_once("```").expect("its end").0
-}
-
 /// The value of a directive in the configuration.
 fn directive(name: &str) -> &'static str {
-    let mut lines = configuration().lines().map(str::trim_start);
+    let mut lines = configuration(PAGE).lines().map(str::trim_start);
     let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     let (value, _) = value.expect(name).split_once(';').expect("a semicolon");
     value
@@ -44,13 +35,6 @@ fn number(name: &str, unit: &str) -> u64 {
     number.parse().expect("a number")
 }
 
-/// A process of nginx with that configuration; dropping it ends the process.
-pub(crate) struct Nginx {
-    process: Child,
-    address: SocketAddr,
-    _folder: TempDir,
-}
-
 impl Nginx {
     fn before(upstream: SocketAddr) -> Self {
         Nginx::changed(upstream, &[])
@@ -59,82 +43,17 @@ impl Nginx {
     /// Starts nginx with all differences from the page: addresses, no TLS, times that a test can wait for, and the test's
     /// own replacements. Every text that is replaced must occur.
     pub(crate) fn changed(upstream: impl ToString, more: &[(&str, &str)]) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
-        let (listen, upstream) = (format!("listen {address};"), upstream.to_string());
-        let mut site = configuration().to_owned();
-        for (written, tested) in [
-            ("listen 443 ssl;", &*listen),
+        let upstream = upstream.to_string();
+        let mut replacements = vec![
             ("ssl_certificate     /etc/ssl/events.example.com.pem;", ""),
             ("ssl_certificate_key /etc/ssl/events.example.com.key;", ""),
             ("127.0.0.1:8080", &*upstream),
             ("client_header_timeout 10s", "client_header_timeout 1s"),
             ("client_body_timeout 10s", "client_body_timeout 2s"),
-        ]
-        .iter()
-        .chain(more)
-        {
-            assert!(
-                site.contains(written),
-                "{written} is not in src/guide/deploying.md"
-            );
-            site = site.replace(written, tested);
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let configuration = folder.path().join("nginx.conf");
-        // One process, so that killing it ends nginx whole, and no file outside of the folder.
-        let text = format!(
-            "daemon off; master_process off; pid nginx.pid; error_log stderr;
-            events {{ worker_connections 1024; }}
-            http {{
-                access_log off; client_body_temp_path body; proxy_temp_path proxy;
-                fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-                {site}
-            }}"
-        );
-        fs::write(&configuration, text).unwrap();
-        let mut process = Command::new(program())
-            .args([Path::new("-e"), Path::new("stderr"), Path::new("-p")])
-            .args([folder.path(), Path::new("-c"), &configuration])
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("nginx starts");
-        until("nginx accepts connections", || {
-            let ended = process.try_wait().unwrap();
-            assert!(ended.is_none(), "nginx ended: {ended:?}");
-            TcpStream::connect(address).is_ok()
-        });
-        Nginx {
-            process,
-            address,
-            _folder: folder,
-        }
+        ];
+        replacements.extend(more);
+        Nginx::start(PAGE, "listen 443 ssl;", &replacements)
     }
-
-    pub(crate) fn connect(&self) -> Connection {
-        Connection::open(self.address)
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        self.process.kill().expect("nginx can be killed");
-        self.process.wait().expect("nginx has ended");
-    }
-}
-
-fn program() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    folders.push("/usr/sbin".into());
-    let mut programs = folders.iter().map(|folder| folder.join("nginx"));
-    let found = programs.find(|program| program.is_file());
-    found.expect("no nginx here; install it: apt-get install nginx-light")
 }
 
 /// A listener in the server's place, to which no request may come.

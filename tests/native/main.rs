@@ -1,6 +1,9 @@
 //! The tests of `it` that send requests to a server, on the native backend: `support::info` chooses it by this program's name.
 //! `unix` has what only this backend can do.
 
+#[allow(dead_code)]
+#[path = "../support/nginx.rs"]
+mod nginx_process;
 #[path = "../it/scripted.rs"]
 #[allow(dead_code)]
 mod scripted;

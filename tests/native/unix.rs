@@ -2,7 +2,7 @@
 #![cfg(unix)]
 
 #[cfg(target_os = "linux")]
-use crate::nginx::Nginx;
+use crate::nginx_process::Nginx;
 use crate::support;
 
 use std::fs::{self, Permissions};

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use child::{Limit, Process, Timeouts};
 use long_polling::BrokerOptions;
-use support::{Connection, IS_NATIVE, LIMIT, info, poll, server, start, until, until_parked};
+use long_polling::server::{Fallback, Response};
+use support::{
+    Connection, IS_NATIVE, LIMIT, info, poll, server, serves_others, start, until, until_parked,
+};
 
 const PUBLISH: &str = r#"{"category":"c","data":"x"}"#;
 /// Long enough that nothing of a test ends by it.
@@ -471,4 +474,22 @@ fn what_follows_a_request_of_unknown_length_is_not_served() {
     }
     assert_eq!(server.statistics().published, 0);
     assert_eq!(publish_on(&mut Connection::to(&server)), 200);
+}
+
+#[test]
+fn pipelined_requests_are_read_however_many_and_answered_in_order() {
+    let server =
+        start(info().fallback(Fallback::new(|request| Response::text(200, request.path()))));
+    let mut connection = Connection::to(&server);
+    connection.ask("GET", &poll("first", 60, ""));
+    let requests = (0..2000).map(|at| format!("GET /{at} HTTP/1.1\r\nHost: t\r\n\r\n"));
+    connection.send(requests.collect::<String>());
+    until_parked(&server, 1);
+    serves_others(&server);
+    server.publish("first", "go on").unwrap();
+    assert_eq!(connection.receive().data(), ["go on"]);
+    for at in 0..2000 {
+        assert_eq!(connection.receive().text(), format!("/{at}"));
+    }
+    serves_others(&server);
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use long_polling::Server;
 use long_polling::server::{Fallback, Response};
-use support::{Connection, get, info, poll, publish, start, until_parked};
+use support::{Connection, info, poll, serves_others, start};
 
 const BODY: &str = r#"{"category":"c","data":1}"#;
 /// Short, so that a test can outlast it.
@@ -18,13 +18,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn impatient_server() -> Server {
     start(info().idle_timeout(IDLE_TIMEOUT))
-}
-
-fn serves_others(server: &Server) {
-    for _ in 0..5 {
-        assert_eq!(publish(server, BODY).status, 200);
-        assert_eq!(get(server, &poll("c", 0, "&since_time=1")).status, 200);
-    }
 }
 
 #[test]
@@ -66,24 +59,6 @@ fn a_header_line_is_read_whole_however_long() {
     serves_others(&server);
     connection.send("\r\n");
     assert_eq!(connection.receive().text(), "1000000");
-}
-
-#[test]
-fn pipelined_requests_are_read_however_many_and_answered_in_order() {
-    let server =
-        start(info().fallback(Fallback::new(|request| Response::text(200, request.path()))));
-    let mut connection = Connection::to(&server);
-    connection.ask("GET", &poll("first", 60, ""));
-    let requests = (0..2000).map(|at| format!("GET /{at} HTTP/1.1\r\nHost: t\r\n\r\n"));
-    connection.send(requests.collect::<String>());
-    until_parked(&server, 1);
-    serves_others(&server);
-    server.publish("first", "go on").unwrap();
-    assert_eq!(connection.receive().data(), ["go on"]);
-    for at in 0..2000 {
-        assert_eq!(connection.receive().text(), format!("/{at}"));
-    }
-    serves_others(&server);
 }
 
 #[test]

@@ -3,19 +3,10 @@
 use std::time::{Duration, Instant};
 
 use long_polling::Server;
-use long_polling::server::{Fallback, Response};
 
-use crate::support::{Connection, get, info, poll, publish, start, until_parked};
+use crate::support::{Connection, info, serves_others, start};
 
-const BODY: &str = r#"{"category":"c","data":1}"#;
 const TIMEOUT: Duration = Duration::from_secs(1);
-
-fn serves_others(server: &Server) {
-    for _ in 0..5 {
-        assert_eq!(publish(server, BODY).status, 200);
-        assert_eq!(get(server, &poll("c", 0, "&since_time=1")).status, 200);
-    }
-}
 
 /// Sends bytes until the server refuses them. Returns the answer's status.
 fn refused(server: &Server, bytes: impl AsRef<[u8]>) -> u16 {
@@ -94,22 +85,5 @@ fn what_trickles_is_refused_when_its_time_is_over() {
         assert!(began.elapsed() < TIMEOUT * 5, "{:?}", began.elapsed());
         assert_eq!(connection.receive().status, 408, "{at_once}");
         serves_others(&server);
-    }
-}
-
-#[test]
-fn pipelined_requests_are_answered_in_order() {
-    let fallback = Fallback::new(|request| Response::text(200, request.path()));
-    let server = start(info().fallback(fallback));
-    let mut connection = Connection::to(&server);
-    connection.ask("GET", &poll("first", 60, ""));
-    let requests = (0..2000).map(|at| format!("GET /{at} HTTP/1.1\r\nHost: t\r\n\r\n"));
-    connection.send(requests.collect::<String>());
-    until_parked(&server, 1);
-    serves_others(&server);
-    server.publish("first", "go on").unwrap();
-    assert_eq!(connection.receive().data(), ["go on"]);
-    for at in 0..2000 {
-        assert_eq!(connection.receive().text(), format!("/{at}"));
     }
 }

@@ -40,15 +40,21 @@ pub(crate) fn relay_on(address: SocketAddr, target: SocketAddr) {
     });
 }
 
-#[test]
-fn an_append_whose_answer_is_cut_off_anywhere_is_in_the_stream_once() {
-    let redis = RedisServer::start();
+/// Two nodes: the first one's connections to Redis go through a relay.
+fn nodes(redis: &RedisServer) -> (Relay, [Broker; 2]) {
     let relay = Relay::to(([127, 0, 0, 1], redis.port).into()).unwrap();
     let url = format!("redis://{}", relay.local_addr());
     let cut = RedisBackplane::new(url).max_wait(LIMIT);
     let options = BrokerOptions::new().events_per_category(10_000);
     let node = Broker::connect(options.clone(), cut).unwrap();
     let plain = Broker::connect(options, redis.backplane()).unwrap();
+    (relay, [node, plain])
+}
+
+#[test]
+fn an_append_whose_answer_is_cut_off_anywhere_is_in_the_stream_once() {
+    let redis = RedisServer::start();
+    let (relay, [node, plain]) = nodes(&redis);
     let events = 120;
     for number in 0..events {
         // The next answer may be one to the reader, or to the publisher's commands after a connection.
@@ -72,12 +78,7 @@ fn an_append_whose_answer_is_cut_off_anywhere_is_in_the_stream_once() {
 #[test]
 fn publishes_of_many_threads_over_cut_connections_are_in_the_stream_once() {
     let redis = RedisServer::start();
-    let relay = Relay::to(([127, 0, 0, 1], redis.port).into()).unwrap();
-    let url = format!("redis://{}", relay.local_addr());
-    let cut = RedisBackplane::new(url).max_wait(LIMIT);
-    let options = BrokerOptions::new().events_per_category(10_000);
-    let node = Broker::connect(options.clone(), cut).unwrap();
-    let plain = Broker::connect(options, redis.backplane()).unwrap();
+    let (relay, [node, plain]) = nodes(&redis);
     thread::scope(|scope| {
         for publisher in 0..8 {
             let node = &node;

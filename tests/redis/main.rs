@@ -3,6 +3,9 @@
 #![cfg(unix)]
 
 #[allow(dead_code)]
+#[path = "../support/nginx.rs"]
+mod nginx_process;
+#[allow(dead_code)]
 #[path = "../support/process.rs"]
 mod process;
 #[allow(dead_code)]

@@ -81,6 +81,15 @@ pub(crate) fn publish(server: &Server, body: impl AsRef<[u8]>) -> Answer {
     connection.receive()
 }
 
+/// Publishes and polls, each on a connection of its own: a server that is busy with other clients serves these, too.
+pub(crate) fn serves_others(server: &Server) {
+    for _ in 0..5 {
+        let published = publish(server, r#"{"category":"c","data":1}"#);
+        assert_eq!(published.status, 200);
+        assert_eq!(get(server, &poll("c", 0, "&since_time=1")).status, 200);
+    }
+}
+
 /// A connection to the server.
 pub(crate) struct Connection(BufReader<TcpStream>);
 
