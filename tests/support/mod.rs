@@ -82,6 +82,8 @@ pub(crate) fn publish(server: &Server, body: impl AsRef<[u8]>) -> Answer {
 }
 
 /// Publishes and polls, each on a connection of its own: a server that is busy with other clients serves these, too.
+// For the programs `overload` and `overload_native`.
+#[allow(dead_code)]
 pub(crate) fn serves_others(server: &Server) {
     for _ in 0..5 {
         let published = publish(server, r#"{"category":"c","data":1}"#);
