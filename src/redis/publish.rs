@@ -66,6 +66,11 @@ impl Pending {
         self.state.lock().is_withdrawn
     }
 
+    /// Ends the wait without a result: Redis may have the event or not.
+    pub(super) fn leave_open(&self, reason: &str) {
+        self.finish(Err(unknown(reason)));
+    }
+
     pub(super) fn finish(&self, result: Result<EventId, Error>) {
         self.state.lock().result = Some(result);
         self.changed.notify_one();
@@ -98,15 +103,18 @@ impl Pending {
             deadline = Deadline::after(PACE);
         }
         unsure.wait_while(&self.changed, &mut state, |state| state.result.is_none());
-        state.result.take().unwrap_or_else(|| {
-            let message = format!(
-                "Redis has not answered, so that it is not known whether the event was published: {}; look for it \
-                 before it is published again",
-                reason()
-            );
-            Err(Error::new(ErrorKind::TimedOut, message))
-        })
+        let result = state.result.take();
+        result.unwrap_or_else(|| Err(unknown(&reason())))
     }
+}
+
+/// The error of a publish that was sent and has no answer.
+fn unknown(reason: &str) -> Error {
+    let message = format!(
+        "Redis has not answered, so that it is not known whether the event was published: {reason}; look for it before it \
+         is published again"
+    );
+    Error::new(ErrorKind::TimedOut, message)
 }
 
 /// The publishes that wait to be sent.

@@ -74,26 +74,36 @@ impl Publisher {
         let part = Part::Publisher(self.stream.number);
         let mut backoff = Backoff::default();
         let mut batch = None;
+        // An attempt had no answer, so that Redis may have the batch. A later refusal does not say that it has not.
+        let mut is_unsure = false;
         loop {
-            let sent = self.send(&mut publishes, &mut batch);
-            match sent {
+            match self.send(&mut publishes, &mut batch) {
                 Ok(answer) => {
                     self.stream.monitor.works(part, false);
                     return self.finish(&publishes, answer);
                 }
-                Err(Trouble::Refused(reason)) => {
-                    self.stream.monitor.failed(part, &reason);
-                    // The next batch opens the stream anew: another program's entry may be in the way.
-                    self.run = None;
-                    return refuse(&publishes, &reason);
-                }
-                Err(Trouble::Away(reason) | Trouble::Moved(reason)) => {
-                    self.link = None;
-                    self.stream.monitor.failed(part, &reason);
+                Err(trouble) => {
+                    self.stream.monitor.failed(part, trouble.reason());
+                    if matches!(trouble, Trouble::Refused(_)) {
+                        // The next batch opens the stream anew: another program's entry may be in the way.
+                        self.run = None;
+                        if !is_unsure {
+                            return refuse(&publishes, trouble.reason());
+                        }
+                    } else {
+                        self.link = None;
+                        is_unsure |= batch.is_some();
+                    }
                 }
             }
             if self.stream.is_stopped() {
-                return refuse(&publishes, "the broker was stopped before Redis was back");
+                let reason = "the broker was stopped before Redis was back";
+                return match is_unsure {
+                    true => publishes
+                        .iter()
+                        .for_each(|publish| publish.leave_open(reason)),
+                    false => refuse(&publishes, reason),
+                };
             }
             // A publisher that gives up must not be waited for. One that was sent stays in the batch.
             if batch.is_none() {

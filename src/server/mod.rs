@@ -84,9 +84,9 @@ pub use response::Response;
 ///
 /// # With `HttpBackend::TinyHttp`
 ///
-/// The server connects to its own address several times a second, since tiny_http may leave connections that arrive in a
-/// burst waiting for one another. Serving does not depend on these connections: where a firewall or another policy forbids
-/// them, the server logs one warning and goes on.
+/// The server connects to its own address for each new connection, several times a second while connections are opened, and
+/// every ten seconds otherwise: tiny_http may leave connections that arrive in a burst waiting for one another. Serving does
+/// not depend on this: where a firewall or another policy forbids it, the server logs one warning and goes on.
 ///
 /// A program that embeds such a server must not set `panic = "abort"` in its profile: tiny_http panics in the thread of a
 /// connection where a client causes it, for example by a connection that is reset at once, and that would end the process.
@@ -200,9 +200,10 @@ impl Server {
     /// rest arrives later.
     ///
     /// When this returns, the port can be listened on again, unless there are duplicates of the program's own
-    /// [`listener`](ServerInfo::listener); the file of a Unix socket is removed. The native backend has closed all connections then and ended
-    /// its threads, if no request was in flight at the timeout. tiny_http can't close connections: where a client uses a
-    /// connection again that it has kept open, the answer asks it to close the connection. Other connections end after
+    /// [`listener`](ServerInfo::listener); the file of a Unix socket is removed. The native backend has closed all
+    /// connections then and ended its threads, if no request was in flight at the timeout. tiny_http can't close
+    /// connections: where a client uses a connection again that it has kept open, the answer asks it to close the
+    /// connection. Other connections end after
     /// [`idle_timeout`](ServerInfo::idle_timeout), or with the process.
     ///
     /// Stopping twice is fine: the second time waits for a file, or another store, that needed longer than the timeout.

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use long_polling::testing::Relay;
-use long_polling::{Broker, BrokerOptions, Cursor, RedisBackplane};
+use long_polling::{Broker, BrokerOptions, Cursor, ErrorKind, RedisBackplane};
 
 use crate::basics::held;
 use crate::server::RedisServer;
@@ -143,4 +143,40 @@ fn a_redis_that_pauses_for_longer_than_it_may_answer_takes_each_publish_once() {
     });
     numbers.sort_unstable();
     assert_eq!(numbers, (0..800).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_publish_without_an_answer_at_the_stop_is_not_called_unpublished() {
+    let redis = RedisServer::start();
+    let plain = redis.node();
+    let mut kinds = Vec::new();
+    for round in 0..5 {
+        let impatient = redis
+            .backplane()
+            .response_timeout(Duration::from_millis(200));
+        let node = Broker::connect(BrokerOptions::new(), impatient).unwrap();
+        node.publish("c", "before").unwrap();
+        redis.pause();
+        let doubtful = format!("doubtful {round}");
+        let error = thread::scope(|scope| {
+            let publish = scope.spawn(|| node.publish("c", &doubtful).unwrap_err());
+            until("Redis is away", || {
+                !node.statistics().backplane.unwrap().connected
+            });
+            assert!(node.stop(Duration::ZERO).is_err());
+            publish.join().unwrap()
+        });
+        redis.resume();
+        plain.publish("c", "after").unwrap();
+        until("the end is read", || {
+            held(&plain, "c").last().is_some_and(|last| last == "after")
+        });
+        match error.kind() {
+            ErrorKind::TimedOut => {}
+            ErrorKind::Busy => assert!(!held(&plain, "c").contains(&doubtful), "{error}"),
+            _ => panic!("{error}"),
+        }
+        kinds.push(error.kind());
+    }
+    assert!(kinds.contains(&ErrorKind::TimedOut), "{kinds:?}");
 }
