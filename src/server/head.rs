@@ -1,8 +1,6 @@
 //! Checks of a request's head (RFC 9112), the same for each backend.
 
-#[cfg(feature = "native-http")]
-use super::render::Persistence;
-use super::render::{is_field_value, is_token};
+use super::render::{Persistence, is_field_value, is_token};
 use super::request::Request;
 use super::response::Response;
 
@@ -102,7 +100,6 @@ impl Request {
     }
 
     /// Whether the connection can stay open after this request, as its client asks (RFC 9112, section 9.3).
-    #[cfg(feature = "native-http")]
     pub(super) fn persistence(&self) -> Persistence {
         let said = |option: &str| {
             self.headers
@@ -210,7 +207,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "native-http")]
     #[test]
     fn a_connection_persists_by_the_version_and_all_connection_fields() {
         use Persistence::{Close, Keep, KeepAlive};

@@ -1,7 +1,7 @@
 //! Listening sockets, the same for each backend: the setting `address` is tried, and what fails becomes an [`Error`].
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -56,4 +56,36 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<Socket> {
     }
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// The address at which this process reaches its own listening socket: a loopback address for a wildcard. A link-local
+/// address keeps its scope, without which it can't be reached.
+pub(super) fn own_address(listening: SocketAddr) -> SocketAddr {
+    let mut own = listening;
+    match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => own.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => own.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddrV6;
+
+    #[test]
+    fn the_own_address_is_loopback_for_a_wildcard_and_keeps_the_scope_of_a_link_local_one() {
+        for (listening, own) in [
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::]:80", "[::1]:80"),
+            ("192.0.2.1:80", "192.0.2.1:80"),
+        ] {
+            let listening = listening.parse().unwrap();
+            assert_eq!(own_address(listening), own.parse().unwrap());
+        }
+        let link_local = SocketAddrV6::new("fe80::1".parse().unwrap(), 80, 7, 3);
+        assert_eq!(own_address(link_local.into()), link_local.into());
+    }
 }

@@ -1,7 +1,7 @@
 //! [`ServerSocket`]: the listening socket of the native backend: TCP or Unix, of its own or of the program's.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -135,15 +135,8 @@ impl ServerSocket {
 
     /// Connects to the own address, which ends `accept` on any system.
     fn connect(&self) -> bool {
-        let own = match self.address.as_socket() {
-            Some(SocketAddr::V4(own)) if own.ip().is_unspecified() => {
-                SocketAddr::from((Ipv4Addr::LOCALHOST, own.port())).into()
-            }
-            Some(SocketAddr::V6(own)) if own.ip().is_unspecified() => {
-                SocketAddr::from((Ipv6Addr::LOCALHOST, own.port())).into()
-            }
-            _ => self.address.clone(),
-        };
+        let own = self.address.as_socket().map(listen::own_address);
+        let own = own.map_or_else(|| self.address.clone(), SockAddr::from);
         let connected = Socket::new(own.domain(), Type::STREAM, None)
             .and_then(|socket| socket.connect_timeout(&own, NOTICE));
         if let Err(error) = &connected {

@@ -1,98 +1,127 @@
-//! Records of connections, by the address of their clients: parked polls, and connections that can't be used any more.
+//! [`Connections`]: what is known of connections, by the addresses of their clients: tiny_http has no other name for them.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::broker::Waiter;
 
-/// The parked polls, so that maintenance finds the polls of clients that have hung up.
+/// Slots of the table of clients seen.
+const SEEN: usize = 1 << 13;
+
+/// The connections of which a request is being served, and those that are refused.
 #[derive(Default)]
-pub(super) struct ParkedPeers(Mutex<HashMap<SocketAddr, Arc<Waiter>>>);
+pub(super) struct Connections(Mutex<Table>);
 
-impl ParkedPeers {
-    /// Runs `wait` while the poll is on the list.
-    pub(super) fn during<T>(
-        &self,
-        remote: Option<SocketAddr>,
-        waiter: &Arc<Waiter>,
-        wait: impl FnOnce() -> T,
-    ) -> T {
-        let Some(remote) = remote else { return wait() };
-        self.0.lock().insert(remote, waiter.clone());
-        let done = wait();
-        self.0.lock().remove(&remote);
-        done
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.lock().is_empty()
-    }
-
-    pub(super) fn snapshot(&self) -> Vec<(SocketAddr, Arc<Waiter>)> {
-        self.0
-            .lock()
-            .iter()
-            .map(|(remote, waiter)| (*remote, waiter.clone()))
-            .collect()
-    }
-}
-
-/// Beyond this number of records, the oldest one is removed.
-const MAX_BAD_CONNECTIONS: usize = 4096;
-
-/// Why a connection can't be used any more. tiny_http has no means to close it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BadConnection {
-    /// The end of a request is unknown. What follows may be the rest of its body, though tiny_http takes it for another
-    /// request; none of it may be served (RFC 9112, section 11.2).
-    UnknownFraming,
-    /// The client does not read its answers. Each further answer would wait for the write timeout.
-    NotReading,
-}
-
-/// The connections that can't be used any more.
 #[derive(Default)]
-pub(super) struct BadConnections {
-    /// With the time of the last request.
-    connections: Mutex<HashMap<SocketAddr, (BadConnection, Instant)>>,
-    /// False while there is none, as nearly always.
-    any: AtomicBool,
+struct Table {
+    connections: HashMap<SocketAddr, Connection>,
+    /// Hashes of clients that have sent a request. Two clients with the same slot replace each other, and are both new
+    /// again and again: that costs probes, and nothing else.
+    seen: Vec<u64>,
+    hasher: RandomState,
+    /// New clients since the last check.
+    new: usize,
 }
 
-impl BadConnections {
-    pub(super) fn add(&self, remote: Option<SocketAddr>, why: BadConnection) {
-        let Some(remote) = remote else { return };
-        let mut connections = self.connections.lock();
-        if connections.len() >= MAX_BAD_CONNECTIONS
-            && let Some((&oldest, _)) = connections.iter().min_by_key(|(_, (_, last))| *last)
-        {
-            connections.remove(&oldest);
+#[derive(Default)]
+struct Connection {
+    is_in_use: bool,
+    /// Requests that came after the one being served. A connection's answers leave in order, so a worker that served one
+    /// of these at the same time would wait for the first.
+    queue: VecDeque<tiny_http::Request>,
+    /// The parked poll.
+    waiter: Option<Arc<Waiter>>,
+    /// Nothing more of this connection may be served. With the time of the last request.
+    refused: Option<Instant>,
+}
+
+/// The address of the client that sent this request. tiny_http knows it for every connection of TCP.
+pub(super) fn peer(request: &tiny_http::Request) -> SocketAddr {
+    let unknown = (Ipv4Addr::UNSPECIFIED, 0).into();
+    request.remote_addr().copied().unwrap_or(unknown)
+}
+
+impl Connections {
+    /// Returns the request, unless an earlier one of its connection is still being served: then it goes to the queue. Also
+    /// returns whether its client is new.
+    pub(super) fn admit(&self, request: tiny_http::Request) -> (Option<tiny_http::Request>, bool) {
+        let peer = peer(&request);
+        let mut table = self.0.lock();
+        let is_new = table.see(peer);
+        let connection = table.connections.entry(peer).or_default();
+        if std::mem::replace(&mut connection.is_in_use, true) {
+            connection.queue.push_back(request);
+            return (None, is_new);
         }
-        connections.insert(remote, (why, Instant::now()));
-        self.any.store(true, Relaxed);
+        (Some(request), is_new)
     }
 
-    pub(super) fn get(&self, remote: Option<SocketAddr>) -> Option<BadConnection> {
-        if !self.any.load(Relaxed) {
-            return None;
+    /// Called after a request of this client has been served. Returns the next one from the queue.
+    pub(super) fn next(&self, peer: SocketAddr) -> Option<tiny_http::Request> {
+        let mut table = self.0.lock();
+        let connection = table.connections.get_mut(&peer)?;
+        connection.waiter = None;
+        let next = connection.queue.pop_front();
+        connection.is_in_use = next.is_some();
+        if !connection.is_in_use && connection.refused.is_none() {
+            table.connections.remove(&peer);
         }
-        let mut connections = self.connections.lock();
-        let (why, last) = connections.get_mut(&remote?)?;
-        *last = Instant::now();
-        Some(*why)
+        next
     }
 
-    /// Removes connections that have been silent for the idle timeout, so that tiny_http has ended them.
-    pub(super) fn remove_idle(&self, idle_timeout: Duration) {
-        if self.any.load(Relaxed) {
-            let mut connections = self.connections.lock();
-            connections.retain(|_, (_, last)| last.elapsed() <= idle_timeout);
-            self.any.store(!connections.is_empty(), Relaxed);
-        }
+    /// Takes the number of new clients since the last call.
+    pub(super) fn take_new(&self) -> usize {
+        std::mem::take(&mut self.0.lock().new)
+    }
+
+    /// Records the poll that is parked for this client, until [`next`](Connections::next).
+    pub(super) fn park(&self, peer: SocketAddr, waiter: &Arc<Waiter>) {
+        let mut table = self.0.lock();
+        table.connections.entry(peer).or_default().waiter = Some(waiter.clone());
+    }
+
+    /// The clients whose polls are parked.
+    pub(super) fn parked(&self) -> Vec<(SocketAddr, Arc<Waiter>)> {
+        let table = self.0.lock();
+        let connections = table.connections.iter();
+        let parked = connections.filter_map(|(peer, at)| Some((*peer, at.waiter.clone()?)));
+        parked.collect()
+    }
+
+    /// Has later requests of this client refused. tiny_http has no means to close the connection.
+    pub(super) fn refuse(&self, peer: SocketAddr) {
+        let mut table = self.0.lock();
+        table.connections.entry(peer).or_default().refused = Some(Instant::now());
+    }
+
+    pub(super) fn is_refused(&self, peer: SocketAddr) -> bool {
+        let mut table = self.0.lock();
+        let connection = table.connections.get_mut(&peer);
+        let refused = connection.and_then(|connection| connection.refused.as_mut());
+        refused.map(|last| *last = Instant::now()).is_some()
+    }
+
+    /// Removes refused connections that have been silent for this long, so that tiny_http has ended them.
+    pub(super) fn forget_silent(&self, idle_timeout: Duration) {
+        self.0.lock().connections.retain(|_, connection| {
+            let is_recent = |last: Instant| last.elapsed() <= idle_timeout;
+            connection.is_in_use || connection.refused.is_some_and(is_recent)
+        });
+    }
+}
+
+impl Table {
+    /// Returns `true` if the client is new.
+    fn see(&mut self, peer: SocketAddr) -> bool {
+        self.seen.resize(SEEN, 0);
+        let hash = self.hasher.hash_one(peer);
+        let is_new = std::mem::replace(&mut self.seen[hash as usize % SEEN], hash) != hash;
+        self.new += usize::from(is_new);
+        is_new
     }
 }

@@ -1,63 +1,47 @@
-//! The HTTP backend on tiny_http: it alone reads and writes connections, and keeps the faults of tiny_http from the server.
+//! The HTTP backend on tiny_http: it alone reads and writes connections, and keeps the faults of tiny_http from clients
+//! that mean no harm. It is for trusted networks, or behind a proxy.
 //!
-//! - `listener` listens and opens an `acceptor` for each accept loop of tiny_http's; `probe` connects to the own address.
-//! - `workers` are the threads; `exchange` is the way of one request, with `head`, `body`, `chunks` and `response`.
-//! - `maintenance` is one thread that checks all of these; `peers` lists the open connections; `connections` records which
-//!   can't be used; `drain` reads the rest of refused bodies.
+//! - `listener` has the listening socket and the accept loops, of which `maintenance` opens others where one has ended.
+//! - `workers` are the threads; `exchange` is the way of one request; `connections` knows which are in use.
+//! - `peers` lists the connected clients, so that `maintenance` finds those that have hung up.
 
-mod acceptor;
-mod body;
-mod chunks;
 mod connections;
-mod drain;
 mod exchange;
-mod head;
 mod listener;
 mod maintenance;
 mod peers;
-mod probe;
-mod response;
-mod rounds;
-mod seen;
-mod sockets;
 #[cfg(test)]
 mod tests;
 mod workers;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use self::acceptor::Acceptor;
-use self::connections::{BadConnections, ParkedPeers};
-use self::drain::UnreadBodies;
+use self::connections::Connections;
 use self::listener::Listener;
 use self::maintenance::Maintenance;
-use self::workers::{ReceiveToken, Work, WorkerPool};
+use self::workers::WorkerPool;
 use super::info::ServerInfo;
 use super::service::Service;
 use crate::error::{Error, ErrorKind};
 
 /// A listening socket without threads that serve it yet: clients that connect wait.
-pub(super) struct Listening {
-    listener: Listener,
-    acceptor: Arc<Acceptor>,
-}
+pub(super) struct Listening(Listener);
 
 impl Listening {
     /// # Errors
     ///
     /// Those of [`Listener::open`].
     pub(super) fn open(info: &ServerInfo) -> Result<Self, Error> {
-        let (listener, acceptor) = Listener::open(info)?;
-        Ok(Listening { listener, acceptor })
+        Listener::open(info).map(Listening)
     }
 
     /// Frees the port again.
     pub(super) fn withdraw(self) {
-        self.listener.withdraw();
+        self.0.withdraw();
     }
 
     /// Starts the threads that serve.
@@ -68,82 +52,68 @@ impl Listening {
     pub(super) fn serve(self, service: Arc<Service>) -> Result<Backend, Error> {
         let shared = Arc::new(Shared {
             service,
-            listener: self.listener,
-            parked: ParkedPeers::default(),
-            bad_connections: BadConnections::default(),
-            unread: Arc::default(),
+            listener: self.0,
+            connections: Connections::default(),
+            workers: WorkerPool::new(),
+            in_flight: AtomicUsize::new(0),
         });
-        let workers = WorkerPool::new(Arc::new(shared.clone()));
-        let started = workers
-            .receive_at(&self.acceptor)
-            .and_then(|()| Maintenance::start(shared.clone(), workers.clone()));
-        if let Err(error) = started {
+        let acceptors = shared.listener.acceptors();
+        let mut started = acceptors
+            .iter()
+            .map(|first| workers::receive_at(&shared, first));
+        let started = started.try_for_each(|receives| receives);
+        if let Err(error) = started.and_then(|()| Maintenance::start(&shared)) {
             shared.listener.withdraw();
-            return Err(Error::new(
-                ErrorKind::Listen,
-                "no thread could be started to serve requests",
-            )
-            .with_source(error));
+            let message = "no thread could be started to serve requests";
+            return Err(Error::new(ErrorKind::Listen, message).with_source(error));
         }
-        Ok(Backend {
-            shared,
-            workers,
-            serves_on: AtomicBool::new(true),
-        })
+        Ok(Backend(shared))
     }
 }
 
 /// A running backend.
-pub(super) struct Backend {
-    shared: Arc<Shared>,
-    workers: Arc<WorkerPool>,
-    /// The connections that are open at the stop can still be served.
-    serves_on: AtomicBool,
-}
+pub(super) struct Backend(Arc<Shared>);
 
 /// What the backend's threads share.
 struct Shared {
     service: Arc<Service>,
     listener: Listener,
-    parked: ParkedPeers,
-    bad_connections: BadConnections,
-    unread: Arc<UnreadBodies>,
+    connections: Connections,
+    workers: Arc<WorkerPool>,
+    /// Requests that have been received whole and not answered. Sequentially consistent, as is the server's flag that it
+    /// stops: a request that is counted after a stop has read 0 here finds the flag set.
+    in_flight: AtomicUsize,
 }
 
 impl Backend {
     pub(super) fn local_addr(&self) -> SocketAddr {
-        self.shared.listener.address()
+        self.0.listener.address
     }
 
-    /// Takes no more connections. Requests on open connections are still served.
+    /// Takes no more connections. Requests on open connections are still served, except where only closing the acceptors
+    /// frees the port.
     pub(super) fn stop_listening(&self) {
-        let serves_on = self.shared.listener.stop_listening();
-        self.serves_on.store(serves_on, Relaxed);
+        self.0.listener.stop_listening();
     }
 
     /// Waits until no request is in flight. Returns `false` if the deadline came first.
     pub(super) fn wait_until_done(&self, deadline: Instant) -> bool {
-        self.workers.wait_until_done(deadline)
+        wait_until(deadline, || self.0.in_flight.load(SeqCst) == 0)
     }
 
-    /// Waits until another program can listen on the port. Open connections are closed first where nothing else frees it.
+    /// Waits until another program can listen on the port.
     pub(super) fn free_port(&self, deadline: Instant) {
-        if !self.serves_on.load(Relaxed) {
-            self.shared.listener.close();
-            self.workers.close();
-        }
-        self.shared.listener.wait_until_free(deadline);
+        self.0.listener.free_port(deadline);
     }
 }
 
-impl Work for Arc<Shared> {
-    fn handle(&self, request: tiny_http::Request, token: &mut ReceiveToken) {
-        self.listener
-            .record_request(request.remote_addr().copied(), token.acceptor());
-        exchange::serve(self, request, token);
+/// Returns `false` if the deadline came first.
+fn wait_until(deadline: Instant, is_done: impl Fn() -> bool) -> bool {
+    while !is_done() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::park_timeout(Duration::from_millis(1));
     }
-
-    fn accept_failed(&self, acceptor: &Arc<Acceptor>, error: io::Error) {
-        self.listener.accept_failed(acceptor, &error);
-    }
+    true
 }
