@@ -160,7 +160,9 @@ impl Listening {
     pub(super) fn serve(self, service: Arc<Service>) -> Result<Backend, Error> {
         match self {
             #[cfg(feature = "server")]
-            Listening::TinyHttp(listening) => listening.serve(service).map(Backend::TinyHttp),
+            Listening::TinyHttp(listening) => {
+                tiny_http::Backend::start(*listening, service).map(Backend::TinyHttp)
+            }
             #[cfg(feature = "native-http")]
             Listening::Native(listening) => listening.serve(service).map(Backend::Native),
         }
@@ -170,7 +172,7 @@ impl Listening {
 /// A running backend.
 pub(super) enum Backend {
     #[cfg(feature = "server")]
-    TinyHttp(tiny_http::Backend),
+    TinyHttp(Arc<tiny_http::Backend>),
     #[cfg(feature = "native-http")]
     Native(native::Backend),
 }

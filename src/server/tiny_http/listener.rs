@@ -1,10 +1,11 @@
-//! [`Listener`]: the listening socket, and [`Acceptor`]: an accept loop of tiny_http's on it, which can be replaced.
+//! [`Listener`]: the listening socket, and [`Acceptor`]: an accept loop of tiny_http's on it.
 
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, ErrorKind::TimedOut, ErrorKind::WouldBlock};
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::panic::catch_unwind;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+#[cfg(test)]
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -17,21 +18,14 @@ use crate::error::{Error, ErrorKind};
 use crate::server::info::ServerInfo;
 use crate::server::listen;
 
-/// The most threads that receive requests at an acceptor.
-pub(super) const RECEIVERS: usize = 8;
-/// Descriptors that must be free for an acceptor: its own, and two for each of some connections.
-const DESCRIPTORS: usize = 8;
-
-pub(super) struct Listener {
+pub(in crate::server) struct Listener {
     /// `None` once the server stops.
     socket: Mutex<Option<TcpListener>>,
     pub(super) address: SocketAddr,
     pub(super) idle_timeout: Duration,
     /// The path of heartbeats, which no client can guess.
     pub(super) heartbeat_path: String,
-    pub(super) heartbeats_received: AtomicUsize,
-    /// The newest is the last.
-    acceptors: Mutex<Vec<Arc<Acceptor>>>,
+    newest: Mutex<Arc<Acceptor>>,
     /// The thread to wake when something has happened.
     pub(super) maintenance: OnceLock<Thread>,
     /// The server can't connect to itself, as with a firewall.
@@ -40,20 +34,17 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Listens, and opens the first acceptor.
+    /// Listens, and opens the first acceptor. Clients that connect wait until a backend starts.
     ///
     /// # Errors
     ///
     /// `InvalidSetting` for an address that is none, `Listen` where it can't be listened on.
-    pub(super) fn open(info: &ServerInfo) -> Result<Self, Error> {
-        let Some(listener) = &info.listener else {
+    pub(in crate::server) fn open(info: &ServerInfo) -> Result<Self, Error> {
+        let Some(given) = &info.listener else {
             let open = |address| Listener::on(listen::bind(address)?, info);
             return listen::first(&info.address, open);
         };
-        let socket = listener.take()?;
-        let blocking = socket.set_nonblocking(false);
-        let listening = blocking.and_then(|()| Listener::on(socket, info));
-        listening.map_err(|error| {
+        Listener::on(given.take()?, info).map_err(|error| {
             let message = "listener: can't listen on it: give a listening socket of TCP";
             Error::new(ErrorKind::Listen, message).with_source(error)
         })
@@ -62,6 +53,7 @@ impl Listener {
     /// Sets what tiny_http does not set. Accepted connections inherit it (on Linux).
     fn on(socket: Socket, info: &ServerInfo) -> io::Result<Self> {
         let idle_timeout = info.effective_idle_timeout();
+        socket.set_nonblocking(false)?;
         // An answer leaves when it is written, not when the last one has been acknowledged.
         socket.set_tcp_nodelay(true)?;
         // A peer whose machine or network is gone is found out, even while its poll is parked.
@@ -76,151 +68,99 @@ impl Listener {
         let random = || RandomState::new().hash_one(0);
         Ok(Listener {
             address: socket.local_addr()?,
-            acceptors: Mutex::new(vec![Acceptor::open(&socket)?]),
+            newest: Mutex::new(Acceptor::open(&socket)?),
             socket: Mutex::new(Some(socket)),
             idle_timeout,
             heartbeat_path: format!("/{:016x}{:016x}", random(), random()),
-            heartbeats_received: AtomicUsize::new(0),
             maintenance: OnceLock::new(),
             #[cfg(test)]
             is_unreachable: AtomicBool::new(false),
         })
     }
 
-    pub(super) fn acceptors(&self) -> Vec<Arc<Acceptor>> {
-        self.acceptors.lock().clone()
+    pub(super) fn newest(&self) -> Arc<Acceptor> {
+        self.newest.lock().clone()
     }
 
-    pub(super) fn is_closing(&self) -> bool {
+    pub(super) fn is_stopping(&self) -> bool {
         self.socket.lock().is_none()
     }
 
     /// Has the maintenance thread make its checks at once.
     pub(super) fn wake(&self) {
-        self.maintenance
-            .get()
-            .iter()
-            .for_each(|thread| thread.unpark());
+        if let Some(thread) = self.maintenance.get() {
+            thread.unpark();
+        }
     }
 
-    /// Opens another acceptor.
-    ///
-    /// # Errors
-    ///
-    /// Those of the system, and of a server that stops.
+    /// Opens another acceptor, unless the server stops. Workers have the old one for as long as requests come out of it.
     pub(super) fn reopen(&self) -> io::Result<Arc<Acceptor>> {
         let socket = self.socket.lock();
-        let stops = || io::Error::other("the server stops");
-        let acceptor = Acceptor::open(socket.as_ref().ok_or_else(stops)?)?;
-        self.acceptors.lock().push(acceptor.clone());
+        let acceptor = Acceptor::open(socket.as_ref().ok_or(io::ErrorKind::NotConnected)?)?;
+        *self.newest.lock() = acceptor.clone();
         Ok(acceptor)
     }
 
-    /// Closes an acceptor without connections.
-    pub(super) fn retire(&self, acceptor: &Arc<Acceptor>) {
-        let is_other = |other: &Arc<Acceptor>| !Arc::ptr_eq(other, acceptor);
-        self.acceptors.lock().retain(is_other);
-        acceptor.close();
-    }
-
-    /// Takes no more connections, and frees the port.
-    pub(super) fn stop_listening(&self) {
-        let socket = self.socket.lock().take();
+    /// Takes no more connections. On Linux this frees the port, also for tiny_http's thread that is accepting, and for
+    /// duplicates of a socket that the program has made.
+    pub(in crate::server) fn stop(&self) {
+        if let Some(socket) = self.socket.lock().take() {
+            let _ = SockRef::from(&socket).shutdown(Shutdown::Both);
+        }
         self.wake();
-        // On Linux this ends listening, also for tiny_http's thread that is accepting, and for duplicates of a socket that
-        // the program has made. Elsewhere it may fail; there `free_port` closes the acceptors.
-        socket.map(|socket| SockRef::from(&socket).shutdown(Shutdown::Both));
     }
 
     /// Undoes [`open`](Listener::open), where the server can't start for another reason.
-    pub(super) fn withdraw(&self) {
-        self.stop_listening();
-        self.close();
-        self.free_port(Instant::now());
+    pub(in crate::server) fn withdraw(self) {
+        self.stop();
+        let address = self.address;
+        drop(self);
+        wait_until_free(address, Instant::now());
     }
+}
 
-    /// Ends the waiting for requests at all acceptors.
-    pub(super) fn close(&self) {
-        let acceptors = std::mem::take(&mut *self.acceptors.lock());
-        acceptors.iter().for_each(|acceptor| acceptor.close());
-    }
-
-    /// Waits until another socket could listen on the address. Duplicates of a socket that the program has made may keep it
-    /// for good.
-    pub(super) fn free_port(&self, deadline: Instant) {
-        let soon = Instant::now() + Duration::from_secs(1);
-        let is_in_use = |error: io::Error| error.kind() == io::ErrorKind::AddrInUse;
-        let listen_once = || listen::bind(self.address)?.listen(1);
-        let is_free = || !listen_once().is_err_and(is_in_use);
-        if !cfg!(target_os = "linux") {
-            self.close();
-        }
-        wait_until(deadline.max(soon), is_free);
-    }
+/// Waits until another socket could listen on the address. Duplicates of a socket that the program has made may keep it for
+/// good.
+pub(super) fn wait_until_free(address: SocketAddr, deadline: Instant) {
+    let soon = Instant::now() + Duration::from_secs(1);
+    let listen_once = || listen::bind(address)?.listen(1);
+    let is_in_use = |error: io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    wait_until(deadline.max(soon), || !listen_once().is_err_and(is_in_use));
 }
 
 /// An accept loop of tiny_http's. It ends at its first error, and silently where a thread or a descriptor is missing. The
 /// requests of connections that it has accepted come out of it also after that.
 pub(super) struct Acceptor {
-    server: tiny_http::Server,
+    pub(super) server: tiny_http::Server,
     /// Held while a thread takes a request and looks whether an earlier request of its connection is still being served.
     /// Otherwise two threads that took two requests of one connection could queue them in the wrong order, and the one
-    /// that serves them would wait for itself.
-    pub(super) order: Mutex<()>,
+    /// that serves them would wait for itself. The time is that of the last request, heartbeats included.
+    pub(super) last_request: Mutex<Instant>,
     pub(super) opened: Instant,
-    /// When the last request was received, heartbeats included.
-    last_request: Mutex<Instant>,
-    /// What has ended the accept loop, if it has reported it.
-    error: OnceLock<io::Error>,
-    is_closed: AtomicBool,
+    /// What has ended the loop, if it has reported it.
+    pub(super) error: OnceLock<io::Error>,
+    /// Its requests are not received any more, so that the loop ends.
+    #[cfg(test)]
+    pub(super) is_lost: AtomicBool,
 }
 
 impl Acceptor {
-    /// # Errors
-    ///
-    /// Those of the system, which may have too few descriptors: then the loop would end at once.
     fn open(socket: &TcpListener) -> io::Result<Arc<Self>> {
-        let descriptors = (0..DESCRIPTORS).map(|_| socket.try_clone());
-        let socket = descriptors.collect::<io::Result<Vec<_>>>()?.pop();
-        let socket = socket.ok_or(io::ErrorKind::Other)?;
+        // With few more descriptors than its own, the loop would end at once.
+        let descriptors = (0..8).map(|_| socket.try_clone());
+        drop(descriptors.collect::<io::Result<Vec<_>>>()?);
+        let socket = socket.try_clone()?;
         let server = catch_unwind(|| tiny_http::Server::from_listener(socket, None))
             .map_err(|_| io::Error::other("no thread could be started to accept connections"))?
             .map_err(io::Error::other)?;
         Ok(Arc::new(Acceptor {
             server,
-            order: Mutex::new(()),
-            opened: Instant::now(),
             last_request: Mutex::new(Instant::now()),
+            opened: Instant::now(),
             error: OnceLock::new(),
-            is_closed: AtomicBool::new(false),
+            #[cfg(test)]
+            is_lost: AtomicBool::new(false),
         }))
-    }
-
-    /// Waits for a request. `None` where the accept loop has ended, or where the acceptor is closed.
-    pub(super) fn receive(&self) -> Option<tiny_http::Request> {
-        let received = self.server.recv();
-        *self.last_request.lock() = Instant::now();
-        received.map_err(|error| self.error.set(error)).ok()
-    }
-
-    /// For how long no request has been received.
-    pub(super) fn quiet_for(&self) -> Duration {
-        self.last_request.lock().elapsed()
-    }
-
-    /// What has ended the accept loop; `None` where it runs, or ended without reporting an error.
-    pub(super) fn error(&self) -> Option<&io::Error> {
-        self.error.get()
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.is_closed.load(SeqCst)
-    }
-
-    /// Ends the waits of all threads that wait for a request here.
-    pub(super) fn close(&self) {
-        self.is_closed.store(true, SeqCst);
-        (0..RECEIVERS).for_each(|_| self.server.unblock());
     }
 }
 
@@ -233,11 +173,10 @@ impl Listener {
         socket.as_ref().unwrap().set_nonblocking(fail).unwrap();
     }
 
-    /// Ends the accept loop of every acceptor without an error.
-    pub(super) fn end_accept_loops_silently(&self) {
-        let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
-        let acceptor = Acceptor::open(&elsewhere).unwrap();
-        let before = std::mem::replace(&mut *self.acceptors.lock(), vec![acceptor]);
-        before.iter().for_each(|acceptor| acceptor.close());
+    /// Fails where the server can't connect to itself.
+    pub(super) fn check_reachable(&self) -> io::Result<()> {
+        let is_unreachable = self.is_unreachable.load(SeqCst);
+        let error = is_unreachable.then(|| io::Error::other("a test"));
+        error.map_or(Ok(()), Err)
     }
 }

@@ -1,9 +1,8 @@
 //! The HTTP backend on tiny_http: it alone reads and writes connections, and keeps the faults of tiny_http from clients
 //! that mean no harm. It is for trusted networks, or behind a proxy.
 //!
-//! - `listener` has the listening socket and the accept loops, of which `maintenance` opens others where one has ended.
-//! - `workers` are the threads; `exchange` is the way of one request; `connections` knows which are in use.
-//! - `peers` lists the connected clients, so that `maintenance` finds those that have hung up.
+//! `workers` receive requests from the accept loops of the `listener`, and `exchange` is the way of one request.
+//! `connections` knows what is in use, `peers` who is connected, and `maintenance` checks all of these.
 
 mod connections;
 mod exchange;
@@ -16,104 +15,81 @@ mod workers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst, fence};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::connections::Connections;
-use self::listener::Listener;
-use self::maintenance::Maintenance;
-use self::workers::WorkerPool;
-use super::info::ServerInfo;
+pub(super) use self::listener::Listener as Listening;
 use super::service::Service;
 use crate::error::{Error, ErrorKind};
 
-/// A listening socket without threads that serve it yet: clients that connect wait.
-pub(super) struct Listening(Listener);
+/// A running backend: what its threads share.
+pub(super) struct Backend {
+    service: Arc<Service>,
+    listener: Listening,
+    connections: connections::Connections,
+    workers: Arc<workers::WorkerPool>,
+    /// No request is received any more.
+    is_closed: AtomicBool,
+    /// One reference more than there are requests that have been received whole and not answered.
+    in_flight: Arc<()>,
+}
 
-impl Listening {
-    /// # Errors
-    ///
-    /// Those of [`Listener::open`].
-    pub(super) fn open(info: &ServerInfo) -> Result<Self, Error> {
-        Listener::open(info).map(Listening)
-    }
-
-    /// Frees the port again.
-    pub(super) fn withdraw(self) {
-        self.0.withdraw();
-    }
-
+impl Backend {
     /// Starts the threads that serve.
     ///
     /// # Errors
     ///
     /// `Listen` where no thread can be started.
-    pub(super) fn serve(self, service: Arc<Service>) -> Result<Backend, Error> {
-        let shared = Arc::new(Shared {
+    pub(super) fn start(listener: Listening, service: Arc<Service>) -> Result<Arc<Self>, Error> {
+        let backend = Arc::new(Backend {
             service,
-            listener: self.0,
-            connections: Connections::default(),
-            workers: WorkerPool::new(),
-            in_flight: AtomicUsize::new(0),
+            listener,
+            connections: Default::default(),
+            workers: Default::default(),
+            is_closed: AtomicBool::new(false),
+            in_flight: Arc::default(),
         });
-        let acceptors = shared.listener.acceptors();
-        let mut started = acceptors
-            .iter()
-            .map(|first| workers::receive_at(&shared, first));
-        let started = started.try_for_each(|receives| receives);
-        if let Err(error) = started.and_then(|()| Maintenance::start(&shared)) {
-            shared.listener.withdraw();
-            let message = "no thread could be started to serve requests";
-            return Err(Error::new(ErrorKind::Listen, message).with_source(error));
-        }
-        Ok(Backend(shared))
+        let receives = workers::receive_at(&backend, &backend.listener.newest());
+        receives
+            .and_then(|()| maintenance::start(&backend))
+            .map_err(|error| {
+                backend.listener.stop();
+                backend.is_closed.store(true, SeqCst);
+                let message = "no thread could be started to serve requests";
+                Error::new(ErrorKind::Listen, message).with_source(error)
+            })?;
+        Ok(backend)
     }
-}
 
-/// A running backend.
-pub(super) struct Backend(Arc<Shared>);
-
-/// What the backend's threads share.
-struct Shared {
-    service: Arc<Service>,
-    listener: Listener,
-    connections: Connections,
-    workers: Arc<WorkerPool>,
-    /// Requests that have been received whole and not answered. Sequentially consistent, as is the server's flag that it
-    /// stops: a request that is counted after a stop has read 0 here finds the flag set.
-    in_flight: AtomicUsize,
-}
-
-impl Backend {
     pub(super) fn local_addr(&self) -> SocketAddr {
-        self.0.listener.address
+        self.listener.address
     }
 
-    /// Takes no more connections. Requests on open connections are still served, except where only closing the acceptors
-    /// frees the port.
+    /// Takes no more connections. Requests on open connections are still served.
     pub(super) fn stop_listening(&self) {
-        self.0.listener.stop_listening();
+        self.listener.stop();
     }
 
     /// Waits until no request is in flight. Returns `false` if the deadline came first.
     pub(super) fn wait_until_done(&self, deadline: Instant) -> bool {
-        wait_until(deadline, || self.0.in_flight.load(SeqCst) == 0)
+        // A request that is not seen here sees that the server stops: see `read_body`.
+        fence(SeqCst);
+        wait_until(deadline, || Arc::strong_count(&self.in_flight) == 1)
     }
 
     /// Waits until another program can listen on the port.
     pub(super) fn free_port(&self, deadline: Instant) {
-        self.0.listener.free_port(deadline);
+        // On Linux, it is free since `stop_listening`.
+        self.is_closed.fetch_or(!cfg!(target_os = "linux"), SeqCst);
+        listener::wait_until_free(self.listener.address, deadline);
     }
 }
 
 /// Returns `false` if the deadline came first.
 fn wait_until(deadline: Instant, is_done: impl Fn() -> bool) -> bool {
-    while !is_done() {
-        if Instant::now() >= deadline {
-            return false;
-        }
+    while !is_done() && Instant::now() < deadline {
         thread::park_timeout(Duration::from_millis(1));
     }
-    true
+    is_done()
 }
