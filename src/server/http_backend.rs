@@ -10,6 +10,11 @@ compile_error!("a server needs an HTTP backend: enable the feature `server` or `
 #[non_exhaustive]
 pub enum HttpBackend {
     /// The crate tiny_http, with the feature `server`: for trusted networks, or behind a proxy that checks requests.
+    ///
+    /// It is not safe against clients that attack. They can hold its threads, memory and descriptors: by heads and bodies
+    /// that they send slowly or not to their end, by lines without end, by bodies larger than the limit that they announce
+    /// and do not send, and by not reading answers. What it keeps to for any client: a part of a request is never taken for
+    /// another request, and no request ends the process, unless the profile has `panic = "abort"`.
     #[cfg(feature = "server")]
     TinyHttp,
     /// One thread for each connection, on std and the parser httparse, with the feature `native-http`. Each part of a

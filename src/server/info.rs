@@ -19,10 +19,11 @@ use crate::store::file::FilePersistorInfo;
 
 /// The settings of a server: the Go package's `ServerInfo`, with golongpoll's options and limits.
 ///
-/// With tiny_http, the default [backend](ServerInfo::http_backend), no setting keeps the server from a request line with
-/// `HTTP/2.0`, from header lines or pipelined requests without end, or from a client that sends byte by byte: tiny_http
-/// reads those before it reports a request. Only a proxy stops them; [`guide::deploying`](crate::guide::deploying) has a
-/// configuration of nginx, with a test that it does. The native backend bounds all of them.
+/// With tiny_http, the default [backend](ServerInfo::http_backend), the server is for trusted networks, or belongs behind a
+/// proxy. No setting keeps it from a request line with `HTTP/2.0`, from header lines or pipelined requests without end, from
+/// a client that sends byte by byte, or from refused bodies that are announced and not sent: each of these holds threads,
+/// memory or descriptors. A proxy stops them; [`guide::deploying`](crate::guide::deploying) has a configuration of nginx,
+/// with a test that it does. The native backend bounds all of them.
 ///
 /// ```
 /// use std::time::Duration;

@@ -85,7 +85,7 @@ pub use response::Response;
 /// # With `HttpBackend::TinyHttp`
 ///
 /// The server connects to its own address for each new connection, several times a second while connections are opened, and
-/// every ten seconds otherwise: tiny_http may leave connections that arrive in a burst waiting for one another. Serving does
+/// every three seconds otherwise: tiny_http may leave connections that arrive in a burst waiting for one another. Serving does
 /// not depend on this: where a firewall or another policy forbids it, the server logs one warning and goes on.
 ///
 /// A program that embeds such a server must not set `panic = "abort"` in its profile: tiny_http panics in the thread of a

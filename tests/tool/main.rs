@@ -1,5 +1,4 @@
-//! Programs and their surroundings: the example `server` as an operator runs it, with its flags, messages and signals, and
-//! servers in network namespaces.
+//! The example `server` as an operator runs it, with its flags, messages and signals.
 
 // The tool's tests need a part of it.
 #[allow(dead_code)]
@@ -7,8 +6,6 @@
 mod support;
 
 mod flags;
-#[cfg(target_os = "linux")]
-mod netns;
 // Signals, which are Unix's, need the most of it.
 #[cfg_attr(not(unix), allow(dead_code))]
 mod process;

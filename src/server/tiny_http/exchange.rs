@@ -19,7 +19,9 @@ use crate::server::render::{Persistence, http_date};
 use crate::server::request::Request;
 use crate::server::response::Response;
 
-/// Serves one request. Returns `false` if another worker finishes it.
+/// Serves one request. Returns `false` if another worker finishes it. Not inlined, so that its frame is not below the wait of
+/// a parked poll.
+#[inline(never)]
 pub(super) fn serve(incoming: tiny_http::Request, token: &mut ReceiveToken<'_>) -> bool {
     let service = &token.backend.service;
     let fields = incoming.headers().iter();
@@ -156,8 +158,13 @@ impl<'a, 'b> TinyHttpExchange<'a, 'b> {
         let message = || format!("the body is too large: the limit is {max} bytes");
         let too_large = || Err(Response::error(413, &message()));
         let limit = announced.unwrap_or(max.saturating_add(1));
-        if announced > Some(max) {
-            return too_large();
+        // Nothing is to be read of an empty body, nor is the client to be asked for it.
+        if limit == 0 || announced > Some(max) {
+            return if limit > max {
+                too_large()
+            } else {
+                Ok(Vec::new())
+            };
         }
         let mut body = Vec::with_capacity(announced.unwrap_or(0).min(64 * 1024));
         let mut reader = self.incoming.as_reader().take(limit as u64);
@@ -255,7 +262,10 @@ impl<'a, 'b> TinyHttpExchange<'a, 'b> {
 /// so that its thread and descriptors are lost.
 fn discard(mut stream: Box<dyn tiny_http::ReadWrite + Send>, rest: usize) {
     static DISCARDING: Mutex<()> = Mutex::new(());
-    let _discarding = (rest > 64 * 1024).then(|| DISCARDING.lock());
+    if rest <= 64 * 1024 {
+        return drop(stream);
+    }
+    let _discarding = DISCARDING.lock();
     // Without black_box the optimizer removes the allocation, and every one seems to succeed.
     let needed = black_box(rest.saturating_add(16 << 20));
     if black_box(Vec::<u8>::new())

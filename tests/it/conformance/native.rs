@@ -233,6 +233,13 @@ pub(super) const DIFFERENCES: &[(&str, &[Difference])] = &[
                 Conforms,
             ),
             (
+                "An offer, and more than is accepted in chunks",
+                &[413],
+                Closed,
+                0,
+                Conforms,
+            ),
+            (
                 "An offer, and chunks with extensions and a trailer",
                 &[200],
                 Kept,

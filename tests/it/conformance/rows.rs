@@ -1394,9 +1394,9 @@ fn offers(t: &mut Table) {
             "1b\r\n{\"category\":\"CATEGORY\",\"dat\r\n5\r\na\":1}\r\n0\r\n\r\n",
         ),
         OFFER,
-        (&[200], Closed, Conforms),
-    )
-    .publishes();
+        // tiny_http leaves the chunks encoded.
+        (&[400], Closed, Tolerates),
+    );
     t.row(
         "An offer, and Expect: 100-continue with a body",
         h2c("Expect: 100-continue\r\nContent-Length: 32\r\n", "BODY"),
@@ -1411,16 +1411,14 @@ fn offers(t: &mut Table) {
             "20\r\nBODY\r\n0\r\n\r\n",
         ),
         OFFER,
-        (&[100, 200], Closed, Conforms),
-    )
-    .publishes();
+        (&[400], Closed, Tolerates),
+    );
     t.row(
         "An offer, and chunks with extensions and a trailer",
         h2c(CHUNKED, "20;a=b\r\nBODY\r\n0\r\nX: a\r\n\r\n"),
         OFFER,
-        (&[200], Closed, Conforms),
-    )
-    .publishes();
+        (&[400], Closed, Tolerates),
+    );
     for (name, body) in [
         (
             "An offer, and a size with a plus sign",
@@ -1469,7 +1467,7 @@ fn offers(t: &mut Table) {
             &format!("2710\r\n{}\r\n0\r\n\r\n", "a".repeat(10000)),
         ),
         "413 (9110 §15.5.14)",
-        (&[413], Closed, Conforms),
+        (&[400], Closed, Tolerates),
     );
 }
 
