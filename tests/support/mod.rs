@@ -20,22 +20,6 @@ const fn is_native(name: &str) -> bool {
     matches!(name.as_bytes(), b"native" | b"overload_native")
 }
 
-/// The tests of `it` and `overload` that hold for the native backend alone, each with the reason.
-const NATIVE_ONLY: &[(&str, &str)] = &[(
-    "bodies_that_are_announced_and_not_sent_take_no_memory",
-    "tiny_http allocates the rest of a refused body when its client hangs up, and the allocator keeps that",
-)];
-
-/// True where this test ends at once, since it holds for the native backend alone.
-pub(crate) fn needs_native(test: &str) -> bool {
-    let listed = NATIVE_ONLY.iter().find(|(name, _)| *name == test);
-    let (_, reason) = listed.expect("a test of NATIVE_ONLY");
-    if !IS_NATIVE {
-        println!("on the native backend only: {reason}");
-    }
-    !IS_NATIVE
-}
-
 /// Settings for a test: a free port, and polls that are long enough to be parked for all of a test.
 pub(crate) fn info() -> ServerInfo {
     let info = ServerInfo::new("127.0.0.1:0").timeout(Duration::from_secs(60));
