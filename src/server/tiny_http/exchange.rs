@@ -19,8 +19,7 @@ use crate::server::render::{Persistence, http_date};
 use crate::server::request::Request;
 use crate::server::response::Response;
 
-/// Serves one request. Returns `false` if another worker finishes it. Not inlined, so that its frame is not below the wait of
-/// a parked poll.
+/// Serves one request. Returns `false` if another worker finishes it. Its frame is not to be below the wait of a parked poll.
 #[inline(never)]
 pub(super) fn serve(incoming: tiny_http::Request, token: &mut ReceiveToken<'_>) -> bool {
     let service = &token.backend.service;
@@ -28,10 +27,8 @@ pub(super) fn serve(incoming: tiny_http::Request, token: &mut ReceiveToken<'_>) 
     let fields = fields.map(|field| (field.field.as_str().as_str(), field.value.as_str()));
     let (method, target) = (incoming.method().as_str(), incoming.url());
     let version = (incoming.http_version().0, incoming.http_version().1);
-    let (peer, proxies) = (
-        incoming.remote_addr().copied(),
-        &service.info.trusted_proxies,
-    );
+    let peer = incoming.remote_addr().copied();
+    let proxies = &service.info.trusted_proxies;
     let mut request = Request::parse(method, target, version, fields.collect(), peer, proxies);
     let mut exchange = TinyHttpExchange::new(incoming, &request, token);
     // Reading a body that is on its way, or taking the rest of one off the connection, may wait for the client.
@@ -106,11 +103,8 @@ impl<'a, 'b> TinyHttpExchange<'a, 'b> {
         let peer = incoming.remote_addr().copied();
         // Where the first Connection field has this word anywhere, tiny_http leaves the body on the connection as it is, and
         // ends the connection after the request.
-        let connection = request
-            .header("Connection")
-            .unwrap_or("")
-            .to_ascii_lowercase();
-        let upgrades = connection.contains("upgrade");
+        let connection = request.header("Connection").unwrap_or("");
+        let upgrades = connection.to_ascii_lowercase().contains("upgrade");
         let is_late = upgrades || request.header("Expect").is_some();
         let streams = |length| length > 1024 || length > 0 && is_late;
         let body = match request.fault().map_or_else(|| request.body_length(), Err) {
@@ -123,19 +117,14 @@ impl<'a, 'b> TinyHttpExchange<'a, 'b> {
             Ok(BodyLength::Known(length)) if !streams(length) => Ok(BodyLength::None),
             body => body,
         };
-        let persistence = if upgrades {
-            Persistence::Close
-        } else {
-            request.persistence()
-        };
+        let closes = upgrades.then_some(Persistence::Close);
+        let persistence = closes.unwrap_or_else(|| request.persistence());
+        let unread = incoming.body_length().filter(|length| streams(*length));
         let (head_only, idle_since) = (request.method() == "HEAD", Instant::now());
         TinyHttpExchange {
             token,
             body,
-            unread: incoming
-                .body_length()
-                .filter(|length| streams(*length))
-                .unwrap_or(0),
+            unread: unread.unwrap_or(0),
             incoming,
             in_flight: None,
             has_te: request.header("TE").is_some(),
@@ -158,13 +147,12 @@ impl<'a, 'b> TinyHttpExchange<'a, 'b> {
         let message = || format!("the body is too large: the limit is {max} bytes");
         let too_large = || Err(Response::error(413, &message()));
         let limit = announced.unwrap_or(max.saturating_add(1));
-        // Nothing is to be read of an empty body, nor is the client to be asked for it.
-        if limit == 0 || announced > Some(max) {
-            return if limit > max {
-                too_large()
-            } else {
-                Ok(Vec::new())
-            };
+        if announced > Some(max) {
+            return too_large();
+        }
+        // The client is not to be asked for an empty body.
+        if limit == 0 {
+            return Ok(Vec::new());
         }
         let mut body = Vec::with_capacity(announced.unwrap_or(0).min(64 * 1024));
         let mut reader = self.incoming.as_reader().take(limit as u64);

@@ -1,9 +1,8 @@
 //! One thread that checks the accept loop, the clients that hang up and the events that expire: [`start`].
 //!
-//! It connects to the server's own address, for two reasons. tiny_http strands connections that come in a burst, until some
-//! other connection ends: a probe connects and closes, which makes a thread of tiny_http's take a stranded connection. And
-//! a heartbeat, which is a request, shows whether connections are accepted. Where a firewall forbids it, the server serves
-//! without.
+//! It connects to the own address for two reasons. tiny_http strands connections that come in a burst, until some other
+//! connection ends: a probe connects and closes, so that a thread of tiny_http's takes a stranded connection. And a
+//! heartbeat, which is a request, shows whether connections are accepted. Where a firewall forbids both, the server serves.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

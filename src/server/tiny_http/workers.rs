@@ -35,11 +35,7 @@ type Task = Box<dyn FnOnce(bool) + Send>;
 pub(super) struct WorkerPool(Mutex<Vec<SyncSender<Task>>>);
 
 impl WorkerPool {
-    /// Runs a task on the worker that went idle last, or on a new one.
-    ///
-    /// # Errors
-    ///
-    /// Where no thread can be started. The task has run here then.
+    /// Runs a task on the worker that went idle last, or on a new one. If none can be started, it runs here, and this fails.
     fn run(self: &Arc<Self>, mut task: Task) -> io::Result<()> {
         let pop = || self.0.lock().pop();
         while let Some(worker) = pop() {
@@ -67,11 +63,7 @@ impl WorkerPool {
     }
 }
 
-/// Has workers receive requests at an acceptor.
-///
-/// # Errors
-///
-/// Where not even one thread can be started.
+/// Has workers receive requests at an acceptor. Fails where not even one thread can be started.
 pub(super) fn receive_at(backend: &Arc<Backend>, acceptor: &Arc<Acceptor>) -> io::Result<()> {
     let cores = thread::available_parallelism().map_or(2, usize::from);
     start_receiver(backend, acceptor)?;
@@ -108,8 +100,7 @@ fn receive(backend: &Arc<Backend>, acceptor: &Arc<Acceptor>) {
         }
         let Ok(Some(request)) = received else {
             let is_silent = last_request.elapsed() > LIFELESS.max(listener.idle_timeout);
-            let is_newest = Arc::ptr_eq(acceptor, &listener.newest());
-            if is_silent && !is_newest {
+            if is_silent && !Arc::ptr_eq(acceptor, &listener.newest()) {
                 return;
             }
             if let Err(error) = received {
@@ -163,11 +154,8 @@ pub(super) struct ReceiveToken<'a> {
 }
 
 impl ReceiveToken<'_> {
-    /// Passes the token to another worker, so that this one may block.
-    ///
-    /// # Errors
-    ///
-    /// Where no thread can be started: then this worker has to go on receiving, and may not block.
+    /// Passes the token to another worker, so that this one may block. Fails where no thread can be started: then this worker
+    /// has to go on receiving.
     pub(super) fn pass(&mut self) -> io::Result<()> {
         if let Some(acceptor) = self.acceptor {
             start_receiver(self.backend, acceptor)?;
