@@ -51,6 +51,8 @@
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+// Badges with the features that an item needs, which only docs.rs' nightly compiler can show.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(any(feature = "_server", feature = "client")), allow(dead_code))]
 
 #[cfg(feature = "_server")]
