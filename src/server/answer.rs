@@ -49,6 +49,10 @@ impl Ready {
     ) -> Arc<[u8]> {
         let origin = service.info.cors_origin.as_deref();
         let render = |response| cors::with_origin(response, origin).render(persistence, head_only);
+        service.traffic.count_answer(match &self {
+            Ready::Batch(_) => 200,
+            Ready::Response(response) => response.status,
+        });
         match self {
             Ready::Batch(batch) if persistence == Persistence::Keep && !head_only => {
                 let rendered = batch.rendered(|batch| render(events(batch)));

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use super::answer::{Answer, ParkedPoll, PollParams};
 use super::cors;
 use super::hooks::Handler;
+use super::info::ServerInfo;
+use super::monitoring::MonitoringEndpoint;
 use super::publish_body;
 use super::request::Request;
 use super::response::Response;
@@ -20,6 +22,8 @@ use crate::wire::{PUBLISHED, SubscriptionRequest, check_category};
 
 /// How much larger than its data the body of a publish may be, in bytes: the category, escaped, and the members' names.
 const ENVELOPE: usize = 8 * 1024;
+/// The methods of endpoints that change nothing.
+const READING: &str = "GET, HEAD, OPTIONS";
 /// The most that a poll times out before the time that the client asked for: the Go package's client gives up at that very
 /// moment.
 const EARLY: Duration = Duration::from_millis(200);
@@ -82,6 +86,8 @@ fn route(
         subscription(service, request, exchange, arrived)
     } else if request.path() == info.publish_uri {
         publish(service, request, &body, exchange)
+    } else if let Some((endpoint, handler)) = monitoring_endpoint(info, request.path()) {
+        monitoring(service, endpoint, handler, request, exchange)
     } else {
         request.body = body;
         fallback(service, request, exchange)
@@ -117,8 +123,8 @@ fn subscription(
     let head_only = match request.method() {
         "GET" => false,
         "HEAD" => true,
-        "OPTIONS" => return Ok(options(service, request, "GET, HEAD, OPTIONS").into()),
-        _ => return Err(not_allowed("GET, HEAD, OPTIONS")),
+        "OPTIONS" => return Ok(options(service, request, READING).into()),
+        _ => return Err(not_allowed(READING)),
     };
     let info = &service.info;
     let poll = SubscriptionRequest::from_query(request.query())?;
@@ -208,6 +214,42 @@ fn publish(
         .broker
         .publish_uncounted(&published.category, published.data)?;
     Ok(Response::from_json(200, PUBLISHED).with_position(id).into())
+}
+
+/// The monitoring endpoint of this path, and the hook that runs before it.
+fn monitoring_endpoint<'a>(
+    info: &'a ServerInfo,
+    path: &str,
+) -> Option<(&'a MonitoringEndpoint, Option<&'a Handler>)> {
+    let endpoints = [
+        (&info.metrics, info.before_metrics.as_ref()),
+        (&info.health, None),
+    ];
+    let mut endpoints = endpoints
+        .into_iter()
+        .filter_map(|(endpoint, handler)| Some((endpoint.as_ref()?, handler)));
+    endpoints.find(|(endpoint, _)| endpoint.path == path)
+}
+
+#[inline(never)]
+fn monitoring(
+    service: &Service,
+    endpoint: &MonitoringEndpoint,
+    handler: Option<&Handler>,
+    request: &Request,
+    exchange: &mut dyn Exchange,
+) -> Result<Answer, Response> {
+    match request.method() {
+        "GET" | "HEAD" => {}
+        "OPTIONS" => return Ok(options(service, request, READING).into()),
+        _ => return Err(not_allowed(READING)),
+    }
+    // The statistics of a store of the program's own may take their time.
+    exchange.before_blocking()?;
+    if let Some(handler) = handler {
+        handler.run_caught(request)?;
+    }
+    Ok((endpoint.answer)(&service.status(), request).into())
 }
 
 #[inline(never)]

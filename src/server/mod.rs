@@ -5,6 +5,7 @@
 //! 1. A backend reads it and makes it a [`Request`] (`request`, `forwarded`), whose head it checks (`head`).
 //! 2. `endpoints` make an `Answer` of it (`answer`): a poll, a publish (`publish_body`) or the [`Fallback`], after the
 //!    `hooks`.
+//!    `metrics` and `health` answer at paths of their own (`monitoring`), from what the broker and `traffic` count.
 //! 3. The backend waits where the answer is a parked poll, has it rendered (`render`, `cors`) and writes it.
 //!
 //! All threads share one `Service`. `backend` knows the backends, `tiny_http` and `native`; none of the other modules does.
@@ -17,11 +18,14 @@ mod cors;
 mod endpoints;
 mod forwarded;
 mod head;
+mod health;
 mod hooks;
 mod http_backend;
 mod info;
 mod listen;
 mod listening_socket;
+mod metrics;
+mod monitoring;
 #[cfg(feature = "native-http")]
 mod native;
 mod publish_body;
@@ -33,6 +37,7 @@ mod server_socket;
 mod service;
 #[cfg(feature = "server")]
 mod tiny_http;
+mod traffic;
 #[cfg(all(unix, feature = "native-http"))]
 mod unix_socket;
 mod validate;

@@ -3,11 +3,14 @@
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use super::info::ServerInfo;
+use super::monitoring::Status;
+use super::traffic::Traffic;
 use crate::broker::Broker;
 
 pub(super) struct Service {
     pub(super) info: ServerInfo,
     pub(super) broker: Broker,
+    pub(super) traffic: Traffic,
     /// Sequentially consistent; the backends compare it with their counts of requests in flight.
     stopping: AtomicBool,
 }
@@ -17,6 +20,7 @@ impl Service {
         Service {
             info,
             broker,
+            traffic: Traffic::new(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -24,6 +28,15 @@ impl Service {
     /// True once the stop has begun: publishes are refused, and connections are closed after the next answer.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(SeqCst)
+    }
+
+    /// What the monitoring endpoints report.
+    pub(super) fn status(&self) -> Status<'_> {
+        Status {
+            broker: &self.broker,
+            traffic: &self.traffic,
+            is_stopping: self.is_stopping() || self.broker.is_stopping(),
+        }
     }
 
     pub(super) fn begin_stop(&self) {
