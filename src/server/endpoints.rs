@@ -46,15 +46,62 @@ pub(super) trait Exchange {
     fn before_blocking(&mut self) -> Result<(), Response>;
 }
 
+/// What answers a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Subscription,
+    Publish,
+    Metrics,
+    Health,
+    Fallback,
+}
+
+impl Endpoint {
+    /// The endpoint at this path.
+    pub(super) fn at(info: &ServerInfo, path: &str) -> Self {
+        let is = |endpoint: &Option<MonitoringEndpoint>| {
+            endpoint.as_ref().is_some_and(|it| it.path == path)
+        };
+        if path == info.subscription_uri {
+            Endpoint::Subscription
+        } else if path == info.publish_uri {
+            Endpoint::Publish
+        } else if is(&info.metrics) {
+            Endpoint::Metrics
+        } else if is(&info.health) {
+            Endpoint::Health
+        } else {
+            Endpoint::Fallback
+        }
+    }
+}
+
+/// The most bytes that the body of a request may have.
+pub(super) fn max_body_size(service: &Service) -> usize {
+    let max = service.broker.options().max_event_size;
+    max.saturating_add(ENVELOPE)
+}
+
 /// Answers a request whose head has no [`fault`](Request::fault).
 pub(super) fn answer(
     service: &Service,
     request: &mut Request,
     exchange: &mut dyn Exchange,
 ) -> Answer {
+    let endpoint = Endpoint::at(&service.info, request.path());
+    answer_at(service, endpoint, request, exchange)
+}
+
+/// Answers a request at this endpoint, whatever its path is.
+pub(super) fn answer_at(
+    service: &Service,
+    endpoint: Endpoint,
+    request: &mut Request,
+    exchange: &mut dyn Exchange,
+) -> Answer {
     let arrived = Instant::now();
     let answered = catch_unwind(AssertUnwindSafe(|| {
-        route(service, request, exchange, arrived)
+        route(service, endpoint, request, exchange, arrived)
     }));
     answered
         .unwrap_or_else(|_| {
@@ -73,24 +120,29 @@ pub(super) fn answer(
 /// The answer that refuses.
 fn route(
     service: &Service,
+    endpoint: Endpoint,
     request: &mut Request,
     exchange: &mut dyn Exchange,
     arrived: Instant,
 ) -> Result<Answer, Response> {
     let info = &service.info;
-    authorize_publish(service, request)?;
-    let max = service.broker.options().max_event_size;
-    let body = exchange.read_body(max.saturating_add(ENVELOPE))?;
+    if endpoint == Endpoint::Publish {
+        authorize_publish(service, request)?;
+    }
+    let body = exchange.read_body(max_body_size(service))?;
     request.check()?;
-    if request.path() == info.subscription_uri {
-        subscription(service, request, exchange, arrived)
-    } else if request.path() == info.publish_uri {
-        publish(service, request, &body, exchange)
-    } else if let Some((endpoint, handler)) = monitoring_endpoint(info, request.path()) {
-        monitoring(service, endpoint, handler, request, exchange)
-    } else {
-        request.body = body;
-        fallback(service, request, exchange)
+    match endpoint {
+        Endpoint::Subscription => subscription(service, request, exchange, arrived),
+        Endpoint::Publish => publish(service, request, &body, exchange),
+        Endpoint::Metrics => {
+            let handler = info.before_metrics.as_ref();
+            monitoring(service, &info.metrics, handler, request, exchange)
+        }
+        Endpoint::Health => monitoring(service, &info.health, None, request, exchange),
+        Endpoint::Fallback => {
+            request.body = body;
+            fallback(service, request, exchange)
+        }
     }
 }
 
@@ -100,12 +152,10 @@ fn route(
 ///
 /// The handler's answer.
 fn authorize_publish(service: &Service, request: &Request) -> Result<(), Response> {
-    let info = &service.info;
-    match &info.before_publish {
+    match &service.info.before_publish {
         Some(handler)
             if handler.is_authorization
                 && request.method() == "POST"
-                && request.path() == info.publish_uri
                 && request.check().is_ok() =>
         {
             handler.run_caught(request)
@@ -216,25 +266,10 @@ fn publish(
     Ok(Response::from_json(200, PUBLISHED).with_position(id).into())
 }
 
-/// The monitoring endpoint of this path, and the hook that runs before it.
-fn monitoring_endpoint<'a>(
-    info: &'a ServerInfo,
-    path: &str,
-) -> Option<(&'a MonitoringEndpoint, Option<&'a Handler>)> {
-    let endpoints = [
-        (&info.metrics, info.before_metrics.as_ref()),
-        (&info.health, None),
-    ];
-    let mut endpoints = endpoints
-        .into_iter()
-        .filter_map(|(endpoint, handler)| Some((endpoint.as_ref()?, handler)));
-    endpoints.find(|(endpoint, _)| endpoint.path == path)
-}
-
 #[inline(never)]
 fn monitoring(
     service: &Service,
-    endpoint: &MonitoringEndpoint,
+    endpoint: &Option<MonitoringEndpoint>,
     handler: Option<&Handler>,
     request: &Request,
     exchange: &mut dyn Exchange,
@@ -244,6 +279,9 @@ fn monitoring(
         "OPTIONS" => return Ok(options(service, request, READING).into()),
         _ => return Err(not_allowed(READING)),
     }
+    let Some(endpoint) = endpoint else {
+        return Err(Response::error(404, "not found"));
+    };
     // The statistics of a store of the program's own may take their time.
     exchange.before_blocking()?;
     if let Some(handler) = handler {

@@ -78,6 +78,19 @@ pub(crate) enum StoreSetting {
     Redis(crate::RedisBackplane),
 }
 
+impl StoreSetting {
+    /// The name of the setting; `None` where none is set.
+    pub(super) fn name(&self) -> Option<&'static str> {
+        match self {
+            StoreSetting::None => None,
+            StoreSetting::File(_) => Some("file"),
+            StoreSetting::Store(_) => Some("store"),
+            #[cfg(feature = "redis")]
+            StoreSetting::Redis(_) => Some("redis"),
+        }
+    }
+}
+
 /// The store of [`ServerInfo::store`]. The first server that starts takes it; copies of the settings share it.
 #[derive(Clone)]
 pub(crate) struct GivenStore(Arc<Mutex<Option<Box<dyn Store>>>>);

@@ -1,11 +1,13 @@
 //! [`Service`]: what all threads of a server share, whichever backend they belong to.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
 
 use super::info::ServerInfo;
 use super::monitoring::Status;
 use super::traffic::Traffic;
 use crate::broker::Broker;
+use crate::error::{Error, ErrorKind};
 
 pub(super) struct Service {
     pub(super) info: ServerInfo,
@@ -42,4 +44,11 @@ impl Service {
     pub(super) fn begin_stop(&self) {
         self.stopping.store(true, SeqCst);
     }
+}
+
+/// The error of a stop that did not wait for every request.
+pub(super) fn still_in_flight(timeout: Duration) -> Error {
+    let message =
+        format!("requests were still in flight after {timeout:?}; they can't publish any more");
+    Error::new(ErrorKind::StopTimeout, message)
 }

@@ -16,11 +16,20 @@ impl ServerInfo {
     ///
     /// `InvalidSetting` that names the setting.
     pub(super) fn check(&self) -> Result<(), Error> {
+        self.check_endpoints()?;
+        self.check_backend()
+    }
+
+    /// Checks the settings that do not concern connections.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidSetting` that names the setting.
+    pub(super) fn check_endpoints(&self) -> Result<(), Error> {
         self.check_uris()?;
         self.check_durations()?;
         self.check_hooks()?;
         self.check_origin_and_proxies()?;
-        self.check_backend()?;
         self.broker.check()
     }
 
