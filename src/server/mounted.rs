@@ -49,7 +49,8 @@ use crate::error::Error;
 ///   [`ServerInfo::timeout`] limits. A pool of N threads has at most N parked polls, and then serves nothing else.
 /// - It copies [`status`](Response::status), all of [`headers`](Response::headers) and [`body`](Response::body) into its own
 ///   response, and adds the fields that frame the message, such as `Content-Length`. The answer to HEAD has the body of the
-///   answer to GET: HTTP servers leave it out themselves, and send its length.
+///   answer to GET: tiny_http and rouille leave it out, and send its length. For a server that does not, such as oxhttp
+///   0.3, the program clears the body.
 /// - It calls [`stop`](Endpoints::stop) before it waits for its own threads.
 ///
 /// # What differs from `Server`

@@ -63,7 +63,7 @@ impl Response {
         for (name, value) in self.headers.iter() {
             if !is_token(name) || !is_field_value(value) {
                 log::error!(
-                    "a header field of an answer is left out, as it would not be one line: {name:?}: {value:?}"
+                    "the header field {name:?} of an answer is left out, as it would not be one line"
                 );
             } else if !is_one_of(&FRAMING, name) {
                 if has(&fields, name) && is_one_of(&SINGLE, name) {

@@ -110,7 +110,7 @@ fn the_metrics_have_every_number_of_the_statistics() {
         .events_per_category(2)
         .max_parked(77)
         .max_categories(88)
-        .max_event_bytes(99_000);
+        .max_event_bytes(9_900_000);
     let server = start(monitored().broker(options).file(file));
     agree(&server);
     let first = server.publish("c", "x").unwrap();
@@ -136,7 +136,7 @@ fn the_metrics_have_every_number_of_the_statistics() {
         ("parked_subscribers", 1.0),
         ("parked_subscribers_max", 77.0),
         ("categories_max", 88.0),
-        ("event_max_bytes", 99_000.0),
+        ("event_max_bytes", 9_900_000.0),
         ("events", 2.0),
         ("stopping", 0.0),
         ("store_failing", 0.0),
