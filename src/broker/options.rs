@@ -20,6 +20,7 @@ use crate::error::Error;
 ///
 /// A setting that is given twice has the last value. A value that can't be used is reported where the broker starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "options do nothing until a broker or server starts with them"]
 pub struct BrokerOptions {
     pub(crate) events_per_category: usize,
     pub(crate) event_ttl: Option<Duration>,

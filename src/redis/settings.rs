@@ -30,6 +30,7 @@ const MAX_STREAMS: usize = 1024;
 /// All nodes must have the same [`key_prefix`](RedisBackplane::key_prefix) and [`streams`](RedisBackplane::streams). A
 /// setting that is given twice has the last value. A value that can't be used is reported where the broker starts.
 #[derive(Clone)]
+#[must_use = "settings do nothing until a broker or server starts with them"]
 pub struct RedisBackplane {
     pub(super) url: String,
     pub(super) key_prefix: String,

@@ -6,7 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::answer::{Answer, ParkedPoll, PollParams};
+use super::answer::{Answer, PollParams};
 use super::cors;
 use super::hooks::Handler;
 use super::publish_body;
@@ -75,8 +75,7 @@ fn route(
 ) -> Result<Answer, Response> {
     let info = &service.info;
     authorize_publish(service, request)?;
-    let max = service.broker.options().max_event_size;
-    let body = exchange.read_body(max.saturating_add(ENVELOPE))?;
+    let body = exchange.read_body(max_body_size(service, request.path()))?;
     request.check()?;
     if request.path() == info.subscription_uri {
         subscription(service, request, exchange, arrived)
@@ -86,6 +85,18 @@ fn route(
         request.body = body;
         fallback(service, request, exchange)
     }
+}
+
+fn max_body_size(service: &Service, path: &str) -> usize {
+    let info = &service.info;
+    let of_event = service
+        .broker
+        .options()
+        .max_event_size
+        .saturating_add(ENVELOPE);
+    let is_endpoint = path == info.subscription_uri || path == info.publish_uri;
+    let of_fallback = info.max_body_size.filter(|_| !is_endpoint);
+    of_fallback.unwrap_or(of_event)
 }
 
 /// Runs the handler of publishes before the body is read, where the handler does not depend on the body.
@@ -125,7 +136,7 @@ fn subscription(
     poll.categories.check()?;
     if let Some(handler) = &info.before_subscription {
         request.categories = poll.categories.clone();
-        run(handler, request, exchange)?;
+        run(service, handler, request, exchange)?;
     }
     let timeout = poll.timeout.min(info.timeout);
     let mode = match (head_only, timeout.is_zero()) {
@@ -158,10 +169,10 @@ fn look_for_events(
     let (categories, limit) = (&poll.categories, poll.limit);
     match broker.poll(categories, cursor, limit, mode) {
         Ok(Polled::Ready(batch)) => Ok(params.answer(service, batch).into()),
-        Ok(Polled::Parked(parked)) => Ok(Answer::Parked(Box::new(ParkedPoll::new(parked, params)))),
+        Ok(Polled::Parked(parked)) => Ok(Answer::Parked(Box::new(service.park(parked, params)))),
         // The server stops, and the client has kept its connection from before: it gets an answer at once, and comes back
         // on a new connection.
-        Err(error) if error.kind() == ErrorKind::Stopped => {
+        Err(error) if error.kind() == ErrorKind::Stopped && service.is_stopping() => {
             Ok(match broker.look_after_stop(categories, cursor, limit) {
                 Some(batch) => params.answer(service, batch).into(),
                 // The client keeps its position.
@@ -198,7 +209,7 @@ fn publish(
     {
         request.categories = (&*published.category).into();
         request.data = Some(published.data.get().to_owned());
-        run(handler, request, exchange)?;
+        run(service, handler, request, exchange)?;
     }
     if service.broker.acknowledges() && exchange.before_blocking().is_err() {
         log::debug!("no thread could be started to receive requests during the wait for the disk");
@@ -227,6 +238,7 @@ fn fallback(
         // Rendering leaves out the body of the answer.
         request.method = "GET".into();
     }
+    request.broker = Some(service.broker.clone());
     Ok(fallback.run_caught(request).into())
 }
 
@@ -235,9 +247,15 @@ fn options(service: &Service, request: &Request, methods: &str) -> Response {
 }
 
 /// Runs a handler of the embedding program's.
-fn run(handler: &Handler, request: &Request, exchange: &mut dyn Exchange) -> Result<(), Response> {
+fn run(
+    service: &Service,
+    handler: &Handler,
+    request: &mut Request,
+    exchange: &mut dyn Exchange,
+) -> Result<(), Response> {
     if !handler.is_authorization {
         exchange.before_blocking()?;
+        request.broker = Some(service.broker.clone());
     }
     handler.run_caught(request)
 }

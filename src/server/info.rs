@@ -36,6 +36,7 @@ use crate::store::file::FilePersistorInfo;
 /// A setting that is given twice has the last value. [`Server::start`](crate::Server::start) reports a value that can't be
 /// used, and names the setting.
 #[derive(Clone, Debug)]
+#[must_use = "settings do nothing until a server starts with them"]
 pub struct ServerInfo {
     pub(crate) address: String,
     pub(super) listener: Option<ListeningSocket>,
@@ -61,6 +62,7 @@ pub struct ServerInfo {
     pub(crate) thread_stack_size: usize,
     pub(crate) head_timeout: Option<Duration>,
     pub(crate) body_timeout: Option<Duration>,
+    pub(crate) max_body_size: Option<usize>,
 }
 
 /// Where the server keeps its events besides memory.
@@ -70,6 +72,8 @@ pub(crate) enum StoreSetting {
     None,
     File(FilePersistorInfo),
     Store(GivenStore),
+    /// The broker has a store of its own, or none.
+    Shared(Broker),
     #[cfg(feature = "redis")]
     Redis(crate::RedisBackplane),
 }
@@ -172,6 +176,7 @@ impl Default for ServerInfo {
             thread_stack_size: 256 * 1024,
             head_timeout: None,
             body_timeout: None,
+            max_body_size: None,
         }
     }
 }
@@ -286,10 +291,19 @@ impl ServerInfo {
         self
     }
 
-    /// Sets what answers every other path: a [`Fallback`], or a closure `|request: &Request| -> Response`. Defaults to
-    /// none: the server answers 404.
+    /// Sets what answers every other path: a [`Fallback`], or a closure `|request: &Request| -> Response` or
+    /// `-> Result<Response, Response>`. Defaults to none: the server answers 404.
     pub fn fallback(mut self, fallback: impl Into<Fallback>) -> Self {
         self.fallback = Some(fallback.into());
+        self
+    }
+
+    /// Sets the largest body of a request to the [`fallback`](ServerInfo::fallback), in bytes. The server holds the whole
+    /// body in memory, answers a larger one with 413, and then does not run the fallback. Defaults to `None`, which stands
+    /// for the limit of a publish's body: [`max_event_size`](BrokerOptions::max_event_size) plus 8 KiB, with the default
+    /// options 1 MiB and 8 KiB. This setting does not change that limit of publishes.
+    pub fn max_body_size(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.max_body_size = bytes.into();
         self
     }
 
@@ -305,21 +319,63 @@ impl ServerInfo {
         self
     }
 
-    /// Sets what the broker keeps, and its limits. Defaults to [`BrokerOptions::new`].
+    /// Sets what the broker keeps, and its limits. It replaces an earlier [`shared_broker`](ServerInfo::shared_broker).
+    /// Defaults to [`BrokerOptions::new`].
     pub fn broker(mut self, options: BrokerOptions) -> Self {
         self.broker = options;
+        if self.shares_broker() {
+            self.store = StoreSetting::None;
+        }
         self
     }
 
+    /// Serves a broker that exists already, in place of one of the server's own: several servers, such as one on TCP and one
+    /// on a Unix socket, have the same events, and so do the threads of the program. It replaces an earlier
+    /// [`broker`](ServerInfo::broker), [`file`](ServerInfo::file) and [`store`](ServerInfo::store), since the broker has
+    /// options and a store already. Defaults to none.
+    ///
+    /// The stop of such a server answers the polls that are parked through it. It does not stop the broker; call
+    /// [`Broker::stop`] once all servers have stopped. [`Server::statistics`](crate::Server::statistics) are those of the
+    /// broker. A server with a broker that has been stopped does not start, and one whose broker is stopped later answers
+    /// polls and publishes with 503.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use long_polling::{Broker, BrokerOptions, Cursor, Server, ServerInfo};
+    ///
+    /// let broker = Broker::new(BrokerOptions::new())?;
+    /// let internal = Server::start(ServerInfo::new("127.0.0.1:0").shared_broker(broker.clone()))?;
+    /// let external = Server::start(ServerInfo::new("127.0.0.1:0").shared_broker(broker.clone()))?;
+    /// internal.publish("news", "for both")?;
+    /// let batch = external.subscribe("news", Cursor::Oldest, Duration::ZERO)?;
+    /// assert_eq!(batch.events()[0].text(), "for both");
+    ///
+    /// internal.stop(Duration::from_secs(10))?;
+    /// external.publish("news", "goes on")?;
+    /// external.stop(Duration::from_secs(10))?;
+    /// broker.stop(Duration::from_secs(10))?;
+    /// # Ok::<(), long_polling::Error>(())
+    /// ```
+    pub fn shared_broker(mut self, broker: Broker) -> Self {
+        self.broker = broker.options().clone();
+        self.store = StoreSetting::Shared(broker);
+        self
+    }
+
+    pub(super) fn shares_broker(&self) -> bool {
+        matches!(self.store, StoreSetting::Shared(_))
+    }
+
     /// Keeps the events in a file, too: the start reads them back, and the server writes new events to it. It replaces an
-    /// earlier [`store`](ServerInfo::store). Defaults to none: the server keeps events in memory only.
+    /// earlier [`store`](ServerInfo::store) or [`shared_broker`](ServerInfo::shared_broker). Defaults to none: the server
+    /// keeps events in memory only.
     pub fn file(mut self, file: FilePersistorInfo) -> Self {
         self.store = StoreSetting::File(file);
         self
     }
 
-    /// Keeps the events in a store of the program's own, too. It replaces an earlier [`file`](ServerInfo::file). Defaults to
-    /// none.
+    /// Keeps the events in a store of the program's own, too. It replaces an earlier [`file`](ServerInfo::file) or
+    /// [`shared_broker`](ServerInfo::shared_broker). Defaults to none.
     ///
     /// Copies of these settings share the store. The first server that starts with one of them takes it; a later start
     /// fails.
@@ -330,7 +386,7 @@ impl ServerInfo {
     }
 
     /// Keeps the events in Redis, in common with other servers. It replaces an earlier [`file`](ServerInfo::file) or
-    /// [`store`](ServerInfo::store). Defaults to none. See [`guide::redis`](crate::guide::redis).
+    /// [`store`](ServerInfo::store) or [`shared_broker`](ServerInfo::shared_broker). Defaults to none. See [`guide::redis`](crate::guide::redis).
     #[cfg(feature = "redis")]
     pub fn redis(mut self, redis: crate::RedisBackplane) -> Self {
         self.store = StoreSetting::Redis(redis);
@@ -409,6 +465,11 @@ impl ServerInfo {
             StoreSetting::None => Broker::start(options, None, clock),
             StoreSetting::File(file) => Broker::start(options, Some(file.clone()), clock),
             StoreSetting::Store(store) => Broker::restore(options, clock, store.take()?),
+            StoreSetting::Shared(broker) if broker.is_stopped() => {
+                let problem = "the broker has been stopped; give one that has not";
+                Err(Error::setting("shared_broker", problem))
+            }
+            StoreSetting::Shared(broker) => Ok(broker.clone()),
             #[cfg(feature = "redis")]
             StoreSetting::Redis(redis) => {
                 Broker::with_backplane(options, clock, redis.clone().into_backplane()?)

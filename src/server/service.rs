@@ -1,13 +1,21 @@
 //! [`Service`]: what all threads of a server share, whichever backend they belong to.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
+use std::time::Duration;
+
+use super::answer::{ParkedPoll, PollParams};
 use super::info::ServerInfo;
-use crate::broker::Broker;
+use super::poll_group::PollGroup;
+use crate::broker::{Broker, Parked};
+use crate::error::Error;
 
 pub(super) struct Service {
     pub(super) info: ServerInfo,
     pub(super) broker: Broker,
+    /// The polls parked through this server, if others may have the same broker.
+    group: Option<Arc<PollGroup>>,
     /// Sequentially consistent; the backends compare it with their counts of requests in flight.
     stopping: AtomicBool,
 }
@@ -15,6 +23,7 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(info: ServerInfo, broker: Broker) -> Self {
         Service {
+            group: info.shares_broker().then(Arc::default),
             info,
             broker,
             stopping: AtomicBool::new(false),
@@ -28,5 +37,39 @@ impl Service {
 
     pub(super) fn begin_stop(&self) {
         self.stopping.store(true, SeqCst);
+    }
+
+    /// True where the broker is the program's own, and goes on after the stop.
+    pub(super) fn shares_broker(&self) -> bool {
+        self.group.is_some()
+    }
+
+    pub(super) fn park(&self, parked: Parked, params: PollParams) -> ParkedPoll {
+        let member = self
+            .group
+            .as_ref()
+            .map(|group| group.enter(parked.waiter()));
+        ParkedPoll::new(parked, params, member)
+    }
+
+    /// Answers the polls that are parked through this server as if they had timed out, those that come later, too. A broker
+    /// that the server does not share answers all of its subscribers.
+    pub(super) fn release_polls(&self) {
+        match &self.group {
+            Some(group) => group.close(),
+            None => self.broker.release(),
+        }
+    }
+
+    /// Stops the broker, unless it is shared.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::stop`].
+    pub(super) fn stop_broker(&self, timeout: Duration) -> Result<(), Error> {
+        match self.shares_broker() {
+            true => Ok(()),
+            false => self.broker.stop(timeout),
+        }
     }
 }

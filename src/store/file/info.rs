@@ -61,6 +61,7 @@ use crate::error::Error;
 /// - At least one of its lines begins or ends as a log's lines do, and is damaged elsewhere.
 /// - It ends within its first line, and that line begins as a log's lines do.
 #[derive(Clone, Debug)]
+#[must_use = "settings do nothing until a broker or server starts with them"]
 pub struct FilePersistorInfo {
     pub(crate) file_name: PathBuf,
     pub(crate) durability: Durability,
