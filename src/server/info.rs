@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::position::Cursor;
 use crate::store::Store;
 use crate::store::file::FilePersistorInfo;
+use crate::text::named_values;
 
 /// The settings of a server: the Go package's `ServerInfo`, with golongpoll's options and limits.
 ///
@@ -32,6 +33,51 @@ use crate::store::file::FilePersistorInfo;
 ///     .timeout(Duration::from_secs(60))
 ///     .before_publish(Handler::bearer_token("secret"));
 /// ```
+///
+/// # Configuration files
+///
+/// Programs read these settings from files by serde, in any format that describes itself, such as TOML, YAML or JSON: a map
+/// in which each setting has the name of its setter, and a setting that is missing has its default. `broker`, `file` and
+/// `redis` are maps of the settings of [`BrokerOptions`], [`FilePersistorInfo`] and `RedisBackplane`.
+///
+/// ```
+/// use std::time::Duration;
+/// use long_polling::{Server, ServerInfo};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let text = r#"
+/// address = "127.0.0.1:0"
+/// timeout = "2m"
+/// write_timeout = 5
+/// cors_origin = "https://app.example.com"
+/// trusted_proxies = ["10.0.0.1"]
+///
+/// [broker]
+/// events_per_category = 1000
+/// event_ttl = "1h"
+/// max_event_size = "64K"
+///
+/// [file]
+/// file_name = "events.log"
+/// durability = "synced:2s"
+/// # "#.replace("events.log", &folder.path().join("events.log").display().to_string());
+/// # let info: ServerInfo = toml::from_str(&text)?;
+/// # let server = Server::start(info)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// - A duration is text such as `"10s"`, `"500ms"`, `"5m"` or `"1h30m"`, or a number of seconds, with or without a fraction;
+///   [`parse_duration`](crate::units::parse_duration) has all forms.
+/// - A size is text such as `"64K"` or `"64M"`, or a number of bytes; see [`parse_size`](crate::units::parse_size).
+/// - A setting that can be `None` takes `null` or `"none"` for that.
+/// - `socket_mode` is octal text such as `"660"`. Enums such as [`HttpBackend`] and [`Durability`](crate::Durability) have
+///   the texts that they name.
+/// - Numbers and truth values may be text, too, as some formats and environment variables have nothing else.
+///
+/// A setting that is unknown or given twice is an error, as is `file` beside `redis`; so a misspelt name is not overlooked.
+/// The error of a value that can't be read names its setting. Values that can be read are checked by
+/// [`Server::start`](crate::Server::start). Code of the program is no matter of files: hooks, callbacks, `listener`, `store` and
+/// `shared_broker` are set by their setters, before or after that.
 ///
 /// A setting that is given twice has the last value. [`Server::start`](crate::Server::start) reports a value that can't be
 /// used, and names the setting.
@@ -119,8 +165,8 @@ impl std::fmt::Debug for OnFailure {
     }
 }
 
-/// The answer to a poll that timed out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The answer to a poll that timed out. As text, for flags and configuration files: `no_content` or `golongpoll`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TimeoutAnswer {
     /// 204 without a body: the Go package's way.
     #[default]
@@ -130,8 +176,13 @@ pub enum TimeoutAnswer {
     Golongpoll,
 }
 
-/// Where a poll without `since_time` and `last_id` starts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+named_values!(TimeoutAnswer, "a timeout answer", {
+    NoContent = "no_content",
+    Golongpoll = "golongpoll",
+});
+
+/// Where a poll without `since_time` and `last_id` starts. As text, for flags and configuration files: `now` or `oldest`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PollWithoutCursor {
     /// With what is published from now on: golongpoll's way.
     #[default]
@@ -139,6 +190,11 @@ pub enum PollWithoutCursor {
     /// With the oldest event still buffered: what the test in the Go package's README expects.
     Oldest,
 }
+
+named_values!(PollWithoutCursor, "a start of a poll", {
+    Now = "now",
+    Oldest = "oldest",
+});
 
 impl From<PollWithoutCursor> for Cursor {
     fn from(start: PollWithoutCursor) -> Self {

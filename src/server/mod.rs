@@ -20,6 +20,7 @@ mod head;
 mod hooks;
 mod http_backend;
 mod info;
+mod info_file;
 mod listen;
 mod listening_socket;
 #[cfg(feature = "native-http")]

@@ -17,6 +17,7 @@ mod backlog;
 mod broker;
 mod client;
 mod clock;
+mod config;
 mod conformance;
 mod cut;
 mod damage;
