@@ -26,6 +26,7 @@ use crate::wire::Categories;
 /// assert_eq!(handler.run(&Request::new("GET", "/events")).unwrap_err().status, 401);
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "a request does nothing until a hook runs on it"]
 pub struct Request {
     pub(super) method: Cow<'static, str>,
     /// The target as it came, such as `/events?category=a`.
