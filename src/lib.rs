@@ -64,6 +64,8 @@ mod broker;
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "_server")]
+mod config;
+#[cfg(feature = "_server")]
 mod deadline;
 mod error;
 mod event;
@@ -87,6 +89,8 @@ pub mod server;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text;
+pub mod units;
 mod wire;
 
 #[cfg(feature = "redis")]
@@ -121,6 +125,9 @@ pub use server::{Server, ServerInfo};
 #[cfg_attr(docsrs, doc(cfg(any(feature = "server", feature = "native-http"))))]
 #[doc(inline)]
 pub use store::file::{Durability, FilePersistorInfo, FileState};
+/// The HTTP client whose agents [`Subscriber::agent`], [`Publisher::agent`], [`subscription`] and [`publish`] take.
+#[cfg(feature = "client")]
+pub use ureq;
 #[doc(inline)]
 pub use wire::{Categories, PublishRequest, SubscriptionRequest};
 
