@@ -6,7 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::answer::{Answer, PollParams};
+use super::answer::{Answer, ParkedPoll, PollParams};
 use super::cors;
 use super::hooks::Handler;
 use super::publish_body;
@@ -169,7 +169,9 @@ fn look_for_events(
     let (categories, limit) = (&poll.categories, poll.limit);
     match broker.poll(categories, cursor, limit, mode) {
         Ok(Polled::Ready(batch)) => Ok(params.answer(service, batch).into()),
-        Ok(Polled::Parked(parked)) => Ok(Answer::Parked(Box::new(service.park(parked, params)))),
+        Ok(Polled::Parked(parked)) => Ok(Answer::Parked(Box::new(ParkedPoll::new(
+            service, parked, params,
+        )))),
         // The server stops, and the client has kept its connection from before: it gets an answer at once, and comes back
         // on a new connection.
         Err(error) if error.kind() == ErrorKind::Stopped && service.is_stopping() => {

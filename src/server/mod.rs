@@ -26,6 +26,7 @@ mod listening_socket;
 #[cfg(feature = "native-http")]
 mod native;
 mod poll_group;
+mod poll_settings;
 mod publish_body;
 mod render;
 mod request;
@@ -33,6 +34,7 @@ mod response;
 #[cfg(feature = "native-http")]
 mod server_socket;
 mod service;
+mod shared_broker;
 #[cfg(feature = "server")]
 mod tiny_http;
 #[cfg(all(unix, feature = "native-http"))]
@@ -59,8 +61,9 @@ pub use native::fuzz;
 
 pub use hooks::{Fallback, Handler};
 pub use http_backend::HttpBackend;
-pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
+pub use info::ServerInfo;
 pub use listening_socket::ListeningSocket;
+pub use poll_settings::{PollWithoutCursor, TimeoutAnswer};
 pub use request::Request;
 pub use response::Response;
 

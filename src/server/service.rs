@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use std::time::Duration;
 
-use super::answer::{ParkedPoll, PollParams};
 use super::info::ServerInfo;
-use super::poll_group::PollGroup;
-use crate::broker::{Broker, Parked};
+use super::poll_group::{Member, PollGroup};
+use crate::broker::{Broker, Waiter};
 use crate::error::Error;
 
 pub(super) struct Service {
@@ -44,12 +43,9 @@ impl Service {
         self.group.is_some()
     }
 
-    pub(super) fn park(&self, parked: Parked, params: PollParams) -> ParkedPoll {
-        let member = self
-            .group
-            .as_ref()
-            .map(|group| group.enter(parked.waiter()));
-        ParkedPoll::new(parked, params, member)
+    /// Makes a parked poll one that the stop of this server answers. `None` where the stop of the broker does that.
+    pub(super) fn enter_group(&self, waiter: &Arc<Waiter>) -> Option<Member> {
+        self.group.as_ref().map(|group| group.enter(waiter))
     }
 
     /// Answers the polls that are parked through this server as if they had timed out, those that come later, too. A broker

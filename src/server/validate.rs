@@ -20,6 +20,7 @@ impl ServerInfo {
         self.check_hooks()?;
         self.check_origin_and_proxies()?;
         self.check_backend()?;
+        self.check_shared_broker()?;
         self.broker.check()
     }
 
