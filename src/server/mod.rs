@@ -246,7 +246,7 @@ impl Server {
         flushed?;
         if !done {
             let consequence = match self.service.shares_broker() {
-                true => "they may still publish to the broker, which other servers share",
+                true => "they may still publish to the shared broker",
                 false => "they can't publish any more",
             };
             let message = format!("requests were still in flight after {timeout:?}; {consequence}");
