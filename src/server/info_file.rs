@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use super::http_backend::HttpBackend;
-use super::info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
+use super::info::ServerInfo;
+use super::poll_settings::{PollWithoutCursor, TimeoutAnswer};
 use crate::broker::BrokerOptions;
 use crate::config::{
     Count, Flag, List, Mode, Nested, Optional, Parsed, Size, Text, Time, settings,

@@ -30,6 +30,7 @@ impl ServerInfo {
         self.check_durations()?;
         self.check_hooks()?;
         self.check_origin_and_proxies()?;
+        self.check_shared_broker()?;
         self.broker.check()
     }
 
