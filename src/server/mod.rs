@@ -24,6 +24,7 @@ mod listen;
 mod listening_socket;
 #[cfg(feature = "native-http")]
 mod native;
+mod network;
 mod publish_body;
 mod render;
 mod request;
@@ -59,6 +60,7 @@ pub use hooks::{Fallback, Handler};
 pub use http_backend::HttpBackend;
 pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
 pub use listening_socket::ListeningSocket;
+pub use network::Network;
 pub use request::Request;
 pub use response::Response;
 
