@@ -83,6 +83,14 @@ impl Error {
         Error::new(ErrorKind::InvalidSetting, format!("{name}: {problem}"))
     }
 
+    /// A text that does not stand for a value: `not WHAT: "TEXT"; give EXPECTED`.
+    pub(crate) fn not_a(what: &str, text: &str, expected: impl fmt::Display) -> Self {
+        const MAX_QUOTED_CHARS: usize = 64;
+        let quoted: String = text.chars().take(MAX_QUOTED_CHARS).collect();
+        let message = format!("not {what}: {quoted:?}; give {expected}");
+        Error::new(ErrorKind::InvalidSetting, message)
+    }
+
     pub(crate) fn request(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::InvalidRequest, message)
     }

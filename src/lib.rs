@@ -77,6 +77,7 @@ pub mod server;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod units;
 mod wire;
 
 #[cfg(feature = "redis")]
