@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use long_polling::{Server, ServerInfo};
 use long_polling::server::{Fallback, Handler, Network, Request, Response};
+use long_polling::{Server, ServerInfo};
 use support::{
     Answer, Connection, IS_NATIVE, LIMIT, ask, buffered, get, info, poll, publish, start, until,
     until_parked,
@@ -528,7 +528,10 @@ fn every_address_of_a_trusted_network_is_a_proxys() {
     for (trusted, expected) in [
         (&["127.0.0.0/8"][..], "10.1.2.3:0"),
         (&["127.0.0.0/8", "10.0.0.0/8"], "[fd00::7]:0"),
-        (&["::ffff:127.0.0.1/128", "10.0.0.0/8", "fd00::/8"], "192.0.2.1:0"),
+        (
+            &["::ffff:127.0.0.1/128", "10.0.0.0/8", "fd00::/8"],
+            "192.0.2.1:0",
+        ),
         (&["0.0.0.0/0", "::/0"], "198.51.100.1:0"),
     ] {
         let (seen, _) = seen_by(info().trusted_networks(networks(trusted)), &[field]);

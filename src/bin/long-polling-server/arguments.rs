@@ -32,8 +32,8 @@ pub(crate) fn parse(
     check_exclusion(&given)?;
     let (from_environment, warnings) = variables(environment)?;
     let is_free = |other: &Given| {
-        let mut settings = given.iter().map(|given| given.flag.setting);
-        !settings.any(|setting| setting == other.flag.setting)
+        let mut flags = given.iter().map(|given| given.flag);
+        !flags.any(|flag| flag.is_of_setting_of(other.flag))
     };
     let from_environment: Vec<Given> = from_environment.into_iter().filter(is_free).collect();
     check_exclusion(&from_environment)?;
@@ -90,10 +90,7 @@ fn variables(
             }
         } else if is_redis_missing(&rest.to_ascii_lowercase()) {
             return Err(without_redis(name));
-        } else if !["SERVICE_", "PORT"]
-            .iter()
-            .any(|set| rest.starts_with(set))
-        {
+        } else if !["SERVICE_", "PORT"].iter().any(|set| rest.starts_with(set)) {
             // Kubernetes sets those for a service that is named long-polling.
             warnings.push(format!(
                 "the environment variable {name} is ignored: no flag has this name; see --help"
@@ -106,13 +103,10 @@ fn variables(
 /// Two flags of one setting, of the same source.
 fn check_exclusion(given: &[Given]) -> Result<(), Failure> {
     for (at, one) in given.iter().enumerate() {
-        let same = |other: &&Given| other.flag.setting == one.flag.setting;
-        // Flags for the file and for Redis have settings of the same name.
-        let other = given[..at]
-            .iter()
-            .filter(same)
-            .find(|other| other.flag.name != one.flag.name)
-            .filter(|other| one.flag.is_for_redis() == other.flag.is_for_redis());
+        let excluded = |other: &&Given| {
+            one.flag.name != other.flag.name && one.flag.is_of_setting_of(other.flag)
+        };
+        let other = given[..at].iter().find(excluded);
         if let Some(other) = other {
             let message = format!(
                 "{} and {} set the same: give one of them",
@@ -181,7 +175,9 @@ mod tests {
     use super::*;
 
     fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Vec<(String, String)> {
-        let environment = environment.iter().map(|(name, text)| (name.into(), text.into()));
+        let environment = environment
+            .iter()
+            .map(|(name, text)| (name.into(), text.into()));
         let command = parse(lexopt::Parser::from_args(arguments), environment);
         let Ok(Command::Run(given, _)) = command else {
             panic!("{arguments:?} are no command line");
@@ -201,7 +197,15 @@ mod tests {
         ];
         let pair = |name: &str, text: &str| (name.to_owned(), text.to_owned());
         assert_eq!(
-            run(&["--timeout", "6s", "--publish-token=x", "--keep-history=false"], &environment),
+            run(
+                &[
+                    "--timeout",
+                    "6s",
+                    "--publish-token=x",
+                    "--keep-history=false"
+                ],
+                &environment
+            ),
             [
                 pair("--timeout", "6s"),
                 pair("--publish-token", "x"),

@@ -33,7 +33,8 @@ fn send(name: &std::ffi::OsStr, state: &str) -> std::io::Result<()> {
             SocketAddr::from_abstract_name(name)?
         }
         _ => {
-            let problem = "it is neither an absolute path nor an abstract name with \"@\" before it";
+            let problem =
+                "it is neither an absolute path nor an abstract name with \"@\" before it";
             return Err(std::io::Error::other(problem));
         }
     };

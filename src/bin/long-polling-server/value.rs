@@ -50,7 +50,7 @@ fn invalid(value: impl Display, why: impl Display) -> String {
 impl<'a> Value<'a> {
     /// The value of another flag, where it is given.
     pub(crate) fn of(&self, name: &str) -> Option<Value<'a>> {
-        let given = self.all.iter().find(|given| given.flag.name == name)?;
+        let given = self.all.iter().rfind(|given| given.flag.name == name)?;
         Some(Value { given, ..*self })
     }
 

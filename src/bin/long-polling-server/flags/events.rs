@@ -25,9 +25,9 @@ pub(super) const TOPIC: Topic = Topic {
             value: "",
             help: "delete an event once a poll has fetched it",
             setting: "delete_after_first_retrieval",
-            apply: Broker(|options, value| {
-                Ok(options.delete_after_first_retrieval(value.is_on()?))
-            }),
+            apply: Broker(
+                |options, value| Ok(options.delete_after_first_retrieval(value.is_on()?)),
+            ),
         },
         Flag {
             name: "--max-categories",

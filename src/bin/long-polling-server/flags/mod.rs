@@ -38,9 +38,7 @@ pub(crate) enum Apply {
     File(fn(FilePersistorInfo, &Value) -> Result<FilePersistorInfo, String>),
     /// Has no effect without `--redis`.
     #[cfg(feature = "redis")]
-    Redis(
-        fn(long_polling::RedisBackplane, &Value) -> Result<long_polling::RedisBackplane, String>,
-    ),
+    Redis(fn(long_polling::RedisBackplane, &Value) -> Result<long_polling::RedisBackplane, String>),
     Settings(fn(&mut Settings, &Value) -> Result<(), String>),
 }
 
@@ -67,6 +65,12 @@ pub(crate) const VARIABLE_PREFIX: &str = "LONG_POLLING_";
 impl Flag {
     pub(crate) fn is_switch(&self) -> bool {
         self.value.is_empty()
+    }
+
+    /// Whether both flags set the same. Flags for the file and for Redis may have settings of one name.
+    pub(crate) fn is_of_setting_of(&self, other: &Flag) -> bool {
+        let is_for_redis = |flag: &Flag| flag.name.starts_with("--redis");
+        self.setting == other.setting && is_for_redis(self) == is_for_redis(other)
     }
 
     /// The environment variable that stands for the flag: `LONG_POLLING_PUBLISH_TOKEN` for `--publish-token`.

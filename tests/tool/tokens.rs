@@ -1,0 +1,123 @@
+//! The bearer tokens of the program `long-polling-server`: in flags, variables and files.
+
+use std::fs;
+use std::path::Path;
+
+use crate::flags::is_refused;
+use crate::process::{PUBLISH, Tool, program, run};
+use crate::support::poll;
+
+/// Statuses of a publish and of a poll with this token.
+fn statuses(tool: &Tool, token: &str) -> (u16, u16) {
+    let mut connection = tool.connect();
+    let length = PUBLISH.len();
+    let target = poll("other", 0, "");
+    connection.send(format!(
+        "POST /publish HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n{PUBLISH}"
+    ));
+    let published = connection.receive().status;
+    let mut connection = tool.connect();
+    connection.send(format!(
+        "GET {target} HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {token}\r\n\r\n"
+    ));
+    (published, connection.receive().status)
+}
+
+#[test]
+fn a_token_is_asked_for_wherever_it_is_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let publisher = file("publisher", "publisher\n");
+    let subscriber = file("subscriber", "subscriber\r\n");
+    let mut by_variables = program(&[]);
+    by_variables
+        .env("LONG_POLLING_PUBLISH_TOKEN", "publisher")
+        .env("LONG_POLLING_SUBSCRIBE_TOKEN_FILE", &subscriber);
+    for tool in [
+        Tool::start(&[
+            "--publish-token",
+            "publisher",
+            "--subscribe-token",
+            "subscriber",
+        ]),
+        Tool::start(&[
+            "--publish-token-file",
+            &publisher,
+            "--subscribe-token-file",
+            &subscriber,
+        ]),
+        Tool::start_by(by_variables, &[]),
+    ] {
+        assert_eq!(statuses(&tool, "publisher"), (200, 401));
+        assert_eq!(statuses(&tool, "subscriber"), (401, 204));
+        assert_eq!(statuses(&tool, ""), (401, 401));
+        let log = tool.log.lock().unwrap();
+        let secrets = ["publisher", "subscriber"].map(|token| format!("{token}\""));
+        let is_secret = |line: &String| line.contains("Bearer") || line.contains(&secrets[0]);
+        // The files' names are no secrets.
+        let shown =
+            |line: &&String| is_secret(line) && !line.contains(folder.path().to_str().unwrap());
+        assert_eq!(log.iter().find(shown), None);
+    }
+}
+
+#[test]
+fn an_empty_token_is_refused() {
+    for flag in ["--publish-token", "--subscribe-token"] {
+        is_refused(
+            run(&[flag, ""]),
+            &[flag],
+            &format!("{flag}: the token is empty and protects nothing"),
+        );
+    }
+}
+
+#[test]
+fn a_file_without_a_token_is_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let flag = "--subscribe-token-file";
+    let refuses = |path: &Path, words: &str| {
+        let path = path.to_str().unwrap();
+        is_refused(
+            run(&[flag, path]),
+            &[flag],
+            &format!("{flag}: {}", words.replace("PATH", &format!("{path:?}"))),
+        );
+    };
+    refuses(&path, "can't read PATH: ");
+    refuses(folder.path(), "can't read PATH: ");
+    for (text, words) in [
+        (&b""[..], "PATH is empty and protects nothing"),
+        (b"\n", "PATH is empty and protects nothing"),
+        (b"\xff\xfe", "PATH is not text in UTF-8"),
+        (&[b'x'; 5000], "PATH has more than 4096 bytes"),
+        // Only one line end is removed.
+        (b"token\n\n", "the bearer token begins or ends with"),
+        (b"one\ntwo\n", "the bearer token has"),
+    ] {
+        fs::write(&path, text).unwrap();
+        refuses(&path, words);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_everybody_may_read_is_warned_about() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    fs::write(&path, "secret-words").unwrap();
+    for (mode, is_warned) in [(0o600, false), (0o640, false), (0o644, true), (0o444, true)] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let tool = Tool::start(&["--publish-token-file", path.to_str().unwrap()]);
+        crate::support::until("logged", || tool.logged("the server listens on"));
+        let words = format!("of mode {mode:o}; chmod 640 or 600 keeps the token secret");
+        assert_eq!(tool.logged(&words), is_warned, "{mode:o}");
+        assert!(!tool.logged("secret-words"));
+    }
+}
