@@ -30,13 +30,17 @@ impl Caddy {
         let mut site = site.split_once("```").expect("its end").0.to_owned();
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
+        let port = address.port();
         drop(free);
         for (written, tested) in [
             (
                 "{\n\tservers {",
                 "{\n\tadmin off\n\tauto_https off\n\tservers {",
             ),
-            ("events.example.com {", &format!("http://{address} {{")),
+            (
+                "events.example.com {",
+                &*format!("http://:{port} {{\n\tbind 127.0.0.1"),
+            ),
             ("127.0.0.1:8080", upstream),
             ("read_header 10s", "read_header 1s"),
         ] {
@@ -131,6 +135,9 @@ fn passes_everything(proxy: SocketAddr, mut tool: Tool) {
 
 /// Refusals that are the proxy's work.
 fn refuses_bad_requests(proxy: SocketAddr) {
+    let mut inner = Connection::open(proxy);
+    inner.ask("GET", "/health");
+    assert_eq!(inner.receive().status, 404);
     let mut large = Connection::open(proxy);
     let body = "x".repeat(1_200_000);
     let sent = large.try_send(format!(

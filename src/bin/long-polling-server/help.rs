@@ -4,7 +4,7 @@ use crate::flags::{Flag, TOPICS};
 
 /// Where the explanations begin, and where lines end.
 const COLUMN: usize = 36;
-const WIDTH: usize = 100;
+const WIDTH: usize = 112;
 
 const INTRODUCTION: &str = "\
 A long-polling server: long-polling-server [FLAG VALUE]...

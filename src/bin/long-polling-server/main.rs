@@ -71,10 +71,11 @@ fn run(settings: &Settings) -> Result<(), Failure> {
     let signals = Signals::handle()
         .map_err(|error| Failure::Run(format!("can't handle signals: {error}")))?;
     logger::start(settings.log);
+    let server = start(settings, listener)?;
+    // After what can keep the server from starting, which should be the last words.
     for warning in &settings.warnings {
         log::warn!("{warning}");
     }
-    let server = start(settings, listener)?;
     let address = shown_address(&server);
     // If standard output is closed, the server continues without this line.
     let _ = writeln!(io::stdout(), "listening on {address}");
