@@ -21,6 +21,7 @@ mod conformance;
 mod cut;
 mod damage;
 mod eviction;
+mod exposition;
 mod follow;
 mod hooks;
 mod http_answers;
@@ -32,6 +33,8 @@ mod log;
 #[cfg(unix)]
 mod log_file;
 mod model;
+mod monitoring;
+mod mounted;
 mod nginx;
 mod persistence;
 mod proxy;

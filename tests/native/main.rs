@@ -19,6 +19,8 @@ mod clock;
 mod conformance;
 #[path = "../it/cut.rs"]
 mod cut;
+#[path = "../it/exposition.rs"]
+mod exposition;
 #[path = "../it/follow.rs"]
 mod follow;
 #[path = "../it/hooks.rs"]
@@ -33,6 +35,10 @@ mod http_publish;
 mod http_subscribe;
 #[path = "../it/listener.rs"]
 mod listener;
+#[path = "../it/monitoring.rs"]
+mod monitoring;
+#[path = "../it/mounted.rs"]
+mod mounted;
 #[path = "../it/nginx.rs"]
 mod nginx;
 #[path = "../it/persistence.rs"]

@@ -169,6 +169,14 @@ fn a_setting_that_the_server_refuses_is_named_by_its_flag() {
         (&["--max-event-bytes", "5"], "--max-event-bytes: 5 bytes"),
         (&["--file", ""], "--file: "),
         (&["--cors-origin", "example.com"], "--cors-origin: "),
+        (
+            &["--health-uri", ""],
+            "--health-uri: \"\" does not begin with",
+        ),
+        (
+            &["--metrics-uri", "/health"],
+            "--health-uri: \"/health\" is the --metrics-uri, too",
+        ),
         (&["--max-categories", "0"], "--max-categories: is 0"),
         (
             &["--trusted-proxy", "0.0.0.0"],
@@ -199,7 +207,7 @@ fn a_setting_that_the_server_refuses_is_named_by_its_flag() {
 }
 
 #[test]
-fn flags_that_only_concern_the_file_are_refused_without_one() {
+fn flags_that_need_another_are_refused_without_it() {
     for flags in [
         &["--durability", "acknowledged"][..],
         &["--flush-period", "1"],
@@ -210,6 +218,10 @@ fn flags_that_only_concern_the_file_are_refused_without_one() {
     ] {
         refuses(flags, &format!("{} has no effect without --file", flags[0]));
     }
+    refuses(
+        &["--metrics-token", "x"],
+        "--metrics-token has no effect without --metrics-uri",
+    );
 }
 
 #[test]
@@ -264,7 +276,7 @@ fn help_goes_to_standard_output_and_explains_each_flag_once_under_its_topic() {
         flags.dedup();
         assert_eq!(flags.len(), count, "{help}");
         assert!(
-            count >= if cfg!(feature = "redis") { 50 } else { 42 },
+            count >= if cfg!(feature = "redis") { 54 } else { 46 },
             "{help}"
         );
         for topic in ["Listening:", "Access:", "Events in a file:", "The program:"] {

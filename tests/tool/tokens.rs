@@ -66,10 +66,35 @@ fn a_token_is_asked_for_wherever_it_is_from() {
 }
 
 #[test]
+fn health_needs_no_token_and_metrics_the_one_of_theirs() {
+    let status = |tool: &Tool, target: &str, token: &str| {
+        let mut connection = tool.connect();
+        connection.send(format!(
+            "GET {target} HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {token}\r\n\r\n"
+        ));
+        connection.receive().status
+    };
+    let tokens = [
+        "--publish-token=p",
+        "--subscribe-token=s",
+        "--metrics-token=m",
+    ];
+    let tool = Tool::start(&[&tokens[..], &["--metrics-uri", "/metrics"]].concat());
+    assert_eq!(status(&tool, "/health", ""), 200);
+    assert_eq!(status(&tool, "/metrics", "m"), 200);
+    assert_eq!(status(&tool, "/metrics", "s"), 401);
+    let tool = Tool::start(&["--health-uri", "none"]);
+    assert_eq!(status(&tool, "/health", ""), 404);
+    assert_eq!(status(&tool, "/metrics", ""), 404);
+    let tool = Tool::start(&["--health-uri", "/live"]);
+    assert_eq!(status(&tool, "/live", ""), 200);
+}
+
+#[test]
 fn an_empty_token_is_refused() {
-    for flag in ["--publish-token", "--subscribe-token"] {
+    for flag in ["--publish-token", "--subscribe-token", "--metrics-token"] {
         is_refused(
-            run(&[flag, ""]),
+            run(&[flag, "", "--metrics-uri", "/metrics"]),
             &[flag],
             &format!("{flag}: the token is empty and protects nothing"),
         );

@@ -28,8 +28,8 @@ use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use long_polling::server::{ListeningSocket, Request, Response};
-use long_polling::{Server, ServerInfo};
+use long_polling::Server;
+use long_polling::server::ListeningSocket;
 
 use arguments::Command;
 use failure::Failure;
@@ -106,13 +106,8 @@ fn start(settings: &Settings, listener: Option<ListeningSocket>) -> Result<Serve
         }
         info = info.listener(listener);
     }
-    let info: ServerInfo = info
-        .fallback(|request: &Request| match request.path() {
-            "/health" => Response::text(200, "well\n"),
-            _ => Response::error(404, "not found"),
-        })
-        // The server continues: it serves open connections and parked subscribers, and tries to accept again.
-        .on_failure(|error| log::error!("{}", error.report()));
+    // The server continues: it serves open connections and parked subscribers, and tries to accept again.
+    let info = info.on_failure(|error| log::error!("{}", error.report()));
     Server::start(info).map_err(|error| Failure::of_start(&error, &settings.given))
 }
 

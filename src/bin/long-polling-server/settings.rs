@@ -12,6 +12,13 @@ use crate::flags::{self, Apply, Flag};
 use crate::token_file;
 use crate::value::{Given, Value};
 
+/// The failure of a flag that depends on one that is not given.
+fn has_no_effect(given: &Given, needed: &str) -> Failure {
+    let name = given.name();
+    let message = format!("{name} has no effect without {needed}: give that flag, too");
+    Failure::of_flag(given.flag, message)
+}
+
 pub(crate) struct Settings {
     server: ServerInfo,
     broker: BrokerOptions,
@@ -21,6 +28,7 @@ pub(crate) struct Settings {
     pub(crate) log: Option<LevelFilter>,
     pub(crate) stop_timeout: Duration,
     pub(crate) is_unix_address: bool,
+    pub(crate) health_uri: Option<String>,
     /// What to log once there is a log.
     pub(crate) warnings: Vec<String>,
     /// The values that these settings are from.
@@ -41,6 +49,7 @@ impl Settings {
             log: None,
             stop_timeout: Duration::from_secs(10),
             is_unix_address: false,
+            health_uri: Some("/health".into()),
             warnings,
             given: Vec::new(),
         };
@@ -58,18 +67,14 @@ impl Settings {
         }
         settings.given = given;
         settings.check_store()?;
+        settings.check_metrics()?;
         Ok(settings)
     }
 
     fn apply(&mut self, flag: &'static Flag, value: &Value) -> Result<(), Failure> {
         let name = value.given.name();
         let invalid = |why| Failure::of_flag(flag, format!("{name}: {why}"));
-        let useless = |needed: &str| {
-            Failure::of_flag(
-                flag,
-                format!("{name} has no effect without {needed}: give that flag, too"),
-            )
-        };
+        let useless = |needed| has_no_effect(value.given, needed);
         match flag.apply {
             Apply::Server(set) => {
                 self.server = set(mem::take(&mut self.server), value).map_err(invalid)?;
@@ -123,6 +128,17 @@ impl Settings {
         Ok(())
     }
 
+    /// A token for metrics, and no metrics.
+    fn check_metrics(&self) -> Result<(), Failure> {
+        let mut given = self.given.iter();
+        match given.find(|given| given.flag.setting == "before_metrics") {
+            Some(token) if !self.is_given("--metrics-uri") => {
+                Err(has_no_effect(token, "--metrics-uri"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether events outlive the program.
     pub(crate) fn is_kept(&self) -> bool {
         #[cfg(feature = "redis")]
@@ -139,6 +155,9 @@ impl Settings {
     /// The server's settings. `has_listener`: a service manager passes the socket.
     pub(crate) fn server_info(&self, has_listener: bool) -> ServerInfo {
         let mut info = self.server.clone().broker(self.broker.clone());
+        if let Some(path) = &self.health_uri {
+            info = info.health_uri(path);
+        }
         if let Some(file) = &self.file {
             info = info.file(file.clone());
         }

@@ -10,6 +10,7 @@ mod program;
 mod redis;
 #[cfg(test)]
 mod tests;
+mod watching;
 
 use long_polling::{BrokerOptions, FilePersistorInfo, ServerInfo};
 
@@ -48,7 +49,7 @@ pub(crate) struct Topic {
     pub(crate) flags: &'static [Flag],
 }
 
-pub(crate) static TOPICS: [Topic; 8] = [
+pub(crate) static TOPICS: [Topic; 9] = [
     listening::TOPIC,
     polls::TOPIC,
     access::TOPIC,
@@ -56,6 +57,7 @@ pub(crate) static TOPICS: [Topic; 8] = [
     file::TOPIC,
     redis::TOPIC,
     connections::TOPIC,
+    watching::TOPIC,
     program::TOPIC,
 ];
 

@@ -9,7 +9,7 @@ use super::{Apply, all};
 /// Setters that no flag belongs to, with the reason.
 const WITHOUT_FLAG: [(&str, &str, &str); 8] = [
     ("ServerInfo", "broker", "the flags of BrokerOptions"),
-    ("ServerInfo", "fallback", "the program's own"),
+    ("ServerInfo", "fallback", "takes code"),
     ("ServerInfo", "file", "the flags of FilePersistorInfo"),
     ("ServerInfo", "listener", "from LISTEN_FDS"),
     ("ServerInfo", "on_failure", "a callback: logged"),
