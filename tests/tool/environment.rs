@@ -4,7 +4,7 @@ use std::process::Output;
 
 use crate::flags::is_refused;
 use crate::process::{PUBLISH, Tool, program};
-use crate::support::poll;
+use crate::support::{poll, until};
 
 fn run_with(variables: &[(&str, &str)], flags: &[&str]) -> Output {
     let mut command = program(flags);
@@ -89,6 +89,8 @@ fn a_variable_that_belongs_to_no_flag_is_warned_about() {
         ],
         &[],
     );
+    // Logged after the warnings.
+    until("logged", || tool.logged("events are kept in memory only"));
     let log = tool.log.lock().unwrap();
     let warnings: Vec<&String> = log.iter().filter(|line| line.contains(" WARN ")).collect();
     let [warning] = warnings[..] else {
@@ -101,6 +103,7 @@ fn a_variable_that_belongs_to_no_flag_is_warned_about() {
     assert!(!warning.contains("secret"), "{warning}");
 }
 
+#[cfg(unix)]
 #[test]
 fn the_log_has_time_stamps_and_the_level_of_its_flag() {
     let listens = "the server listens on";
@@ -117,11 +120,9 @@ fn the_log_has_time_stamps_and_the_level_of_its_flag() {
         (&[("RUST_LOG", "warn")], &["--log", "info"], true),
         (&[("LONG_POLLING_LOG", "off")], &["--log", "debug"], true),
     ] {
-        let tool = start_with(variables, flags);
-        // Logged before the first line on standard output, but by another pipe.
-        if is_logged {
-            crate::support::until("logged", || tool.logged(listens));
-        }
+        let mut tool = start_with(variables, flags);
+        tool.signal("TERM");
+        tool.ended_cleanly();
         assert_eq!(tool.logged(listens), is_logged, "{variables:?} {flags:?}");
         let log = tool.log.lock().unwrap();
         for line in log.iter() {
@@ -144,7 +145,7 @@ fn the_journal_gets_priorities_instead_of_time_stamps() {
     use crate::process::shell;
     let names = r#"JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$0" "$@""#;
     let tool = Tool::start_by(shell(names), &[]);
-    crate::support::until("logged", || tool.logged("the server listens on"));
+    until("logged", || tool.logged("the server listens on"));
     let log = tool.log.lock().unwrap();
     assert!(
         log.iter().all(|line| line.starts_with("<6>long_polling")),
@@ -153,5 +154,5 @@ fn the_journal_gets_priorities_instead_of_time_stamps() {
     drop(log);
     // Standard error leads elsewhere.
     let other = start_with(&[("JOURNAL_STREAM", "1:1")], &[]);
-    crate::support::until("logged", || other.logged(" INFO  long_polling"));
+    until("logged", || other.logged(" INFO  long_polling"));
 }
