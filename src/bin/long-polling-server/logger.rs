@@ -1,6 +1,5 @@
 //! The log, on standard error: lines with a time stamp, or what systemd's journal reads.
 
-use std::env;
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -51,7 +50,7 @@ fn is_journal() -> bool {
     use std::fs::File;
     use std::os::fd::AsFd;
     use std::os::unix::fs::MetadataExt;
-    let Ok(stream) = env::var("JOURNAL_STREAM") else {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
         return false;
     };
     let stderr = std::io::stderr().as_fd().try_clone_to_owned();
