@@ -67,6 +67,7 @@ fn every_setter_is_in_files<T: DeserializeOwned + Debug>(folder: &str, of: &str,
 #[test]
 fn a_file_can_have_every_setting_that_is_not_code() {
     let code = [
+        "before_metrics",
         "before_publish",
         "before_subscription",
         "fallback",
