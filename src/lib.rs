@@ -65,6 +65,8 @@ mod broker;
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "_server")]
+mod config;
+#[cfg(feature = "_server")]
 mod deadline;
 mod error;
 mod event;
@@ -88,6 +90,7 @@ pub mod server;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text;
 pub mod units;
 mod wire;
 
@@ -123,6 +126,9 @@ pub use server::{Server, ServerInfo};
 #[cfg_attr(docsrs, doc(cfg(any(feature = "server", feature = "native-http"))))]
 #[doc(inline)]
 pub use store::file::{Durability, FilePersistorInfo, FileState};
+/// The HTTP client whose agents [`Subscriber::agent`], [`Publisher::agent`], [`subscription`] and [`publish`] take.
+#[cfg(feature = "client")]
+pub use ureq;
 #[doc(inline)]
 pub use wire::{Categories, PublishRequest, SubscriptionRequest};
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::cors;
 use super::info::TimeoutAnswer;
+use super::poll_group::Member;
 use super::render::Persistence;
 use super::response::Response;
 use super::service::Service;
@@ -52,8 +53,7 @@ impl Ready {
         let render = |response| cors::with_origin(response, origin).render(persistence, head_only);
         match self {
             Ready::Batch(batch) if persistence == Persistence::Keep && !head_only => {
-                let rendered = batch.rendered(|batch| render(events(batch)));
-                rendered.clone()
+                batch.rendered(origin.unwrap_or_default(), |batch| render(events(batch)))
             }
             Ready::Batch(batch) => render(events(&batch)).into(),
             Ready::Response(response) => render(response).into(),
@@ -131,11 +131,16 @@ impl PollParams {
 pub(super) struct ParkedPoll {
     parked: Parked,
     params: PollParams,
+    _member: Option<Member>,
 }
 
 impl ParkedPoll {
-    pub(super) fn new(parked: Parked, params: PollParams) -> Self {
-        ParkedPoll { parked, params }
+    pub(super) fn new(parked: Parked, params: PollParams, member: Option<Member>) -> Self {
+        ParkedPoll {
+            parked,
+            params,
+            _member: member,
+        }
     }
 
     /// The handle by which another thread ends the wait when the client has hung up.

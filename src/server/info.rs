@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::position::Cursor;
 use crate::store::Store;
 use crate::store::file::FilePersistorInfo;
+use crate::text::named_values;
 
 /// The settings of a server: the Go package's `ServerInfo`, with golongpoll's options and limits.
 ///
@@ -35,9 +36,55 @@ use crate::store::file::FilePersistorInfo;
 ///     .before_publish(Handler::bearer_token("secret"));
 /// ```
 ///
+/// # Configuration files
+///
+/// Programs read these settings from files by serde, in any format that describes itself, such as TOML, YAML or JSON: a map
+/// in which each setting has the name of its setter, and a setting that is missing has its default. `broker`, `file` and
+/// `redis` are maps of the settings of [`BrokerOptions`], [`FilePersistorInfo`] and `RedisBackplane`.
+///
+/// ```
+/// use std::time::Duration;
+/// use long_polling::{Server, ServerInfo};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let text = r#"
+/// address = "127.0.0.1:0"
+/// timeout = "2m"
+/// write_timeout = 5
+/// cors_origin = "https://app.example.com"
+/// trusted_proxies = ["10.0.0.1"]
+///
+/// [broker]
+/// events_per_category = 1000
+/// event_ttl = "1h"
+/// max_event_size = "64K"
+///
+/// [file]
+/// file_name = "events.log"
+/// durability = "synced:2s"
+/// # "#.replace("events.log", &folder.path().join("events.log").display().to_string());
+/// # let info: ServerInfo = toml::from_str(&text)?;
+/// # let server = Server::start(info)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// - A duration is text such as `"10s"`, `"500ms"`, `"5m"` or `"1h30m"`, or a number of seconds, with or without a fraction;
+///   [`parse_duration`](crate::units::parse_duration) has all forms.
+/// - A size is text such as `"64K"` or `"64M"`, or a number of bytes; see [`parse_size`](crate::units::parse_size).
+/// - A setting that can be `None` takes `null` or `"none"` for that.
+/// - `socket_mode` is octal text such as `"660"`. Enums such as [`HttpBackend`] and [`Durability`](crate::Durability) have
+///   the texts that they name.
+/// - Numbers and truth values may be text, too, as some formats and environment variables have nothing else.
+///
+/// A setting that is unknown or given twice is an error, as is `file` beside `redis`; so a misspelt name is not overlooked.
+/// The error of a value that can't be read names its setting. Values that can be read are checked by
+/// [`Server::start`](crate::Server::start). Code of the program is no matter of files: hooks, callbacks, `listener`, `store` and
+/// `shared_broker` are set by their setters, before or after that.
+///
 /// A setting that is given twice has the last value. [`Server::start`](crate::Server::start) reports a value that can't be
 /// used, and names the setting.
 #[derive(Clone, Debug)]
+#[must_use = "settings do nothing until a server starts with them"]
 pub struct ServerInfo {
     pub(crate) address: String,
     pub(super) listener: Option<ListeningSocket>,
@@ -66,6 +113,7 @@ pub struct ServerInfo {
     pub(crate) thread_stack_size: usize,
     pub(crate) head_timeout: Option<Duration>,
     pub(crate) body_timeout: Option<Duration>,
+    pub(crate) max_body_size: Option<usize>,
 }
 
 /// Where the server keeps its events besides memory.
@@ -75,21 +123,10 @@ pub(crate) enum StoreSetting {
     None,
     File(FilePersistorInfo),
     Store(GivenStore),
+    /// The broker has a store of its own, or none.
+    Shared(Broker),
     #[cfg(feature = "redis")]
     Redis(crate::RedisBackplane),
-}
-
-impl StoreSetting {
-    /// The name of the setting; `None` where none is set.
-    pub(super) fn name(&self) -> Option<&'static str> {
-        match self {
-            StoreSetting::None => None,
-            StoreSetting::File(_) => Some("file"),
-            StoreSetting::Store(_) => Some("store"),
-            #[cfg(feature = "redis")]
-            StoreSetting::Redis(_) => Some("redis"),
-        }
-    }
 }
 
 /// The store of [`ServerInfo::store`]. The first server that starts takes it; copies of the settings share it.
@@ -133,8 +170,8 @@ impl std::fmt::Debug for OnFailure {
     }
 }
 
-/// The answer to a poll that timed out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The answer to a poll that timed out. As text, for flags and configuration files: `no_content` or `golongpoll`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TimeoutAnswer {
     /// 204 without a body: the Go package's way.
     #[default]
@@ -144,8 +181,13 @@ pub enum TimeoutAnswer {
     Golongpoll,
 }
 
-/// Where a poll without `since_time` and `last_id` starts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+named_values!(TimeoutAnswer, "a timeout answer", {
+    NoContent = "no_content",
+    Golongpoll = "golongpoll",
+});
+
+/// Where a poll without `since_time` and `last_id` starts. As text, for flags and configuration files: `now` or `oldest`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PollWithoutCursor {
     /// With what is published from now on: golongpoll's way.
     #[default]
@@ -153,6 +195,11 @@ pub enum PollWithoutCursor {
     /// With the oldest event still buffered: what the test in the Go package's README expects.
     Oldest,
 }
+
+named_values!(PollWithoutCursor, "a start of a poll", {
+    Now = "now",
+    Oldest = "oldest",
+});
 
 impl From<PollWithoutCursor> for Cursor {
     fn from(start: PollWithoutCursor) -> Self {
@@ -193,6 +240,7 @@ impl Default for ServerInfo {
             thread_stack_size: 256 * 1024,
             head_timeout: None,
             body_timeout: None,
+            max_body_size: None,
         }
     }
 }
@@ -307,10 +355,19 @@ impl ServerInfo {
         self
     }
 
-    /// Sets what answers every other path: a [`Fallback`], or a closure `|request: &Request| -> Response`. Defaults to
-    /// none: the server answers 404.
+    /// Sets what answers every other path: a [`Fallback`], or a closure `|request: &Request| -> Response` or
+    /// `-> Result<Response, Response>`. Defaults to none: the server answers 404.
     pub fn fallback(mut self, fallback: impl Into<Fallback>) -> Self {
         self.fallback = Some(fallback.into());
+        self
+    }
+
+    /// Sets the largest body of a request to the [`fallback`](ServerInfo::fallback), in bytes. The server holds the whole
+    /// body in memory, answers a larger one with 413, and then does not run the fallback. Defaults to `None`, which stands
+    /// for the limit of a publish's body: [`max_event_size`](BrokerOptions::max_event_size) plus 8 KiB, with the default
+    /// options 1 MiB and 8 KiB. This setting does not change that limit of publishes.
+    pub fn max_body_size(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.max_body_size = bytes.into();
         self
     }
 
@@ -326,21 +383,63 @@ impl ServerInfo {
         self
     }
 
-    /// Sets what the broker keeps, and its limits. Defaults to [`BrokerOptions::new`].
+    /// Sets what the broker keeps, and its limits. It replaces an earlier [`shared_broker`](ServerInfo::shared_broker).
+    /// Defaults to [`BrokerOptions::new`].
     pub fn broker(mut self, options: BrokerOptions) -> Self {
         self.broker = options;
+        if self.shares_broker() {
+            self.store = StoreSetting::None;
+        }
         self
     }
 
+    /// Serves a broker that exists already, in place of one of the server's own: several servers, such as one on TCP and one
+    /// on a Unix socket, have the same events, and so do the threads of the program. It replaces an earlier
+    /// [`broker`](ServerInfo::broker), [`file`](ServerInfo::file) and [`store`](ServerInfo::store), since the broker has
+    /// options and a store already. Defaults to none.
+    ///
+    /// The stop of such a server answers the polls that are parked through it. It does not stop the broker; call
+    /// [`Broker::stop`] once all servers have stopped. [`Server::statistics`](crate::Server::statistics) are those of the
+    /// broker. A server with a broker that has been stopped does not start, and one whose broker is stopped later answers
+    /// polls and publishes with 503.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use long_polling::{Broker, BrokerOptions, Cursor, Server, ServerInfo};
+    ///
+    /// let broker = Broker::new(BrokerOptions::new())?;
+    /// let internal = Server::start(ServerInfo::new("127.0.0.1:0").shared_broker(broker.clone()))?;
+    /// let external = Server::start(ServerInfo::new("127.0.0.1:0").shared_broker(broker.clone()))?;
+    /// internal.publish("news", "for both")?;
+    /// let batch = external.subscribe("news", Cursor::Oldest, Duration::ZERO)?;
+    /// assert_eq!(batch.events()[0].text(), "for both");
+    ///
+    /// internal.stop(Duration::from_secs(10))?;
+    /// external.publish("news", "goes on")?;
+    /// external.stop(Duration::from_secs(10))?;
+    /// broker.stop(Duration::from_secs(10))?;
+    /// # Ok::<(), long_polling::Error>(())
+    /// ```
+    pub fn shared_broker(mut self, broker: Broker) -> Self {
+        self.broker = broker.options().clone();
+        self.store = StoreSetting::Shared(broker);
+        self
+    }
+
+    pub(super) fn shares_broker(&self) -> bool {
+        matches!(self.store, StoreSetting::Shared(_))
+    }
+
     /// Keeps the events in a file, too: the start reads them back, and the server writes new events to it. It replaces an
-    /// earlier [`store`](ServerInfo::store). Defaults to none: the server keeps events in memory only.
+    /// earlier [`store`](ServerInfo::store) or [`shared_broker`](ServerInfo::shared_broker). Defaults to none: the server
+    /// keeps events in memory only.
     pub fn file(mut self, file: FilePersistorInfo) -> Self {
         self.store = StoreSetting::File(file);
         self
     }
 
-    /// Keeps the events in a store of the program's own, too. It replaces an earlier [`file`](ServerInfo::file). Defaults to
-    /// none.
+    /// Keeps the events in a store of the program's own, too. It replaces an earlier [`file`](ServerInfo::file) or
+    /// [`shared_broker`](ServerInfo::shared_broker). Defaults to none.
     ///
     /// Copies of these settings share the store. The first server that starts with one of them takes it; a later start
     /// fails.
@@ -351,7 +450,7 @@ impl ServerInfo {
     }
 
     /// Keeps the events in Redis, in common with other servers. It replaces an earlier [`file`](ServerInfo::file) or
-    /// [`store`](ServerInfo::store). Defaults to none. See [`guide::redis`](crate::guide::redis).
+    /// [`store`](ServerInfo::store) or [`shared_broker`](ServerInfo::shared_broker). Defaults to none. See [`guide::redis`](crate::guide::redis).
     #[cfg(feature = "redis")]
     pub fn redis(mut self, redis: crate::RedisBackplane) -> Self {
         self.store = StoreSetting::Redis(redis);
@@ -445,6 +544,11 @@ impl ServerInfo {
             StoreSetting::None => Broker::start(options, None, clock),
             StoreSetting::File(file) => Broker::start(options, Some(file.clone()), clock),
             StoreSetting::Store(store) => Broker::restore(options, clock, store.take()?),
+            StoreSetting::Shared(broker) if broker.is_stopped() => {
+                let problem = "the broker has been stopped; give one that has not";
+                Err(Error::setting("shared_broker", problem))
+            }
+            StoreSetting::Shared(broker) => Ok(broker.clone()),
             #[cfg(feature = "redis")]
             StoreSetting::Redis(redis) => {
                 Broker::with_backplane(options, clock, redis.clone().into_backplane()?)

@@ -71,6 +71,7 @@ pub fn start(info: ServerInfo, clock: &ManualClock) -> Result<Server, Error> {
 /// [`Server::broker`]. Returns `false` if that is not so within `limit`.
 ///
 /// A publish that follows reaches all of them.
+#[must_use = "`false` says that they did not park within the limit"]
 pub fn wait_until_parked(broker: &Broker, count: usize, limit: Duration) -> bool {
     broker.wait_until_parked(count, limit)
 }

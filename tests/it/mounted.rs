@@ -272,7 +272,7 @@ fn the_endpoints_answer_as_the_server_does() {
         .max_event_size(40);
     let server = start(with_hooks(info()).broker(options));
     let broker = server.broker();
-    let mounted = Endpoints::with_broker(with_hooks(info()), broker.clone()).unwrap();
+    let mounted = endpoints(with_hooks(info()).shared_broker(broker.clone()));
     for row in TABLE {
         for (category, count) in [("c", 2), ("other", 1), ("lost", 3)] {
             for number in 0..count {
@@ -449,7 +449,7 @@ fn a_secret_is_asked_for_with_the_servers_handlers() {
 #[test]
 fn the_metrics_say_that_the_endpoints_are_mounted() {
     let mounted = endpoints(info().metrics_uri("/metrics"));
-    publish(&mounted, JSON);
+    assert_eq!(publish(&mounted, JSON).status, 200);
     let families = crate::exposition::parse(text(&get(&mounted, "/metrics"))).unwrap();
     let labels = [("version", env!("CARGO_PKG_VERSION")), ("http", "mounted")];
     let labelled = |name, labels| crate::exposition::labelled(&families, name, labels);
@@ -476,10 +476,22 @@ fn endpoints_keep_their_events_in_a_file() {
     );
     let again = endpoints(settings());
     assert_eq!(get(&again, &poll("c", 0, "&since_time=1")).status, 200);
-    // The broker of `with_broker` has a store of its own, or none.
+}
+
+#[test]
+fn a_shared_broker_goes_on_after_the_stop() {
     let broker = Broker::new(BrokerOptions::new()).unwrap();
-    let error = Endpoints::with_broker(settings(), broker).unwrap_err();
-    assert!(error.to_string().starts_with("file: "), "{error}");
+    let [one, other] = [(); 2].map(|()| endpoints(info().shared_broker(broker.clone())));
+    let (sender, receiver) = mpsc::channel();
+    let parked = other.clone();
+    thread::spawn(move || sender.send(get(&parked, &poll("c", 60, ""))));
+    until_parked(&other, 1);
+    one.stop(LIMIT).unwrap();
+    assert_eq!(publish(&one, JSON).status, 503);
+    assert_eq!(get(&one, &poll("c", 60, "")).status, 204);
+    assert_eq!(publish(&other, JSON).status, 200);
+    assert_eq!(receiver.recv_timeout(LIMIT).unwrap().status, 200);
+    assert!(broker.publish("c", &1).is_ok());
 }
 
 #[test]
@@ -490,8 +502,6 @@ fn settings_are_checked_but_for_those_of_connections() {
     assert!(refused(info().cors_origin("x")).starts_with("cors_origin: "));
     let options = BrokerOptions::new().max_parked(0);
     assert!(refused(info().broker(options)).starts_with("max_parked: "));
-    let broker = Broker::new(BrokerOptions::new()).unwrap();
-    let error = Endpoints::with_broker(info().health_uri(""), broker).unwrap_err();
-    assert!(error.to_string().starts_with("health_uri: "), "{error}");
+    assert!(refused(info().health_uri("")).starts_with("health_uri: "));
     endpoints(info().address("no address").max_connections(0));
 }

@@ -326,6 +326,11 @@ fn each_setter_of_a_server_takes_effect() {
                 "77s",
             ),
             setter(
+                |info| info.max_body_size(None),
+                |info| info.max_body_size(77),
+                "77",
+            ),
+            setter(
                 |info| info.timeout(SECOND),
                 |info| info.timeout(77 * SECOND),
                 "77s",
@@ -441,7 +446,7 @@ fn the_last_one_of_file_and_store_takes_effect() {
     let file = FilePersistorInfo::new(folder.path().join("events.log"));
     let error = refused(info().file(file.clone()).store(FailingStore));
     assert_eq!(error.to_string(), "this store was started");
-    start(info().store(FailingStore).file(file));
+    drop(start(info().store(FailingStore).file(file)));
     assert!(folder.path().join("events.log").exists());
 }
 

@@ -23,6 +23,8 @@ mod cut;
 mod exposition;
 #[path = "../it/follow.rs"]
 mod follow;
+#[path = "../it/hook_broker.rs"]
+mod hook_broker;
 #[path = "../it/hooks.rs"]
 mod hooks;
 #[path = "../it/http_answers.rs"]
@@ -49,6 +51,8 @@ mod seed;
 mod server;
 #[path = "../it/settings.rs"]
 mod settings;
+#[path = "../it/shared_broker.rs"]
+mod shared_broker;
 #[path = "../it/store_calls.rs"]
 mod store_calls;
 #[path = "../it/time.rs"]

@@ -41,6 +41,15 @@ fn a_variable_sets_what_its_flag_sets_and_the_flag_wins() {
     connection.ask("GET", &poll("c", 0, ""));
     assert_eq!(connection.receive().data(), ["kept"]);
 
+    // What a variable sets, a flag can unset.
+    let expiring = [
+        ("LONG_POLLING_EVENT_TTL", "0"),
+        ("LONG_POLLING_MAX_CONNECTIONS", "5"),
+    ];
+    let unset = ["--event-ttl", "none", "--max-connections=none"];
+    let tool = start_with(&expiring, &unset);
+    assert_eq!(publish_status(&tool, "/publish"), 200);
+
     let tool = start_with(&variables, &["--publish-uri", "/from-flag"]);
     assert_eq!(publish_status(&tool, "/from-environment"), 404);
     assert_eq!(publish_status(&tool, "/from-flag"), 200);

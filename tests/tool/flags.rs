@@ -134,15 +134,23 @@ fn a_value_that_can_not_be_read_names_its_flag() {
         "--durability: not a durability: \"safe\"; give buffered, synced",
     );
     for (flag, words) in [
-        ("--http", "give tiny_http or native"),
-        ("--poll-without-cursor", "give now or oldest"),
-        ("--log", "give off, error, warn, info, debug or trace"),
+        (
+            "--http",
+            "not an HTTP backend of this build: \"any\"; give tiny_http or native\n",
+        ),
+        ("--poll-without-cursor", "not "),
+        (
+            "--log",
+            "invalid value \"any\": give off, error, warn, info, debug or trace\n",
+        ),
+        ("--socket-mode", "invalid value \"any\": "),
     ] {
-        refuses(
-            &[flag, "any"],
-            &format!("{flag}: invalid value \"any\": {words}\n"),
-        );
+        refuses(&[flag, "any"], &format!("{flag}: {words}"));
     }
+    refuses(
+        &["--timeout", "none"],
+        "--timeout: not a duration: \"none\"",
+    );
 }
 
 #[test]

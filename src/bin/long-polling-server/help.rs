@@ -11,7 +11,7 @@ A long-polling server: long-polling-server [FLAG VALUE]...
 
 Each flag is an environment variable, too: LONG_POLLING_PUBLISH_TOKEN for --publish-token. A flag wins. A switch
 without VALUE takes true or false there, or after \"=\". DURATION is 10s, 500ms, 5m, 1h30m or seconds; SIZE is
-64K, 64M, 1G or bytes. Defaults are in parentheses.
+64K, 64M, 1G or bytes; a setting that can be absent takes none. Defaults are in parentheses.
 ";
 
 const END: &str = "

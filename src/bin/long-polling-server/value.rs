@@ -87,6 +87,17 @@ impl<'a> Value<'a> {
         parse_size(&self.text()?).map_err(report)
     }
 
+    /// A value, or `none`.
+    pub(crate) fn optional<T>(
+        &self,
+        read: impl FnOnce(&Self) -> Result<T, String>,
+    ) -> Result<Option<T>, String> {
+        if self.given.text == "none" {
+            return Ok(None);
+        }
+        read(self).map(Some)
+    }
+
     /// Whether a switch is on.
     pub(crate) fn is_on(&self) -> Result<bool, String> {
         self.choice(&[("true", true), ("false", false), ("1", true), ("0", false)])

@@ -1,16 +1,13 @@
 //! [`Durability`]: what a crash may cost of the events in a file.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use crate::error::Error;
 #[cfg(any(doc, test))]
 use crate::error::ErrorKind;
+use crate::text::serde_as_text;
 use crate::units::parse_duration;
 
 /// What a crash may cost of the events in a file.
@@ -95,18 +92,10 @@ impl FromStr for Durability {
     }
 }
 
-impl Serialize for Durability {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Durability {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<'_, str>::deserialize(deserializer)?;
-        text.parse().map_err(D::Error::custom)
-    }
-}
+serde_as_text!(
+    Durability,
+    "a durability: buffered, synced, synced:2s or acknowledged"
+);
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 use super::Apply::Server;
 use super::{Flag, Topic};
+use crate::value::Value;
 
 pub(super) const TOPIC: Topic = Topic {
     title: "Connections",
@@ -11,7 +12,7 @@ pub(super) const TOPIC: Topic = Topic {
             value: "DURATION",
             help: "close connections that are silent for this long (--timeout and 10s)",
             setting: "idle_timeout",
-            apply: Server(|info, value| Ok(info.idle_timeout(value.duration()?))),
+            apply: Server(|info, value| Ok(info.idle_timeout(value.optional(Value::duration)?))),
         },
         Flag {
             name: "--write-timeout",
@@ -32,21 +33,21 @@ pub(super) const TOPIC: Topic = Topic {
             value: "N",
             help: "native: the most connections at once (what the system allows, up to 10000)",
             setting: "max_connections",
-            apply: Server(|info, value| Ok(info.max_connections(value.number()?))),
+            apply: Server(|info, value| Ok(info.max_connections(value.optional(Value::number)?))),
         },
         Flag {
             name: "--head-timeout",
             value: "DURATION",
             help: "native: the most time that a request's head may take (10s)",
             setting: "head_timeout",
-            apply: Server(|info, value| Ok(info.head_timeout(value.duration()?))),
+            apply: Server(|info, value| Ok(info.head_timeout(value.optional(Value::duration)?))),
         },
         Flag {
             name: "--body-timeout",
             value: "DURATION",
             help: "native: the most time that a request's body may take (30s)",
             setting: "body_timeout",
-            apply: Server(|info, value| Ok(info.body_timeout(value.duration()?))),
+            apply: Server(|info, value| Ok(info.body_timeout(value.optional(Value::duration)?))),
         },
         Flag {
             name: "--thread-stack-size",

@@ -2,6 +2,7 @@
 
 use super::Apply::Broker;
 use super::{Flag, Topic};
+use crate::value::Value;
 
 pub(super) const TOPIC: Topic = Topic {
     title: "Events in memory",
@@ -18,7 +19,7 @@ pub(super) const TOPIC: Topic = Topic {
             value: "DURATION",
             help: "events expire after this long (never)",
             setting: "event_ttl",
-            apply: Broker(|options, value| Ok(options.event_ttl(value.duration()?))),
+            apply: Broker(|options, value| Ok(options.event_ttl(value.optional(Value::duration)?))),
         },
         Flag {
             name: "--delete-after-first-retrieval",

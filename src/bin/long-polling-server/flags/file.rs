@@ -4,6 +4,7 @@ use long_polling::{Durability, FilePersistorInfo};
 
 use super::Apply::{File, Settings};
 use super::{Flag, Topic};
+use crate::value::Value;
 
 pub(super) const TOPIC: Topic = Topic {
     title: "Events in a file",
@@ -67,7 +68,10 @@ pub(super) const TOPIC: Topic = Topic {
             value: "SIZE",
             help: "compact the file from this size on, once half of it is of events that are gone (4M)",
             setting: "compact_from",
-            apply: File(|file, value| Ok(file.compact_from(value.size()? as u64))),
+            apply: File(|file, value| {
+                let from = value.optional(Value::size)?;
+                Ok(file.compact_from(from.map(|bytes| bytes as u64)))
+            }),
         },
         Flag {
             name: "--keep-history",

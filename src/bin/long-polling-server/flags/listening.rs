@@ -1,9 +1,8 @@
 //! The flags for the socket, and what serves HTTP on it.
 
-use long_polling::server::HttpBackend;
-
 use super::Apply::{Server, Settings};
 use super::{Flag, Topic};
+use crate::value::Value;
 
 pub(super) const TOPIC: Topic = Topic {
     title: "Listening",
@@ -26,20 +25,14 @@ pub(super) const TOPIC: Topic = Topic {
             value: "MODE",
             help: "the mode of the Unix socket, in octal, such as 660 (by the umask)",
             setting: "socket_mode",
-            apply: Server(|info, value| Ok(info.socket_mode(value.mode()?))),
+            apply: Server(|info, value| Ok(info.socket_mode(value.optional(Value::mode)?))),
         },
         Flag {
             name: "--http",
             value: "BACKEND",
             help: "what serves HTTP: tiny_http or native (tiny_http; native on a Unix socket and on a socket of systemd)",
             setting: "http_backend",
-            apply: Server(|info, value| {
-                let backend = value.choice(&[
-                    ("tiny_http", HttpBackend::TinyHttp),
-                    ("native", HttpBackend::Native),
-                ]);
-                Ok(info.http_backend(backend?))
-            }),
+            apply: Server(|info, value| Ok(info.http_backend(value.parsed()?))),
         },
     ],
 };

@@ -1,6 +1,6 @@
 //! The flags for polls and publishes.
 
-use long_polling::server::{PollWithoutCursor, TimeoutAnswer};
+use long_polling::server::TimeoutAnswer;
 
 use super::Apply::Server;
 use super::{Flag, Topic};
@@ -34,13 +34,7 @@ pub(super) const TOPIC: Topic = Topic {
             value: "START",
             help: "where a poll without a position starts: now, or oldest for the oldest event in memory (now)",
             setting: "poll_without_cursor",
-            apply: Server(|info, value| {
-                let start = value.choice(&[
-                    ("now", PollWithoutCursor::Now),
-                    ("oldest", PollWithoutCursor::Oldest),
-                ]);
-                Ok(info.poll_without_cursor(start?))
-            }),
+            apply: Server(|info, value| Ok(info.poll_without_cursor(value.parsed()?))),
         },
         Flag {
             name: "--golongpoll-timeouts",

@@ -7,12 +7,14 @@ use std::path::Path;
 use super::{Apply, all};
 
 /// Setters that no flag belongs to, with the reason.
-const WITHOUT_FLAG: [(&str, &str, &str); 8] = [
+const WITHOUT_FLAG: [(&str, &str, &str); 10] = [
     ("ServerInfo", "broker", "the flags of BrokerOptions"),
     ("ServerInfo", "fallback", "takes code"),
     ("ServerInfo", "file", "the flags of FilePersistorInfo"),
     ("ServerInfo", "listener", "from LISTEN_FDS"),
+    ("ServerInfo", "max_body_size", "of the fallback"),
     ("ServerInfo", "on_failure", "a callback: logged"),
+    ("ServerInfo", "shared_broker", "takes code"),
     ("ServerInfo", "store", "takes code"),
     (
         "ServerInfo",

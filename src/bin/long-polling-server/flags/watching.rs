@@ -4,6 +4,7 @@ use long_polling::server::Handler;
 
 use super::Apply::{Server, Settings};
 use super::{Flag, Topic};
+use crate::value::Value;
 
 pub(super) const TOPIC: Topic = Topic {
     title: "Watching",
@@ -12,11 +13,10 @@ pub(super) const TOPIC: Topic = Topic {
             name: "--health-uri",
             value: "PATH",
             help: "where load balancers ask for the server's health: 200, or 503 while the file fails or the server stops; or \
-                   none (/health)",
+                   none for no such path (/health)",
             setting: "health_uri",
             apply: Settings(|settings, value| {
-                let path = value.text()?;
-                settings.health_uri = (path != "none").then_some(path);
+                settings.health_uri = value.optional(Value::text)?;
                 Ok(())
             }),
         },
