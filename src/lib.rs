@@ -47,6 +47,7 @@
 //! | `tls` | no | `https://` for the client, by rustls |
 //! | `redis` | no | `RedisBackplane`: several servers with one history of events in Redis or Valkey |
 //! | `redis-tls` | no | `rediss://` for it, by rustls |
+//! | `cli` | no | the program `long-polling-server`, with both HTTP backends |
 //! | `testing` | no | the module `testing`, for tests of programs that embed a server or broker |
 
 #![forbid(unsafe_code)]

@@ -12,6 +12,7 @@ use super::hooks::{Fallback, Handler};
 use super::http_backend::HttpBackend;
 use super::listening_socket::ListeningSocket;
 use super::monitoring::MonitoringEndpoint;
+use super::network::Network;
 use super::poll_settings::{PollWithoutCursor, TimeoutAnswer};
 use crate::broker::{Broker, BrokerOptions, Clock};
 use crate::error::Error;
@@ -417,7 +418,22 @@ impl ServerInfo {
     /// forwards the field unchanged: the proxy must set it, or append to it. Defaults to none: the server ignores the
     /// field, since every client can send it.
     pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpAddr>) -> Self {
-        self.trusted_proxies.addresses = proxies.into_iter().collect();
+        self.trusted_proxies.addresses = proxies.into_iter().map(Network::from).collect();
+        self
+    }
+
+    /// Sets networks of which every address is that of a proxy before the server, besides the addresses of
+    /// [`trusted_proxies`](ServerInfo::trusted_proxies), which says what a trusted proxy may do. For proxies whose addresses
+    /// change, as they do in clusters of containers. Defaults to none.
+    ///
+    /// ```
+    /// use long_polling::ServerInfo;
+    ///
+    /// let info = ServerInfo::default().trusted_networks(["10.0.0.0/8".parse()?, "fd00::/8".parse()?]);
+    /// # Ok::<(), long_polling::Error>(())
+    /// ```
+    pub fn trusted_networks(mut self, networks: impl IntoIterator<Item = Network>) -> Self {
+        self.trusted_proxies.networks = networks.into_iter().collect();
         self
     }
 

@@ -32,6 +32,7 @@ mod monitoring;
 mod mounted;
 #[cfg(feature = "native-http")]
 mod native;
+mod network;
 mod poll_group;
 mod poll_settings;
 mod publish_body;
@@ -72,6 +73,7 @@ pub use http_backend::HttpBackend;
 pub use info::ServerInfo;
 pub use listening_socket::ListeningSocket;
 pub use mounted::Endpoints;
+pub use network::Network;
 pub use poll_settings::{PollWithoutCursor, TimeoutAnswer};
 pub use request::Request;
 pub use response::Response;

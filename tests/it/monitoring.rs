@@ -45,8 +45,15 @@ fn metrics_as_json(server: &Server) -> Value {
     answer.json()
 }
 
-/// The member of the JSON form and the metric, with its label, of each number in `Statistics`.
-const STATISTICS: [(&str, &str, &[(&str, &str)]); 21] = [
+/// A member of the JSON form, its metric, and the metric's label.
+type Row = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+);
+
+/// Each number in `Statistics`.
+const STATISTICS: [Row; 21] = [
     ("/published", "events_published_total", &[]),
     ("/delivered", "events_delivered_total", &[]),
     ("/timed_out", "polls_timed_out_total", &[]),

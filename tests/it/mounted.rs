@@ -449,7 +449,7 @@ fn a_secret_is_asked_for_with_the_servers_handlers() {
 #[test]
 fn the_metrics_say_that_the_endpoints_are_mounted() {
     let mounted = endpoints(info().metrics_uri("/metrics"));
-    publish(&mounted, JSON);
+    assert_eq!(publish(&mounted, JSON).status, 200);
     let families = crate::exposition::parse(text(&get(&mounted, "/metrics"))).unwrap();
     let labels = [("version", env!("CARGO_PKG_VERSION")), ("http", "mounted")];
     let labelled = |name, labels| crate::exposition::labelled(&families, name, labels);
