@@ -4,9 +4,13 @@
 //! A store knows nothing of a broker. The store that comes with this crate is a file: see
 //! [`FilePersistorInfo`](crate::FilePersistorInfo).
 
+mod boxed;
 pub(crate) mod file;
+mod group_commit;
 mod loss;
 mod record;
+mod record_log;
+mod refusal;
 mod snapshot;
 mod statistics;
 
@@ -14,10 +18,12 @@ use std::time::Duration;
 
 use crate::error::Error;
 
+pub use group_commit::GroupCommit;
 pub(crate) use loss::Loss;
 pub use loss::LossTable;
 pub use record::Record;
 pub(crate) use record::event_line_len;
+pub use record_log::RecordLog;
 pub use snapshot::Snapshot;
 pub(crate) use snapshot::SnapshotSource;
 pub use statistics::StoreStatistics;
