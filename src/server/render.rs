@@ -98,6 +98,12 @@ impl Response {
         }
     }
 
+    /// The whole answer as bytes, for a connection that is closed after it.
+    #[cfg(feature = "testing")]
+    pub(crate) fn render_and_close(&self, head_only: bool) -> Vec<u8> {
+        self.render(Persistence::Close, head_only)
+    }
+
     /// The whole answer as bytes. The answer to HEAD has no body, but has the body's length (RFC 9110, section 9.3.2).
     pub(super) fn render(&self, persistence: Persistence, head_only: bool) -> Vec<u8> {
         let status = if matches!(self.status, 200..=599) {
