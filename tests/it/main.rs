@@ -40,6 +40,8 @@ mod relay;
 mod seed;
 mod server;
 mod settings;
+#[cfg(target_os = "linux")]
+mod sqlite;
 mod store;
 mod store_calls;
 mod store_conformance;
