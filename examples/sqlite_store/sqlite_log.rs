@@ -1,6 +1,6 @@
-//! [`SqliteLog`]: a log of records in a table of SQLite.
+//! [`SqliteLog`]: a log of records in a table of SQLite. src/guide/durability.md shows it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use long_polling::Error;
 use long_polling::store::{Record, RecordLog};
@@ -10,11 +10,10 @@ const OPEN: &str = "
     PRAGMA locking_mode = EXCLUSIVE;
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
-    CREATE TABLE IF NOT EXISTS record (number INTEGER PRIMARY KEY, line TEXT NOT NULL);";
-const MIN_BYTES: u64 = 4 << 20;
+    CREATE TABLE IF NOT EXISTS record (number INTEGER PRIMARY KEY, line TEXT);";
 
-/// A log of records in a table of SQLite, which one process at a time can open.
-pub struct SqliteLog {
+/// A log of records in a table of SQLite. One process at a time can open it.
+pub(crate) struct SqliteLog {
     path: PathBuf,
     connection: Option<Connection>,
     /// The bytes of all lines.
@@ -22,64 +21,64 @@ pub struct SqliteLog {
 }
 
 impl SqliteLog {
-    pub fn new(path: impl AsRef<Path>) -> Self {
-        let path = path.as_ref().to_owned();
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
         SqliteLog {
-            path,
+            path: path.into(),
             connection: None,
             bytes: 0,
         }
     }
 
-    fn read(&mut self, each: &mut dyn FnMut(Record)) -> rusqlite::Result<()> {
-        let connection = self.connection.insert(Connection::open(&self.path)?);
-        connection.execute_batch(OPEN)?;
-        let mut select = connection.prepare("SELECT line FROM record ORDER BY number")?;
-        let mut rows = select.query([])?;
-        while let Some(row) = rows.next()? {
-            let line: String = row.get(0)?;
-            self.bytes += line.len() as u64;
-            each(line.parse().unwrap_or(Record::Damaged));
-        }
-        Ok(())
+    /// Adds records after a statement, in one transaction. Returns their bytes.
+    fn insert(&mut self, first: &str, records: &[Record]) -> Result<u64, Error> {
+        let connection = self.connection.as_mut();
+        let connection = connection.ok_or_else(|| Error::store("not open"))?;
+        insert(connection, first, records).map_err(Error::store)
     }
+}
 
-    /// Adds records in one transaction, after `first`.
-    fn insert(&mut self, first: &str, records: &[Record]) -> rusqlite::Result<u64> {
-        let connection = self.connection.as_mut().expect("`open` comes first");
-        let transaction = connection.transaction()?;
-        transaction.execute_batch(first)?;
-        let mut insert = transaction.prepare("INSERT INTO record (line) VALUES (?1)")?;
-        let mut bytes = 0;
-        for record in records {
-            let line = record.to_line();
-            bytes += line.len() as u64;
-            insert.execute([line])?;
-        }
-        drop(insert);
-        transaction.commit()?;
-        Ok(bytes)
+fn insert(connection: &mut Connection, first: &str, records: &[Record]) -> rusqlite::Result<u64> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(first)?;
+    let mut bytes = 0;
+    for record in records {
+        let line = record.to_line();
+        bytes += line.len() as u64;
+        transaction.execute("INSERT INTO record (line) VALUES (?1)", [line])?;
     }
+    transaction.commit()?;
+    Ok(bytes)
 }
 
 impl RecordLog for SqliteLog {
     fn open(&mut self, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
-        self.read(each).map_err(Error::store)
+        let connection = Connection::open(&self.path).map_err(Error::store)?;
+        connection.execute_batch(OPEN).map_err(Error::store)?;
+        let sql = "SELECT line FROM record ORDER BY number";
+        let mut select = connection.prepare(sql).map_err(Error::store)?;
+        let lines = select.query_map([], |row| row.get::<_, String>(0));
+        for line in lines.map_err(Error::store)? {
+            let line = line.map_err(Error::store)?;
+            self.bytes += line.len() as u64;
+            // Subscribers get a gap where a line can't be read.
+            each(line.parse().unwrap_or(Record::Damaged));
+        }
+        drop(select);
+        self.connection = Some(connection);
+        Ok(())
     }
 
     fn write(&mut self, records: &[Record]) -> Result<(), Error> {
-        self.bytes += self.insert("", records).map_err(Error::store)?;
+        self.bytes += self.insert("", records)?;
         Ok(())
     }
 
     fn is_due_for_compaction(&self, live_bytes: u64) -> bool {
-        self.bytes > MIN_BYTES.max(2 * live_bytes)
+        self.bytes > 4_000_000 && self.bytes > 2 * live_bytes
     }
 
     fn replace(&mut self, records: &[Record]) -> Result<(), Error> {
-        self.bytes = self
-            .insert("DELETE FROM record", records)
-            .map_err(Error::store)?;
+        self.bytes = self.insert("DELETE FROM record", records)?;
         Ok(())
     }
 

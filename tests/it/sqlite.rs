@@ -128,3 +128,13 @@ fn a_database_that_has_grown_is_compacted_and_a_second_broker_may_not_open_it() 
     assert_eq!(batch.events().len(), 10);
     broker.stop(LIMIT).unwrap();
 }
+
+#[test]
+fn the_guide_shows_the_log_of_the_example() {
+    let example = include_str!("../../examples/sqlite_store/sqlite_log.rs");
+    let code = &example[example.find("use std::path").unwrap()..];
+    assert!(
+        include_str!("../../src/guide/durability.md").contains(code),
+        "copy examples/sqlite_store/sqlite_log.rs into src/guide/durability.md"
+    );
+}
