@@ -98,10 +98,14 @@ impl Response {
         }
     }
 
-    /// The whole answer as bytes, for a connection that is closed after it.
+    /// [`render`](Response::render), for a relay in place of the server. `keep` says whether the connection stays.
     #[cfg(feature = "testing")]
-    pub(crate) fn render_and_close(&self, head_only: bool) -> Vec<u8> {
-        self.render(Persistence::Close, head_only)
+    pub(crate) fn render_alone(&self, keep: bool, head_only: bool) -> Vec<u8> {
+        let persistence = match keep {
+            true => Persistence::Keep,
+            false => Persistence::Close,
+        };
+        self.render(persistence, head_only)
     }
 
     /// The whole answer as bytes. The answer to HEAD has no body, but has the body's length (RFC 9110, section 9.3.2).

@@ -135,10 +135,11 @@ impl Relay {
         self.shared.changed.notify_all();
     }
 
-    /// Answers the next request, of any client, with this response, and closes its connection; the server gets nothing of
-    /// the request. After several calls, each answers one request, in order.
+    /// Answers the next request, of any client, with this response; the server gets nothing of the request. After several
+    /// calls, each answers one request, in order.
     ///
-    /// A request that was sent before this call is the server's, for example a poll that is parked.
+    /// A request that was sent before this call is the server's, for example a poll that is parked. A
+    /// [delay](Relay::delay_responses) and a [cut](Relay::cut_next_response) are for responses of the server alone.
     pub fn answer_next_request(&self, response: Response) {
         self.shared.state.lock().answers.push_back(response);
     }
@@ -165,8 +166,8 @@ impl Drop for Relay {
 }
 
 impl Shared {
-    /// Waits as long as a response is to be delayed.
-    fn delay(&self) {
+    /// Waits as long as a response is to be delayed. Returns `false` if the relay was dropped.
+    fn delay(&self) -> bool {
         let began = Instant::now();
         let mut state = self.state.lock();
         let delay = state.delay;
@@ -175,6 +176,7 @@ impl Shared {
                 !state.closed && began.elapsed() < state.delay
             });
         }
+        !state.closed
     }
 }
 
@@ -209,7 +211,7 @@ fn connect(client: TcpStream, server: SocketAddr, shared: &Arc<Shared>) -> io::R
     Ok(())
 }
 
-/// Copies requests until either side ends, or until the relay has answered one.
+/// Copies requests until either side ends, and answers those that have an answer of the relay.
 fn relay_requests(
     mut client: TcpStream,
     mut server: TcpStream,
@@ -221,10 +223,11 @@ fn relay_requests(
         let begins = idle.swap(false, SeqCst);
         let answer = begins.then(|| shared.state.lock().answers.pop_front());
         if let Some(response) = answer.flatten() {
-            if let Ok(is_head) = request::read_to_end(&buffer[..read], &mut client) {
-                let _ = client.write_all(&response.render_and_close(is_head));
+            match respond(&mut client, &buffer[..read], &response) {
+                Ok(true) => idle.store(true, SeqCst),
+                _ => break,
             }
-            break;
+            continue;
         }
         if server.write_all(&buffer[..read]).is_err() {
             break;
@@ -232,6 +235,14 @@ fn relay_requests(
     }
     close(&client);
     close(&server);
+}
+
+/// Reads the rest of a request, and answers it. Returns whether the connection stays.
+fn respond(client: &mut TcpStream, begun: &[u8], response: &Response) -> io::Result<bool> {
+    let request = request::read_to_end(begun, client)?;
+    let keep = request.keeps_connection;
+    client.write_all(&response.render_alone(keep, request.is_head))?;
+    Ok(keep)
 }
 
 /// Copies responses until either side ends, or until one is cut off.
@@ -245,8 +256,9 @@ fn relay_responses(
     let mut left = None;
     while let Ok(read @ 1..) = server.read(&mut buffer) {
         // An interim response (RFC 9110, section 15.2.1) comes in the middle of a request.
-        if !buffer[..read].starts_with(b"HTTP/1.1 100 ") && !idle.swap(true, SeqCst) {
-            shared.delay();
+        let begins = !buffer[..read].starts_with(b"HTTP/1.1 100 ") && !idle.swap(true, SeqCst);
+        if begins && !shared.delay() {
+            break;
         }
         left = left.or_else(|| shared.state.lock().cut_after.take());
         let kept = left.map_or(read, |left: usize| read.min(left));

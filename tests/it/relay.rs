@@ -95,13 +95,17 @@ fn an_answer_of_the_relay_takes_the_place_of_the_servers_for_one_request_each() 
 }
 
 #[test]
-fn an_answer_of_the_relay_has_its_status_fields_and_body_and_ends_the_connection() {
+fn an_answer_of_the_relay_has_its_status_fields_and_body_and_ends_a_connection_that_is_to_end() {
     let (_server, relay, _) = start();
     for (method, body) in [("GET", "{\"error\":\"busy\"}"), ("HEAD", "")] {
         relay.answer_next_request(Response::error(503, "busy").with_header("Retry-After", "3"));
         let mut stream = TcpStream::connect(relay.local_addr()).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
-        write!(stream, "{method} / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        write!(
+            stream,
+            "{method} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, found) = answer.split_once("\r\n\r\n").unwrap();
@@ -111,6 +115,22 @@ fn an_answer_of_the_relay_has_its_status_fields_and_body_and_ends_the_connection
         );
         assert!(head.contains("\r\nRetry-After: 3") && head.contains("\r\nConnection: close"));
         assert_eq!(found, body);
+    }
+}
+
+#[test]
+fn after_an_answer_of_the_relay_the_connection_goes_on_to_the_server() {
+    let (server, relay, url) = start();
+    let publisher = Publisher::new(format!("{url}/publish"));
+    for number in 1..=3 {
+        relay.answer_next_request(Response::error(503, "busy"));
+        let error = publisher.publish("c", "refused").unwrap_err();
+        assert_eq!(
+            (error.kind(), error.status()),
+            (ErrorKind::Refused, Some(503))
+        );
+        publisher.publish("c", "accepted").unwrap();
+        assert_eq!(server.statistics().published, number);
     }
 }
 
