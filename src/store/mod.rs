@@ -41,11 +41,11 @@ pub use statistics::StoreStatistics;
 ///
 /// - Tickets grow. A flush returns for each ticket that `append` has returned, also for one that was flushed already.
 /// - `append` does not wait for the disk, even while a flush does, and never calls the broker.
-/// - A record whose flush has failed is kept later, by the next flush that succeeds, or replaced by [`Record::Refused`]. A
-///   store that [acknowledges](Store::acknowledges) must do the latter, as the publisher has got an error.
+/// - A record whose flush has failed is kept by the next flush that succeeds, or [`Record::Refused`] takes its place. In a
+///   store that [acknowledges](Store::acknowledges), the latter, as the publisher has got an error.
 /// - [`admit`](Store::admit) refuses with the kind [`Busy`](crate::ErrorKind::Busy).
 /// - [`acknowledges`](Store::acknowledges) and [`flush_period`](Store::flush_period) never change after the start.
-/// - `stop` may be called again. After it, `append` fails, and `flush` returns.
+/// - `stop` may be called again. After it, `append` fails or keeps its record, and `flush` returns.
 ///
 /// It is golongpoll's `AddOn`, but with errors. [`FilePersistorInfo`](crate::FilePersistorInfo) describes the store that
 /// comes with this crate. [`Broker::with_store`](crate::Broker::with_store) takes any other.

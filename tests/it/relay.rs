@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{LIMIT, info, until};
 use long_polling::server::Response;
-use long_polling::testing::{ManualClock, Relay, start_with_store};
+use long_polling::testing::Relay;
 use long_polling::{Cursor, ErrorKind, PublishRequest, Publisher, Server, Subscriber, publish};
 
 fn start() -> (Server, Relay, String) {
@@ -149,21 +149,4 @@ fn a_subscriber_reads_every_event_once_from_a_server_that_is_busy_down_and_slow(
     relay.delay_responses(Duration::from_millis(20));
     relay.refuse_connections(false);
     assert_eq!(reading.join().unwrap().unwrap(), "2");
-}
-
-#[test]
-fn a_server_with_a_store_and_a_manual_clock_stamps_its_events_by_the_clock() {
-    let clock = ManualClock::at(1_700_000_000_000);
-    let store = crate::store_conformance::Memory::default();
-    let start = || start_with_store(info(), store.clone(), &clock).unwrap();
-    let server = start();
-    server.publish("c", &1).unwrap();
-    server.stop(LIMIT).unwrap();
-    clock.advance(Duration::from_secs(3600));
-    let server = start();
-    let batch = server
-        .subscribe("c", Cursor::Oldest, Duration::ZERO)
-        .unwrap();
-    assert_eq!(batch.events()[0].timestamp(), 1_700_000_000_000);
-    server.stop(LIMIT).unwrap();
 }

@@ -3,13 +3,17 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use long_polling::Error;
 use long_polling::store::{GroupCommit, Record, RecordLog, Snapshot, Store};
-use long_polling::testing::{StoreConformance, StorePlace};
+use long_polling::testing::{
+    ManualClock, StoreConformance, StorePlace, broker_with_store, start_with_store,
+};
+use long_polling::{BrokerOptions, Cursor, Error};
+
+use crate::support::{LIMIT, info};
 
 /// The store of the trait's documentation.
 #[derive(Clone, Default)]
-pub(crate) struct Memory(Arc<Mutex<Vec<String>>>);
+struct Memory(Arc<Mutex<Vec<String>>>);
 
 impl Store for Memory {
     fn start(&mut self, _: Snapshot, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
@@ -93,4 +97,27 @@ fn a_log_that_is_not_sync_keeps_the_rules_in_a_group_commit_with_and_without_ack
         .run();
         report.assert_kept();
     }
+}
+
+#[test]
+fn a_server_with_a_store_and_a_manual_clock_stamps_its_events_by_the_clock() {
+    let clock = ManualClock::at(1_700_000_000_000);
+    let store = Memory::default();
+    let start = || start_with_store(info(), store.clone(), &clock).unwrap();
+    let server = start();
+    server.publish("c", &1).unwrap();
+    server.stop(LIMIT).unwrap();
+    clock.advance(Duration::from_secs(3600));
+    let server = start();
+    let batch = server
+        .subscribe("c", Cursor::Oldest, Duration::ZERO)
+        .unwrap();
+    assert_eq!(batch.events()[0].timestamp(), 1_700_000_000_000);
+    server.stop(LIMIT).unwrap();
+
+    let broker = broker_with_store(BrokerOptions::new(), store, &clock).unwrap();
+    let id = broker.publish("c", &2).unwrap();
+    let batch = broker.subscribe("c", Cursor::SinceTime(clock.now() - 1), Duration::ZERO);
+    assert_eq!(batch.unwrap().last_id(), id);
+    broker.stop(LIMIT).unwrap();
 }

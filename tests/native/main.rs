@@ -37,6 +37,8 @@ mod listener;
 mod nginx;
 #[path = "../it/persistence.rs"]
 mod persistence;
+#[path = "../it/relay.rs"]
+mod relay;
 #[path = "../it/seed.rs"]
 mod seed;
 #[path = "../it/server.rs"]

@@ -101,27 +101,45 @@ impl<L: RecordLog> GroupCommit<L> {
         self
     }
 
-    /// Writes all queued records.
-    fn write(&self, writer: &mut Writer<L>) -> Result<(), Error> {
+    /// Writes all queued records. `counted` says whether the caller of this store counts and logs a failure.
+    fn write(&self, writer: &mut Writer<L>, counted: bool) -> Result<(), Error> {
         let Writing { tickets, records } = self.queue.lock().take();
         // If the log panics, the records stay in the batch for the next write.
         writer.add(records);
         let written = writer.write();
-        if let Err(error) = &written {
-            if self.acknowledges() {
-                writer.refuse_events();
-            }
-            let reason = error.report().to_string();
-            if self.queue.lock().failed(&reason) {
-                log::error!("the store can't write its log: {reason}");
-            }
+        if written.is_err() && self.acknowledges() {
+            writer.refuse_events();
         }
         let mut queue = self.queue.lock();
-        if written.is_ok() && queue.succeeded() {
-            log::warn!("the store can write its log again");
-        }
+        let changed = queue.set_failing(written.as_ref().err());
         queue.progressed(&written, writer.pending(), tickets, self.acknowledges());
+        if written.is_err() && !counted {
+            queue.count_failure();
+        }
+        drop(queue);
+        match &written {
+            Err(error) if changed && !counted => {
+                log::error!("the store can't write its log: {}", error.report());
+            }
+            Ok(_) if changed => log::warn!("the store can write its log again"),
+            _ => {}
+        }
         written.map(drop)
+    }
+
+    /// Compacts the log if that is due. A failure costs no event.
+    fn compact(&self, writer: &mut Writer<L>) {
+        match writer.compact() {
+            Ok(false) => {}
+            Ok(true) => self.queue.lock().count_rewrite(),
+            Err(error) => {
+                self.queue.lock().count_failure();
+                log::warn!(
+                    "the store could not compact its log, which goes on growing: {}",
+                    error.report()
+                );
+            }
+        }
     }
 }
 
@@ -141,7 +159,7 @@ impl<L: RecordLog> Store for GroupCommit<L> {
         }
         // The thread that writes makes room, and if there is none, this one does.
         let written = match self.writer.try_lock_for(self.max_wait) {
-            Some(mut writer) if is_full() => self.write(&mut writer),
+            Some(mut writer) if is_full() => self.write(&mut writer, false),
             _ => Ok(()),
         };
         if !is_full() {
@@ -172,15 +190,10 @@ impl<L: RecordLog> Store for GroupCommit<L> {
         if let Some(outcome) = outcome() {
             return outcome;
         }
-        let written = self.write(&mut writer);
-        if written.is_ok()
-            && let Err(error) = writer.compact()
-        {
-            self.queue.lock().count_failure();
-            log::warn!(
-                "the store could not compact its log, which goes on growing: {}",
-                error.report()
-            );
+        // The broker counts and logs a periodic flush that fails.
+        let written = self.write(&mut writer, !self.acknowledges());
+        if written.is_ok() {
+            self.compact(&mut writer);
         }
         let message = "the event could not be written to the store's log; try again";
         match (outcome(), written) {
@@ -218,7 +231,7 @@ impl<L: RecordLog> Store for GroupCommit<L> {
         if !writer.is_open() {
             return Ok(());
         }
-        if let Err(cause) = self.write(&mut writer) {
+        if let Err(cause) = self.write(&mut writer, false) {
             let records = writer.pending().records;
             let message = format!(
                 "{records} records are not in the store's log, and are lost to the next start; stop again to write them"

@@ -108,16 +108,15 @@ impl Queue {
         self.counted.failures += 1;
     }
 
-    /// Notes that a write failed. Returns `true` if the reason is a new one.
-    pub(super) fn failed(&mut self, reason: &str) -> bool {
-        self.count_failure();
-        let before = self.counted.failing.replace(reason.to_owned());
-        before.as_deref() != Some(reason)
+    pub(super) fn count_rewrite(&mut self) {
+        self.counted.rewritten += 1;
     }
 
-    /// Notes that a write succeeded. Returns `true` if the one before had failed.
-    pub(super) fn succeeded(&mut self) -> bool {
-        self.counted.failing.take().is_some()
+    /// Notes why the last write failed, or that it succeeded. Returns `true` if the one before differs.
+    pub(super) fn set_failing(&mut self, error: Option<&Error>) -> bool {
+        let failing = error.map(|error| error.report().to_string());
+        let before = std::mem::replace(&mut self.counted.failing, failing);
+        before != self.counted.failing
     }
 
     /// Returns how many records are not in the log.

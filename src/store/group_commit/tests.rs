@@ -172,6 +172,8 @@ fn without_acknowledgement_a_failed_write_is_made_again_and_a_full_queue_refuses
     assert_eq!(error.kind(), ErrorKind::Busy);
     let report = error.report().to_string();
     assert!(report.contains("max_queue_size, 1000 bytes") && report.ends_with("disk on fire"));
+    let failures = broker.statistics().store.failures;
+    assert!(failures >= 1);
     let published = broker.statistics().published;
     assert!((3..10).contains(&published));
     // A stop that fails can be repeated.
@@ -182,6 +184,32 @@ fn without_acknowledgement_a_failed_write_is_made_again_and_a_full_queue_refuses
     assert_eq!(log.state().closed, 1);
     let kept = log.state().records.iter().filter_map(Record::event).count();
     assert_eq!(kept as u64, published);
+}
+
+#[test]
+fn a_periodic_write_that_fails_counts_once() {
+    let log = Log::default();
+    let broker = broker(&log, |store| store.flush_every(Duration::from_millis(1)));
+    broker.publish("c", &1).unwrap();
+    let wait_for = |done: &dyn Fn() -> bool| {
+        let began = Instant::now();
+        while !done() {
+            assert!(began.elapsed() < LIMIT);
+            std::thread::yield_now();
+        }
+    };
+    wait_for(&|| broker.statistics().store.pending == 0);
+    let before = log.state().writes;
+    log.state().fails = true;
+    broker.publish("c", &2).unwrap();
+    wait_for(&|| broker.statistics().store.failures > 2);
+    log.state().fails = false;
+    wait_for(&|| broker.statistics().store.failing.is_none());
+    // All writes since the failure began have failed but the last.
+    let failures = (log.state().writes - before - 1) as u64;
+    assert_eq!(broker.statistics().store.failures, failures);
+    broker.stop(LIMIT).unwrap();
+    assert_restored(&log, &[1, 2]);
 }
 
 #[test]
@@ -220,7 +248,9 @@ fn a_log_that_has_grown_is_replaced_by_the_events_in_memory() {
             broker.publish("c", &number).unwrap();
         }
         if broker.acknowledges() {
-            assert!(log.state().replaced > 5);
+            let replaced = log.state().replaced as u64;
+            assert!(replaced > 5);
+            assert_eq!(broker.statistics().store.rewritten, replaced);
             assert!(log.state().records.len() <= 21);
         }
         broker.stop(LIMIT).unwrap();

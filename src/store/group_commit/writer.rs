@@ -102,25 +102,25 @@ impl<L: RecordLog> Writer<L> {
     }
 
     /// Replaces the log if it has grown enough. Everything was written, so that the snapshot has the effect of each record
-    /// that the log has, except that of the run's end.
-    pub(super) fn compact(&mut self) -> Result<(), Error> {
+    /// that the log has, except that of the run's end. Returns whether it was replaced.
+    pub(super) fn compact(&mut self) -> Result<bool, Error> {
         let is_paused = self
             .next_compaction
             .is_some_and(|next| Instant::now() < next);
         let Some(live_bytes) = self.snapshot.bytes() else {
-            return Ok(());
+            return Ok(false);
         };
         if self.has_ended || is_paused || !self.log.is_due_for_compaction(live_bytes) {
-            return Ok(());
+            return Ok(false);
         }
         self.next_compaction = Some(Instant::now() + COMPACTION_PAUSE);
         let records = self.snapshot.records(self.last_sequence);
         if records.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         self.log.replace(&records)?;
         self.next_compaction = None;
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn close(&mut self) -> Result<(), Error> {
