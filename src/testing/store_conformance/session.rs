@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::store::{Record, Snapshot, Store, StoreStatistics};
 
 /// How long a call that must not wait may take on a machine that is busy.
-const NO_WAIT: Duration = Duration::from_secs(2);
+const NO_WAIT: Duration = Duration::from_secs(5);
 
 /// What was seen of a rule that is broken.
 pub(super) type Seen<T> = Result<T, String>;
