@@ -77,6 +77,7 @@ impl fmt::Display for ErrorKind {
             ErrorKind::InvalidSetting => "invalid setting",
             ErrorKind::Listen => "can't listen",
             ErrorKind::File => "file error",
+            ErrorKind::Store => "store failed",
             ErrorKind::InvalidRequest => "invalid request",
             ErrorKind::Decode => "can't decode data",
             ErrorKind::TooLarge => "too large",
