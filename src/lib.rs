@@ -27,8 +27,8 @@
 //!
 //! - Server: [`Server::start`] with the settings [`ServerInfo`] and [`BrokerOptions`]; authentication and other hooks in the
 //!   module [`server`].
-//! - Events that survive a restart: [`FilePersistorInfo`] and its [`Durability`]; your own storage by the trait
-//!   [`Store`](store::Store) in the module [`store`].
+//! - Events that survive a restart: [`FilePersistorInfo`] and its [`Durability`]; your own storage, such
+//!   as a database, by a [`RecordLog`](store::RecordLog) or a [`Store`](store::Store) in the module [`store`].
 //! - Several servers with one history of events: `RedisBackplane`, with the feature `redis`.
 //! - Client: [`Subscriber`] and [`Publisher`]; or one request at a time, as in the Go package, with [`subscription`] and
 //!   [`publish`].
@@ -47,10 +47,15 @@
 //! | `tls` | no | `https://` for the client, by rustls |
 //! | `redis` | no | `RedisBackplane`: several servers with one history of events in Redis or Valkey |
 //! | `redis-tls` | no | `rediss://` for it, by rustls |
-//! | `testing` | no | the module `testing`, for tests of programs that embed a server or broker |
+//! | `cli` | no | the program `long-polling-server`, with both HTTP backends |
+//! | `testing` | no | the module `testing`, for tests of programs that embed a server or broker, or have a store of their own |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+// Badges with the features that an item needs, which only docs.rs' nightly compiler can show.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// Not to be named by programs; the items that need it name the features that bring it.
+#![cfg_attr(docsrs, doc(auto_cfg(hide(feature = "_server"))))]
 #![cfg_attr(not(any(feature = "_server", feature = "client")), allow(dead_code))]
 
 #[cfg(feature = "_server")]
@@ -60,10 +65,16 @@ mod broker;
 #[cfg(feature = "client")]
 mod client;
 #[cfg(feature = "_server")]
+mod config;
+#[cfg(feature = "_server")]
 mod deadline;
 mod error;
 mod event;
 #[cfg(all(feature = "_server", feature = "client"))]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(all(any(feature = "server", feature = "native-http"), feature = "client")))
+)]
 pub mod guide;
 mod headers;
 #[cfg(feature = "_server")]
@@ -72,17 +83,22 @@ mod position;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "_server")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "server", feature = "native-http"))))]
 pub mod server;
 #[cfg(feature = "_server")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "server", feature = "native-http"))))]
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text;
+pub mod units;
 mod wire;
 
 #[cfg(feature = "redis")]
 #[doc(inline)]
 pub use broker::BackplaneStatistics;
 #[cfg(feature = "_server")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "server", feature = "native-http"))))]
 #[doc(inline)]
 pub use broker::{Batch, Broker, BrokerOptions, Statistics};
 #[cfg(feature = "client")]
@@ -103,11 +119,16 @@ pub use position::{Cursor, EventId};
 #[doc(inline)]
 pub use redis::{RedisBackplane, RedisState};
 #[cfg(feature = "_server")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "server", feature = "native-http"))))]
 #[doc(inline)]
 pub use server::{Server, ServerInfo};
 #[cfg(feature = "_server")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "server", feature = "native-http"))))]
 #[doc(inline)]
 pub use store::file::{Durability, FilePersistorInfo, FileState};
+/// The HTTP client whose agents [`Subscriber::agent`], [`Publisher::agent`], [`subscription`] and [`publish`] take.
+#[cfg(feature = "client")]
+pub use ureq;
 #[doc(inline)]
 pub use wire::{Categories, PublishRequest, SubscriptionRequest};
 

@@ -144,8 +144,7 @@ impl<'a, 'b> TinyHttpExchange<'a, 'b> {
             Ok(BodyLength::Known(length)) => Some(length),
             _ => Some(self.incoming.body_length().unwrap_or(0)),
         };
-        let message = || format!("the body is too large: the limit is {max} bytes");
-        let too_large = || Err(Response::error(413, &message()));
+        let too_large = || Err(Response::body_too_large(max));
         let limit = announced.unwrap_or(max.saturating_add(1));
         if announced > Some(max) {
             return too_large();
@@ -217,8 +216,9 @@ impl<'a, 'b> TinyHttpExchange<'a, 'b> {
     /// informational one, which every client of HTTP/1.1 passes over (RFC 9110, section 15.2).
     fn send_unread(self, response: Response) -> bool {
         drop(self.in_flight);
-        let origin = self.token.backend.service.info.cors_origin.as_deref();
-        let response = cors::with_origin(response, origin);
+        let service = &self.token.backend.service;
+        service.traffic.count_answer(response.status);
+        let response = cors::with_origin(response, service.info.cors_origin.as_deref());
         let mut answer = response.render(Persistence::Close, self.form.head_only);
         let mut head = tiny_http::Response::empty(103);
         if !self.has_te {

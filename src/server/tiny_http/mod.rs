@@ -50,6 +50,10 @@ impl Backend {
             is_closed: AtomicBool::new(false),
             in_flight: Arc::default(),
         });
+        let port = backend.listener.address.port();
+        let open_connections = move || Some(peers::connected(port)?.len());
+        let traffic = &backend.service.traffic;
+        traffic.set_backend("tiny_http", open_connections);
         let receives = workers::receive_at(&backend, &backend.listener.newest());
         receives
             .and_then(|()| maintenance::start(&backend))
