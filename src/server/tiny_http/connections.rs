@@ -68,17 +68,19 @@ impl Connections {
     /// Called after a request has been served. Returns the connection's next one from the queue.
     pub(super) fn next(&self, peer: Peer) -> Option<tiny_http::Request> {
         let mut table = self.0.lock();
-        let next = table.in_use.get_mut(&peer)?.queue.pop_front();
+        let connection = table.in_use.get_mut(&peer)?;
+        connection.waiter = None;
+        let next = connection.queue.pop_front();
         if next.is_none() {
             table.in_use.remove(&peer);
         }
         next
     }
 
-    /// Records the poll that is parked; `None` after it.
-    pub(super) fn park(&self, peer: Peer, waiter: Option<Arc<Waiter>>) {
+    /// Records the poll that is parked, until [`next`](Connections::next).
+    pub(super) fn park(&self, peer: Peer, waiter: &Arc<Waiter>) {
         let mut table = self.0.lock();
-        table.in_use.entry(peer).or_default().waiter = waiter;
+        table.in_use.entry(peer).or_default().waiter = Some(waiter.clone());
     }
 
     /// The clients whose polls are parked.

@@ -195,14 +195,11 @@ impl<'a, 'b> TinyHttpExchange<'a, 'b> {
         let writer = self.incoming.into_writer();
         self.token.finish(form.peer, move |may_wait| {
             let ready = if may_wait {
-                backend
-                    .connections
-                    .park(form.peer, Some(poll.waiter().clone()));
+                backend.connections.park(form.peer, poll.waiter());
                 poll.wait(&backend.service)
             } else {
                 poll.refuse_to_wait(&backend.service)
             };
-            backend.connections.park(form.peer, None);
             form.write(writer, &backend, &form.render(ready, &backend));
             drop(in_flight);
         })

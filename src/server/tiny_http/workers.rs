@@ -9,11 +9,10 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::mpsc::{SendError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::connections::Peer;
 use super::listener::Acceptor;
@@ -29,37 +28,70 @@ const STACK: usize = 512 * 1024;
 /// What a worker does. The argument is `false` where no thread could be started, so that it may not block.
 type Task = Box<dyn FnOnce(bool) + Send>;
 
-/// The idle workers; the one that went idle last is the last. Their channels have no buffer, so no task is lost where a
-/// worker ends.
+/// The idle workers; the one that went idle last is the last.
 #[derive(Default)]
-pub(super) struct WorkerPool(Mutex<Vec<SyncSender<Task>>>);
+pub(super) struct WorkerPool(Mutex<Vec<Arc<IdleWorker>>>);
+
+#[derive(Default)]
+struct IdleWorker {
+    task: Mutex<Option<Task>>,
+    assigned: Condvar,
+}
+
+impl IdleWorker {
+    fn assign(&self, task: Task) {
+        *self.task.lock() = Some(task);
+        self.assigned.notify_one();
+    }
+
+    fn wait(&self, limit: Duration) -> Option<Task> {
+        let mut task = self.task.lock();
+        let is_idle = |task: &mut Option<Task>| task.is_none();
+        self.assigned.wait_while_for(&mut task, is_idle, limit);
+        task.take()
+    }
+}
 
 impl WorkerPool {
     /// Runs a task on the worker that went idle last, or on a new one. If none can be started, it runs here, and this fails.
-    fn run(self: &Arc<Self>, mut task: Task) -> io::Result<()> {
-        let pop = || self.0.lock().pop();
-        while let Some(worker) = pop() {
-            match worker.send(task) {
-                Ok(()) => return Ok(()),
-                Err(SendError(unsent)) => task = unsent,
-            }
+    fn run(self: &Arc<Self>, task: Task) -> io::Result<()> {
+        let idle = self.0.lock().pop();
+        let worker = idle.clone().unwrap_or_default();
+        worker.assign(task);
+        if idle.is_some() {
+            return Ok(());
         }
-        let first = Arc::new(Mutex::new(Some(task)));
-        let (pool, of_thread) = (self.clone(), first.clone());
+        let (pool, first) = (self.clone(), worker.clone());
         let thread = thread::Builder::new().name("long-polling-worker".into());
         let started = thread.stack_size(STACK).spawn(move || {
-            let mut next = of_thread.lock().take();
+            let mut next = first.wait(Duration::MAX);
             while let Some(task) = next {
                 task(true);
-                let (sender, tasks) = sync_channel(0);
-                pool.0.lock().push(sender);
-                next = tasks.recv_timeout(IDLE).ok();
+                next = pool.wait_for_task();
             }
         });
-        if let Some(task) = started.as_ref().err().and_then(|_| first.lock().take()) {
+        if started.is_err()
+            && let Some(task) = worker.wait(Duration::ZERO)
+        {
             task(false);
         }
         started.map(drop)
+    }
+
+    fn wait_for_task(&self) -> Option<Task> {
+        let worker = Arc::new(IdleWorker::default());
+        self.0.lock().push(worker.clone());
+        worker.wait(IDLE).or_else(|| {
+            let mut idle = self.0.lock();
+            let at = idle.iter().position(|other| Arc::ptr_eq(other, &worker));
+            if let Some(at) = at {
+                idle.remove(at);
+                return None;
+            }
+            drop(idle);
+            // The thread that removed this worker from the list is about to assign a task.
+            worker.wait(Duration::MAX)
+        })
     }
 }
 
