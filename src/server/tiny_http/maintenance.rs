@@ -28,7 +28,7 @@ const BUSY: Duration = Duration::from_secs(2);
 const PROBES: usize = 8;
 /// The longest time between two heartbeats.
 const HEARTBEAT_PERIOD: Duration = Duration::from_secs(3);
-/// After so much time for each of so many steps without an answer to a heartbeat, the accept loop has ended.
+/// The accept loop has ended if a heartbeat gets no answer in `STEPS` times this time.
 const STEP: Duration = Duration::from_millis(100);
 const STEPS: usize = 5;
 /// The least time between two acceptors. One that reports no error for this long is well.
