@@ -47,6 +47,7 @@
 //! | `tls` | no | `https://` for the client, by rustls |
 //! | `redis` | no | `RedisBackplane`: several servers with one history of events in Redis or Valkey |
 //! | `redis-tls` | no | `rediss://` for it, by rustls |
+//! | `cli` | no | the program `long-polling-server`, with both HTTP backends |
 //! | `testing` | no | the module `testing`, for tests of programs that embed a server or broker, or have a store of their own |
 
 #![forbid(unsafe_code)]
@@ -63,6 +64,8 @@ mod atomic;
 mod broker;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "_server")]
+mod config;
 #[cfg(feature = "_server")]
 mod deadline;
 mod error;
@@ -87,6 +90,8 @@ pub mod server;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text;
+pub mod units;
 mod wire;
 
 #[cfg(feature = "redis")]
@@ -121,6 +126,9 @@ pub use server::{Server, ServerInfo};
 #[cfg_attr(docsrs, doc(cfg(any(feature = "server", feature = "native-http"))))]
 #[doc(inline)]
 pub use store::file::{Durability, FilePersistorInfo, FileState};
+/// The HTTP client whose agents [`Subscriber::agent`], [`Publisher::agent`], [`subscription`] and [`publish`] take.
+#[cfg(feature = "client")]
+pub use ureq;
 #[doc(inline)]
 pub use wire::{Categories, PublishRequest, SubscriptionRequest};
 

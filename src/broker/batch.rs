@@ -6,13 +6,20 @@ use crate::event::Event;
 use crate::position::EventId;
 
 /// The answer to one poll: events in publish order, or none if the poll timed out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Batch {
     events: Vec<Event>,
     gap: bool,
     last_id: EventId,
     before: u64,
-    rendered: OnceLock<Arc<[u8]>>,
+    rendered: OnceLock<Rendered>,
+}
+
+/// The rendered answer of the servers whose answers do not differ: those of one variant.
+#[derive(Clone, Debug)]
+struct Rendered {
+    variant: Box<str>,
+    bytes: Arc<[u8]>,
 }
 
 impl Batch {
@@ -57,9 +64,27 @@ impl Batch {
         self.last_id
     }
 
-    /// Returns the bytes that `render` makes of this batch. It is called once for all subscribers that share the batch.
-    pub(crate) fn rendered(&self, render: impl FnOnce(&Batch) -> Vec<u8>) -> &Arc<[u8]> {
-        self.rendered.get_or_init(|| render(self).into())
+    /// Returns the number of events.
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Returns `true` if no event came before the timeout.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Returns the bytes that `render` makes of this batch. It is called once for all subscribers that share the batch, if
+    /// they are of the same variant.
+    pub(crate) fn rendered(&self, variant: &str, render: impl Fn(&Batch) -> Vec<u8>) -> Arc<[u8]> {
+        let rendered = self.rendered.get_or_init(|| Rendered {
+            variant: variant.into(),
+            bytes: render(self).into(),
+        });
+        match *rendered.variant == *variant {
+            true => rendered.bytes.clone(),
+            false => render(self).into(),
+        }
     }
 }
 

@@ -373,6 +373,11 @@ impl Broker {
         &self.0.options
     }
 
+    /// Returns `true` from the begin of a stop on.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.0.parking.is_closed()
+    }
+
     pub(crate) fn count_refused(&self) {
         self.0.counters.refused.fetch_add(1, Relaxed);
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::cors;
-use super::info::TimeoutAnswer;
+use super::poll_group::Member;
+use super::poll_settings::TimeoutAnswer;
 use super::render::Persistence;
 use super::response::Response;
 use super::service::Service;
@@ -47,16 +48,33 @@ impl Ready {
         persistence: Persistence,
         head_only: bool,
     ) -> Arc<[u8]> {
+        self.count(service);
         let origin = service.info.cors_origin.as_deref();
         let render = |response| cors::with_origin(response, origin).render(persistence, head_only);
         match self {
             Ready::Batch(batch) if persistence == Persistence::Keep && !head_only => {
-                let rendered = batch.rendered(|batch| render(events(batch)));
-                rendered.clone()
+                batch.rendered(origin.unwrap_or_default(), |batch| render(events(batch)))
             }
             Ready::Batch(batch) => render(events(&batch)).into(),
             Ready::Response(response) => render(response).into(),
         }
+    }
+
+    /// The whole answer as a response, for another HTTP server to send.
+    pub(super) fn into_response(self, service: &Service) -> Response {
+        self.count(service);
+        let response = match self {
+            Ready::Batch(batch) => events(&batch),
+            Ready::Response(response) => response,
+        };
+        cors::with_origin(response, service.info.cors_origin.as_deref()).complete()
+    }
+
+    fn count(&self, service: &Service) {
+        service.traffic.count_answer(match self {
+            Ready::Batch(_) => 200,
+            Ready::Response(response) => response.status,
+        });
     }
 }
 
@@ -113,11 +131,16 @@ impl PollParams {
 pub(super) struct ParkedPoll {
     parked: Parked,
     params: PollParams,
+    _member: Option<Member>,
 }
 
 impl ParkedPoll {
-    pub(super) fn new(parked: Parked, params: PollParams) -> Self {
-        ParkedPoll { parked, params }
+    pub(super) fn new(service: &Service, parked: Parked, params: PollParams) -> Self {
+        ParkedPoll {
+            _member: service.enter_group(parked.waiter()),
+            parked,
+            params,
+        }
     }
 
     /// The handle by which another thread ends the wait when the client has hung up.

@@ -5,7 +5,10 @@
 //! 1. A backend reads it and makes it a [`Request`] (`request`, `forwarded`), whose head it checks (`head`).
 //! 2. `endpoints` make an `Answer` of it (`answer`): a poll, a publish (`publish_body`) or the [`Fallback`], after the
 //!    `hooks`.
+//!    `metrics` and `health` answer at paths of their own (`monitoring`), from what the broker and `traffic` count.
 //! 3. The backend waits where the answer is a parked poll, has it rendered (`render`, `cors`) and writes it.
+//!
+//! `mounted` does this for programs that have an HTTP server of their own.
 //!
 //! All threads share one `Service`. `backend` knows the backends, `tiny_http` and `native`; none of the other modules does.
 //! Both listen by way of `listen` and `address`, the native one by `server_socket` and `unix_socket`, too.
@@ -17,13 +20,21 @@ mod cors;
 mod endpoints;
 mod forwarded;
 mod head;
+mod health;
 mod hooks;
 mod http_backend;
 mod info;
+mod info_file;
 mod listen;
 mod listening_socket;
+mod metrics;
+mod monitoring;
+mod mounted;
 #[cfg(feature = "native-http")]
 mod native;
+mod network;
+mod poll_group;
+mod poll_settings;
 mod publish_body;
 mod render;
 mod request;
@@ -31,8 +42,10 @@ mod response;
 #[cfg(feature = "native-http")]
 mod server_socket;
 mod service;
+mod shared_broker;
 #[cfg(feature = "server")]
 mod tiny_http;
+mod traffic;
 #[cfg(all(unix, feature = "native-http"))]
 mod unix_socket;
 mod validate;
@@ -48,7 +61,7 @@ use serde::Serialize;
 use self::backend::{Backend, Listening};
 use self::service::Service;
 use crate::broker::{Batch, Broker, Clock, Statistics};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::position::{Cursor, EventId};
 use crate::wire::Categories;
 
@@ -57,8 +70,11 @@ pub use native::fuzz;
 
 pub use hooks::{Fallback, Handler};
 pub use http_backend::HttpBackend;
-pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
+pub use info::ServerInfo;
 pub use listening_socket::ListeningSocket;
+pub use mounted::Endpoints;
+pub use network::Network;
+pub use poll_settings::{PollWithoutCursor, TimeoutAnswer};
 pub use request::Request;
 pub use response::Response;
 
@@ -95,6 +111,7 @@ pub use response::Response;
 ///
 /// The server makes no connections to itself, and no client makes it panic. With `panic = "abort"`, a panic in a hook or a
 /// store of the program's own ends the process; otherwise the request is answered with 500, and the server goes on.
+#[must_use = "a server that is dropped stops"]
 pub struct Server {
     service: Arc<Service>,
     backend: Backend,
@@ -206,18 +223,21 @@ impl Server {
     /// connection. Other connections end after
     /// [`idle_timeout`](ServerInfo::idle_timeout), or with the process.
     ///
+    /// A [shared broker](ServerInfo::shared_broker) is neither stopped nor flushed, and the polls that are parked through
+    /// other servers, or in the program, go on.
+    ///
     /// Stopping twice is fine: the second time waits for a file, or another store, that needed longer than the timeout.
     ///
     /// # Errors
     ///
     /// [`StopTimeout`](ErrorKind::StopTimeout) where requests were still in flight at the timeout, or where the file needs
-    /// longer. Everything else is done then, and those requests can't publish any more.
+    /// longer. Everything else is done then, and those requests can't publish any more, unless the broker is shared.
     /// [`File`](ErrorKind::File) where events could not be written.
     pub fn stop(&self, timeout: Duration) -> Result<(), Error> {
         let mut stopped = self.stopped.lock();
         if std::mem::replace(&mut *stopped, true) {
             // The store may have written by now what it had not at the first stop.
-            return self.service.broker.stop(timeout);
+            return self.service.stop_broker(timeout);
         }
         let now = Instant::now();
         let deadline = now
@@ -225,21 +245,18 @@ impl Server {
             .unwrap_or(now + Duration::from_secs(1 << 32));
         let address = self.shown_address();
         log::info!("the server on {address} stops; requests in flight have {timeout:?} to finish");
-        let Service { broker, .. } = &*self.service;
         self.service.begin_stop();
         self.backend.stop_listening();
-        broker.release();
+        self.service.release_polls();
         let done = self.backend.wait_until_done(deadline);
         // The store is flushed even where requests took the whole timeout.
         let soon = Instant::now() + Duration::from_secs(1);
-        let flushed = broker.stop(deadline.max(soon).saturating_duration_since(Instant::now()));
+        let left = deadline.max(soon).saturating_duration_since(Instant::now());
+        let flushed = self.service.stop_broker(left);
         self.backend.free_port(deadline.max(soon));
         flushed?;
         if !done {
-            let message = format!(
-                "requests were still in flight after {timeout:?}; they can't publish any more"
-            );
-            return Err(Error::new(ErrorKind::StopTimeout, message));
+            return Err(self.service.still_in_flight(timeout));
         }
         log::info!("the server on {address} stopped after {:?}", now.elapsed());
         Ok(())

@@ -15,6 +15,7 @@ use crate::wire::{LAST_EVENT_ID, render_error};
 /// assert_eq!(response.headers.get("Content-Type"), Some("text/plain; charset=utf-8"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a response is sent only if the hook returns it"]
 pub struct Response {
     /// The status, 200 to 599; anything else is sent as 500.
     pub status: u16,
@@ -87,6 +88,12 @@ impl Response {
         Response::error(503, message).with_header("Retry-After", "1")
     }
 
+    /// The answer to a body of more than `max` bytes.
+    pub(super) fn body_too_large(max: usize) -> Self {
+        let message = format!("the body is too large: the limit is {max} bytes");
+        Response::error(413, &message)
+    }
+
     /// The 503 of a server that could not start a thread for the request.
     #[cfg(feature = "server")]
     pub(super) fn out_of_threads() -> Self {
@@ -112,6 +119,13 @@ impl Response {
             headers: Headers::from([("Content-Type", content_type)]),
             body: body.into(),
         }
+    }
+}
+
+/// The answer of either side, for hooks that use `?`.
+impl<E: Into<Response>> From<Result<Response, E>> for Response {
+    fn from(result: Result<Response, E>) -> Self {
+        result.unwrap_or_else(E::into)
     }
 }
 

@@ -103,6 +103,7 @@ pub fn start_with_store(
 /// [`Server::broker`]. Returns `false` if that is not so within `limit`.
 ///
 /// A publish that follows reaches all of them.
+#[must_use = "`false` says that they did not park within the limit"]
 pub fn wait_until_parked(broker: &Broker, count: usize, limit: Duration) -> bool {
     broker.wait_until_parked(count, limit)
 }

@@ -19,8 +19,12 @@ mod clock;
 mod conformance;
 #[path = "../it/cut.rs"]
 mod cut;
+#[path = "../it/exposition.rs"]
+mod exposition;
 #[path = "../it/follow.rs"]
 mod follow;
+#[path = "../it/hook_broker.rs"]
+mod hook_broker;
 #[path = "../it/hooks.rs"]
 mod hooks;
 #[path = "../it/http_answers.rs"]
@@ -33,6 +37,10 @@ mod http_publish;
 mod http_subscribe;
 #[path = "../it/listener.rs"]
 mod listener;
+#[path = "../it/monitoring.rs"]
+mod monitoring;
+#[path = "../it/mounted.rs"]
+mod mounted;
 #[path = "../it/nginx.rs"]
 mod nginx;
 #[path = "../it/persistence.rs"]
@@ -45,6 +53,8 @@ mod seed;
 mod server;
 #[path = "../it/settings.rs"]
 mod settings;
+#[path = "../it/shared_broker.rs"]
+mod shared_broker;
 #[path = "../it/store_calls.rs"]
 mod store_calls;
 #[path = "../it/time.rs"]
