@@ -51,6 +51,10 @@
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+// Badges with the features that an item needs, which only docs.rs' nightly compiler can show.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// Not to be named by programs; the items that need it name the features that bring it.
+#![cfg_attr(docsrs, doc(auto_cfg(hide(feature = "_server"))))]
 #![cfg_attr(not(any(feature = "_server", feature = "client")), allow(dead_code))]
 
 #[cfg(feature = "_server")]
@@ -66,6 +70,10 @@ mod deadline;
 mod error;
 mod event;
 #[cfg(all(feature = "_server", feature = "client"))]
+#[cfg_attr(
+    docsrs,
+    doc(cfg(all(any(feature = "server", feature = "native-http"), feature = "client")))
+)]
 pub mod guide;
 mod headers;
 #[cfg(feature = "_server")]
@@ -74,8 +82,10 @@ mod position;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "_server")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "server", feature = "native-http"))))]
 pub mod server;
 #[cfg(feature = "_server")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "server", feature = "native-http"))))]
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -87,6 +97,7 @@ mod wire;
 #[doc(inline)]
 pub use broker::BackplaneStatistics;
 #[cfg(feature = "_server")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "server", feature = "native-http"))))]
 #[doc(inline)]
 pub use broker::{Batch, Broker, BrokerOptions, Statistics};
 #[cfg(feature = "client")]
@@ -107,9 +118,11 @@ pub use position::{Cursor, EventId};
 #[doc(inline)]
 pub use redis::{RedisBackplane, RedisState};
 #[cfg(feature = "_server")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "server", feature = "native-http"))))]
 #[doc(inline)]
 pub use server::{Server, ServerInfo};
 #[cfg(feature = "_server")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "server", feature = "native-http"))))]
 #[doc(inline)]
 pub use store::file::{Durability, FilePersistorInfo, FileState};
 /// The HTTP client whose agents [`Subscriber::agent`], [`Publisher::agent`], [`subscription`] and [`publish`] take.
