@@ -1,7 +1,7 @@
 //! [`Error`], with a [`kind`](Error::kind) to match on and a message that says what to do.
 
 use std::error::Error as StdError;
-use std::fmt;
+use std::{fmt, io};
 
 /// An error of this crate: an [`ErrorKind`] to match on, a message for people, and the cause where there is one.
 ///
@@ -37,6 +37,8 @@ pub enum ErrorKind {
     Listen,
     /// A file could not be opened, read or written.
     File,
+    /// A store of the program's own failed; the cause says why. Over HTTP, a publish is answered with 503 and `Retry-After`.
+    Store,
     /// The request itself is wrong: an empty category, data that is not JSON, an id that is not a UUID, a bad URL.
     InvalidRequest,
     /// The data of an event can't be decoded into the type that [`Event::decode`](crate::Event::decode) was given.
@@ -75,6 +77,7 @@ impl fmt::Display for ErrorKind {
             ErrorKind::InvalidSetting => "invalid setting",
             ErrorKind::Listen => "can't listen",
             ErrorKind::File => "file error",
+            ErrorKind::Store => "store failed",
             ErrorKind::InvalidRequest => "invalid request",
             ErrorKind::Decode => "can't decode data",
             ErrorKind::TooLarge => "too large",
@@ -102,6 +105,27 @@ impl Error {
             status: None,
             source: None,
         }))
+    }
+
+    /// Returns the error of a program's own [`Store`](crate::store::Store) for the error of a library that it uses, which
+    /// becomes the [`source`](std::error::Error::source). Meant for `map_err`. An [`io::Error`] and a boxed error need
+    /// none: `?` converts them.
+    ///
+    /// ```
+    /// use std::fs;
+    /// use long_polling::{Error, ErrorKind};
+    ///
+    /// fn read(path: &str) -> Result<u64, Error> {
+    ///     let text = fs::read_to_string(path)?;
+    ///     text.trim().parse().map_err(Error::store)
+    /// }
+    ///
+    /// let error = read("no-such-file").unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Store);
+    /// assert!(error.report().to_string().starts_with("the store failed: "));
+    /// ```
+    pub fn store(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Error::new(ErrorKind::Store, "the store failed").with_source(source)
     }
 
     #[cfg(feature = "_server")]
@@ -226,6 +250,23 @@ impl fmt::Debug for Error {
     }
 }
 
+/// [`Error::store`], for `?` in a program's own store.
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Error::store(error)
+    }
+}
+
+/// [`Error::store`], for `?` in a program's own store. An [`Error`] in the box is returned as it is.
+impl From<Box<dyn StdError + Send + Sync>> for Error {
+    fn from(error: Box<dyn StdError + Send + Sync>) -> Self {
+        match error.downcast::<Error>() {
+            Ok(error) => *error,
+            Err(error) => Error::store(error),
+        }
+    }
+}
+
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
@@ -251,6 +292,24 @@ mod tests {
             "try again: can't open events.log: disk on fire"
         );
         assert!(!error.is_gap());
+    }
+
+    #[test]
+    fn errors_of_other_libraries_become_errors_of_a_store_and_errors_in_a_box_stay_themselves() {
+        fn boxed(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Result<(), Error> {
+            Err(error.into())?
+        }
+        fn system() -> Result<(), Error> {
+            Err(std::io::Error::other("disk on fire"))?
+        }
+        for error in [system(), boxed("disk on fire")] {
+            let error = error.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Store);
+            assert_eq!(error.report().to_string(), "the store failed: disk on fire");
+        }
+        let busy = boxed(Error::new(ErrorKind::Busy, "try again")).unwrap_err();
+        assert_eq!(busy.kind(), ErrorKind::Busy);
+        assert_eq!(busy.report().to_string(), "try again");
     }
 
     #[test]

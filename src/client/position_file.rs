@@ -10,6 +10,34 @@ use crate::position::{Cursor, EventId};
 /// More bytes than any cursor's text has.
 const MAX_BYTES: u64 = 256;
 
+/// A place for the position of a subscriber. A subscriber has it as a trait object, so that programs which do not call
+/// `Subscriber::save_position` do not link the code for files.
+pub(crate) trait PositionStore: Send {
+    /// Returns the saved cursor, if there is one and this is the first call.
+    ///
+    /// # Errors
+    ///
+    /// `File` if the place can't be used.
+    fn restore(&mut self) -> Result<Option<Cursor>, Error>;
+
+    /// Saves the cursor unless that was done, or has failed, already.
+    ///
+    /// # Errors
+    ///
+    /// `File`.
+    fn save_when_due(&mut self, cursor: Cursor) -> Result<(), Error>;
+
+    /// Saves the cursor unless that was done already.
+    ///
+    /// # Errors
+    ///
+    /// `File`.
+    fn commit(&mut self, cursor: Cursor) -> Result<(), Error>;
+
+    /// Has a cursor that could not be saved be due again.
+    fn retry(&mut self);
+}
+
 /// The file, and what it has.
 pub(crate) struct PositionFile {
     path: PathBuf,
@@ -36,71 +64,6 @@ impl PositionFile {
             saved: None,
             attempted: None,
         }
-    }
-
-    /// Returns the cursor in the file, if there is a file and this is the first call.
-    ///
-    /// # Errors
-    ///
-    /// `File` if the file can't be used.
-    pub(crate) fn restore(&mut self) -> Result<Option<Cursor>, Error> {
-        if self.state != State::Unread {
-            return Ok(None);
-        }
-        self.state = State::Unusable;
-        // A later change of the working directory does not move the file, and a symbolic link stays.
-        let path = fs::canonicalize(&self.path).or_else(|_| std::path::absolute(&self.path));
-        let path = path.map_err(|error| self.unreadable(error))?;
-        self.saved = match read(&path) {
-            Ok(text) => Some(parse(&text).ok_or_else(|| self.damaged(&text))?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.check_folder(&path)?;
-                None
-            }
-            Err(error) => return Err(self.unreadable(error)),
-        };
-        self.attempted = self.saved;
-        (self.path, self.state) = (path, State::Open);
-        Ok(self.saved)
-    }
-
-    /// Saves the cursor unless that was done, or has failed, already.
-    ///
-    /// # Errors
-    ///
-    /// `File`.
-    pub(crate) fn save_when_due(&mut self, cursor: Cursor) -> Result<(), Error> {
-        match self.attempted == Some(cursor) {
-            true => Ok(()),
-            false => self.commit(cursor),
-        }
-    }
-
-    /// Saves the cursor unless the file has it.
-    ///
-    /// # Errors
-    ///
-    /// `File`.
-    pub(crate) fn commit(&mut self, cursor: Cursor) -> Result<(), Error> {
-        if self.state != State::Open || self.saved == Some(cursor) {
-            return Ok(());
-        }
-        self.attempted = Some(cursor);
-        replace(&self.path, &cursor).map_err(|error| {
-            let message = format!(
-                "can't save the position in {}; the subscriber continues, but events since the last position that was \
-                 saved will come again after a restart; check the disk and the rights of the folder",
-                self.path.display()
-            );
-            Error::new(ErrorKind::File, message).with_source(error)
-        })?;
-        self.saved = Some(cursor);
-        Ok(())
-    }
-
-    /// Has a cursor that could not be saved be due again.
-    pub(crate) fn retry(&mut self) {
-        self.attempted = self.saved;
     }
 
     fn check_folder(&self, path: &Path) -> Result<(), Error> {
@@ -132,6 +95,57 @@ impl PositionFile {
             self.path.display()
         );
         Error::new(ErrorKind::File, message)
+    }
+}
+
+impl PositionStore for PositionFile {
+    fn restore(&mut self) -> Result<Option<Cursor>, Error> {
+        if self.state != State::Unread {
+            return Ok(None);
+        }
+        self.state = State::Unusable;
+        // A later change of the working directory does not move the file, and a symbolic link stays.
+        let path = fs::canonicalize(&self.path).or_else(|_| std::path::absolute(&self.path));
+        let path = path.map_err(|error| self.unreadable(error))?;
+        self.saved = match read(&path) {
+            Ok(text) => Some(parse(&text).ok_or_else(|| self.damaged(&text))?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.check_folder(&path)?;
+                None
+            }
+            Err(error) => return Err(self.unreadable(error)),
+        };
+        self.attempted = self.saved;
+        (self.path, self.state) = (path, State::Open);
+        Ok(self.saved)
+    }
+
+    fn save_when_due(&mut self, cursor: Cursor) -> Result<(), Error> {
+        match self.attempted == Some(cursor) {
+            true => Ok(()),
+            false => self.commit(cursor),
+        }
+    }
+
+    fn commit(&mut self, cursor: Cursor) -> Result<(), Error> {
+        if self.state != State::Open || self.saved == Some(cursor) {
+            return Ok(());
+        }
+        self.attempted = Some(cursor);
+        replace(&self.path, &cursor).map_err(|error| {
+            let message = format!(
+                "can't save the position in {}; the subscriber continues, but events since the last position that was \
+                 saved will come again after a restart; check the disk and the rights of the folder",
+                self.path.display()
+            );
+            Error::new(ErrorKind::File, message).with_source(error)
+        })?;
+        self.saved = Some(cursor);
+        Ok(())
+    }
+
+    fn retry(&mut self) {
+        self.attempted = self.saved;
     }
 }
 

@@ -15,7 +15,7 @@ use super::backoff::Backoff;
 use super::credentials::Credentials;
 use super::failure::redacted;
 use super::poll_thread::PollThread;
-use super::position_file::PositionFile;
+use super::position_file::PositionStore;
 use super::stopper::Stopper;
 use super::tracker::PositionTracker;
 use crate::error::Error;
@@ -110,7 +110,7 @@ pub struct Subscriber {
     position: Option<EventId>,
     /// The timestamp of the last event returned.
     position_time: Option<u64>,
-    position_file: Option<PositionFile>,
+    position_file: Option<Box<dyn PositionStore>>,
     /// The gap to return before the pending events.
     gap: Option<Error>,
     /// The next event follows a gap, so it may belong to another run than the position.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::cors;
-use super::info::TimeoutAnswer;
 use super::poll_group::Member;
+use super::poll_settings::TimeoutAnswer;
 use super::render::Persistence;
 use super::response::Response;
 use super::service::Service;
@@ -135,11 +135,11 @@ pub(super) struct ParkedPoll {
 }
 
 impl ParkedPoll {
-    pub(super) fn new(parked: Parked, params: PollParams, member: Option<Member>) -> Self {
+    pub(super) fn new(service: &Service, parked: Parked, params: PollParams) -> Self {
         ParkedPoll {
+            _member: service.enter_group(parked.waiter()),
             parked,
             params,
-            _member: member,
         }
     }
 

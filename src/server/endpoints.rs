@@ -219,11 +219,9 @@ fn look_for_events(
     let (categories, limit) = (&poll.categories, poll.limit);
     match broker.poll(categories, cursor, limit, mode) {
         Ok(Polled::Ready(batch)) => Ok(params.answer(service, batch).into()),
-        Ok(Polled::Parked(parked)) => {
-            let member = service.enter_group(parked.waiter());
-            let poll = ParkedPoll::new(parked, params, member);
-            Ok(Answer::Parked(Box::new(poll)))
-        }
+        Ok(Polled::Parked(parked)) => Ok(Answer::Parked(Box::new(ParkedPoll::new(
+            service, parked, params,
+        )))),
         // The server stops, and the client has kept its connection from before: it gets an answer at once, and comes back
         // on a new connection.
         Err(error) if error.kind() == ErrorKind::Stopped && service.is_stopping() => {

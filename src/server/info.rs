@@ -12,12 +12,12 @@ use super::hooks::{Fallback, Handler};
 use super::http_backend::HttpBackend;
 use super::listening_socket::ListeningSocket;
 use super::monitoring::MonitoringEndpoint;
+use super::network::Network;
+use super::poll_settings::{PollWithoutCursor, TimeoutAnswer};
 use crate::broker::{Broker, BrokerOptions, Clock};
 use crate::error::Error;
-use crate::position::Cursor;
 use crate::store::Store;
 use crate::store::file::FilePersistorInfo;
-use crate::text::named_values;
 
 /// The settings of a server: the Go package's `ServerInfo`, with golongpoll's options and limits.
 ///
@@ -35,6 +35,9 @@ use crate::text::named_values;
 ///     .before_publish(Handler::bearer_token("secret"));
 /// ```
 ///
+/// A setting that is given twice has the last value. [`Server::start`](crate::Server::start) reports a value that can't be
+/// used, and names the setting.
+///
 /// # Configuration files
 ///
 /// Programs read these settings from files by serde, in any format that describes itself, such as TOML, YAML or JSON: a map
@@ -42,29 +45,26 @@ use crate::text::named_values;
 /// `redis` are maps of the settings of [`BrokerOptions`], [`FilePersistorInfo`] and `RedisBackplane`.
 ///
 /// ```
-/// use std::time::Duration;
-/// use long_polling::{Server, ServerInfo};
+/// use long_polling::ServerInfo;
 ///
-/// # let folder = tempfile::tempdir()?;
-/// # let text = r#"
-/// address = "127.0.0.1:0"
-/// timeout = "2m"
-/// write_timeout = 5
-/// cors_origin = "https://app.example.com"
-/// trusted_proxies = ["10.0.0.1"]
+/// let info: ServerInfo = toml::from_str(
+///     r#"
+///     address = ":8080"
+///     timeout = "2m"
+///     cors_origin = "https://app.example.com"
+///     trusted_proxies = ["10.0.0.1"]
 ///
-/// [broker]
-/// events_per_category = 1000
-/// event_ttl = "1h"
-/// max_event_size = "64K"
+///     [broker]
+///     events_per_category = 1000
+///     event_ttl = "1h"
+///     max_event_size = "64K"
 ///
-/// [file]
-/// file_name = "events.log"
-/// durability = "synced:2s"
-/// # "#.replace("events.log", &folder.path().join("events.log").display().to_string());
-/// # let info: ServerInfo = toml::from_str(&text)?;
-/// # let server = Server::start(info)?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+///     [file]
+///     file_name = "events.log"
+///     durability = "synced:2s"
+///     "#,
+/// )?;
+/// # Ok::<(), toml::de::Error>(())
 /// ```
 ///
 /// - A duration is text such as `"10s"`, `"500ms"`, `"5m"` or `"1h30m"`, or a number of seconds, with or without a fraction;
@@ -77,11 +77,8 @@ use crate::text::named_values;
 ///
 /// A setting that is unknown or given twice is an error, as is `file` beside `redis`; so a misspelt name is not overlooked.
 /// The error of a value that can't be read names its setting. Values that can be read are checked by
-/// [`Server::start`](crate::Server::start). Code of the program is no matter of files: hooks, callbacks, `listener`, `store` and
-/// `shared_broker` are set by their setters, before or after that.
-///
-/// A setting that is given twice has the last value. [`Server::start`](crate::Server::start) reports a value that can't be
-/// used, and names the setting.
+/// [`Server::start`](crate::Server::start). What is code or an object of the program can't be in a file: hooks, callbacks,
+/// `listener`, `store` and `shared_broker` are set by their setters afterwards.
 #[derive(Clone, Debug)]
 #[must_use = "settings do nothing until a server starts with them"]
 pub struct ServerInfo {
@@ -166,46 +163,6 @@ impl OnFailure {
 impl std::fmt::Debug for OnFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("OnFailure")
-    }
-}
-
-/// The answer to a poll that timed out. As text, for flags and configuration files: `no_content` or `golongpoll`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum TimeoutAnswer {
-    /// 204 without a body: the Go package's way.
-    #[default]
-    NoContent,
-    /// 200 with `{"timeout":"no events before timeout","timestamp":…}`: golongpoll's way, for its clients, of which the
-    /// Go one sleeps for 30 seconds after a 204.
-    Golongpoll,
-}
-
-named_values!(TimeoutAnswer, "a timeout answer", {
-    NoContent = "no_content",
-    Golongpoll = "golongpoll",
-});
-
-/// Where a poll without `since_time` and `last_id` starts. As text, for flags and configuration files: `now` or `oldest`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum PollWithoutCursor {
-    /// With what is published from now on: golongpoll's way.
-    #[default]
-    Now,
-    /// With the oldest event still buffered: what the test in the Go package's README expects.
-    Oldest,
-}
-
-named_values!(PollWithoutCursor, "a start of a poll", {
-    Now = "now",
-    Oldest = "oldest",
-});
-
-impl From<PollWithoutCursor> for Cursor {
-    fn from(start: PollWithoutCursor) -> Self {
-        match start {
-            PollWithoutCursor::Now => Cursor::Now,
-            PollWithoutCursor::Oldest => Cursor::Oldest,
-        }
     }
 }
 
@@ -392,43 +349,6 @@ impl ServerInfo {
         self
     }
 
-    /// Serves a broker that exists already, in place of one of the server's own: several servers, such as one on TCP and one
-    /// on a Unix socket, have the same events, and so do the threads of the program. It replaces an earlier
-    /// [`broker`](ServerInfo::broker), [`file`](ServerInfo::file) and [`store`](ServerInfo::store), since the broker has
-    /// options and a store already. Defaults to none.
-    ///
-    /// The stop of such a server answers the polls that are parked through it. It does not stop the broker; call
-    /// [`Broker::stop`] once all servers have stopped. [`Server::statistics`](crate::Server::statistics) are those of the
-    /// broker. A server with a broker that has been stopped does not start, and one whose broker is stopped later answers
-    /// polls and publishes with 503.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use long_polling::{Broker, BrokerOptions, Cursor, Server, ServerInfo};
-    ///
-    /// let broker = Broker::new(BrokerOptions::new())?;
-    /// let internal = Server::start(ServerInfo::new("127.0.0.1:0").shared_broker(broker.clone()))?;
-    /// let external = Server::start(ServerInfo::new("127.0.0.1:0").shared_broker(broker.clone()))?;
-    /// internal.publish("news", "for both")?;
-    /// let batch = external.subscribe("news", Cursor::Oldest, Duration::ZERO)?;
-    /// assert_eq!(batch.events()[0].text(), "for both");
-    ///
-    /// internal.stop(Duration::from_secs(10))?;
-    /// external.publish("news", "goes on")?;
-    /// external.stop(Duration::from_secs(10))?;
-    /// broker.stop(Duration::from_secs(10))?;
-    /// # Ok::<(), long_polling::Error>(())
-    /// ```
-    pub fn shared_broker(mut self, broker: Broker) -> Self {
-        self.broker = broker.options().clone();
-        self.store = StoreSetting::Shared(broker);
-        self
-    }
-
-    pub(super) fn shares_broker(&self) -> bool {
-        matches!(self.store, StoreSetting::Shared(_))
-    }
-
     /// Keeps the events in a file, too: the start reads them back, and the server writes new events to it. It replaces an
     /// earlier [`store`](ServerInfo::store) or [`shared_broker`](ServerInfo::shared_broker). Defaults to none: the server
     /// keeps events in memory only.
@@ -498,7 +418,22 @@ impl ServerInfo {
     /// forwards the field unchanged: the proxy must set it, or append to it. Defaults to none: the server ignores the
     /// field, since every client can send it.
     pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpAddr>) -> Self {
-        self.trusted_proxies.addresses = proxies.into_iter().collect();
+        self.trusted_proxies.addresses = proxies.into_iter().map(Network::from).collect();
+        self
+    }
+
+    /// Sets networks of which every address is that of a proxy before the server, besides the addresses of
+    /// [`trusted_proxies`](ServerInfo::trusted_proxies), which says what a trusted proxy may do. For proxies whose addresses
+    /// change, as they do in clusters of containers. Defaults to none.
+    ///
+    /// ```
+    /// use long_polling::ServerInfo;
+    ///
+    /// let info = ServerInfo::default().trusted_networks(["10.0.0.0/8".parse()?, "fd00::/8".parse()?]);
+    /// # Ok::<(), long_polling::Error>(())
+    /// ```
+    pub fn trusted_networks(mut self, networks: impl IntoIterator<Item = Network>) -> Self {
+        self.trusted_proxies.networks = networks.into_iter().collect();
         self
     }
 
@@ -528,10 +463,6 @@ impl ServerInfo {
             StoreSetting::None => Broker::start(options, None, clock),
             StoreSetting::File(file) => Broker::start(options, Some(file.clone()), clock),
             StoreSetting::Store(store) => Broker::restore(options, clock, store.take()?),
-            StoreSetting::Shared(broker) if broker.is_stopped() => {
-                let problem = "the broker has been stopped; give one that has not";
-                Err(Error::setting("shared_broker", problem))
-            }
             StoreSetting::Shared(broker) => Ok(broker.clone()),
             #[cfg(feature = "redis")]
             StoreSetting::Redis(redis) => {

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use super::http_backend::HttpBackend;
-use super::info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
+use super::info::ServerInfo;
+use super::network::Network;
+use super::poll_settings::{PollWithoutCursor, TimeoutAnswer};
 use crate::broker::BrokerOptions;
 use crate::config::{
     Count, Flag, List, Mode, Nested, Optional, Parsed, Size, Text, Time, settings,
@@ -31,6 +33,7 @@ settings!(
         write_timeout: Time,
         restore_timeout: Time,
         trusted_proxies: List<Parsed<IpAddr>>,
+        trusted_networks: List<Parsed<Network>>,
         trust_unix_peers: Flag,
         http_backend: Parsed<HttpBackend>,
         max_connections: Optional<Count>,

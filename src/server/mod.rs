@@ -32,7 +32,9 @@ mod monitoring;
 mod mounted;
 #[cfg(feature = "native-http")]
 mod native;
+mod network;
 mod poll_group;
+mod poll_settings;
 mod publish_body;
 mod render;
 mod request;
@@ -40,6 +42,7 @@ mod response;
 #[cfg(feature = "native-http")]
 mod server_socket;
 mod service;
+mod shared_broker;
 #[cfg(feature = "server")]
 mod tiny_http;
 mod traffic;
@@ -67,9 +70,11 @@ pub use native::fuzz;
 
 pub use hooks::{Fallback, Handler};
 pub use http_backend::HttpBackend;
-pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
+pub use info::ServerInfo;
 pub use listening_socket::ListeningSocket;
 pub use mounted::Endpoints;
+pub use network::Network;
+pub use poll_settings::{PollWithoutCursor, TimeoutAnswer};
 pub use request::Request;
 pub use response::Response;
 

@@ -121,6 +121,16 @@ impl Response {
         }
     }
 
+    /// [`render`](Response::render), for a relay in place of the server. `keep` says whether the connection stays.
+    #[cfg(feature = "testing")]
+    pub(crate) fn render_alone(&self, keep: bool, head_only: bool) -> Vec<u8> {
+        let persistence = match keep {
+            true => Persistence::Keep,
+            false => Persistence::Close,
+        };
+        self.render(persistence, head_only)
+    }
+
     /// The whole answer as bytes. The answer to HEAD has no body, but has the body's length (RFC 9110, section 9.3.2).
     pub(super) fn render(&self, persistence: Persistence, head_only: bool) -> Vec<u8> {
         let status = self.sent_status();

@@ -137,7 +137,7 @@ impl From<Error> for Response {
         match error.kind() {
             ErrorKind::InvalidRequest => Response::error(400, &message),
             ErrorKind::TooLarge => Response::error(413, &message),
-            ErrorKind::Stopped | ErrorKind::Busy => Response::busy(&message),
+            ErrorKind::Stopped | ErrorKind::Busy | ErrorKind::Store => Response::busy(&message),
             ErrorKind::Misdirected => Response::error(421, &message),
             // Only a publish through Redis has this: whether it took effect is not known.
             ErrorKind::TimedOut => Response::error(504, &message),

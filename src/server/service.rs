@@ -55,7 +55,7 @@ impl Service {
         self.group.is_some()
     }
 
-    /// Adds a parked poll to those that the stop of this server answers. `None` where the broker's stop does so.
+    /// Makes a parked poll one that the stop of this server answers. `None` where the stop of the broker does that.
     pub(super) fn enter_group(&self, waiter: &Arc<Waiter>) -> Option<Member> {
         self.group.as_ref().map(|group| group.enter(waiter))
     }

@@ -134,6 +134,10 @@ fn each_setting_has_the_value_that_its_setter_would_give_it() {
             info().restore_timeout(Duration::ZERO),
         ),
         (
+            r#"{"trusted_networks": ["10.0.0.0/8", "::1"]}"#,
+            info().trusted_networks(["10.0.0.0/8", "::1"].map(|network| network.parse().unwrap())),
+        ),
+        (
             r#"{"trusted_proxies": ["10.0.0.1", "::1"]}"#,
             info().trusted_proxies(["10.0.0.1", "::1"].map(|ip| ip.parse().unwrap())),
         ),
@@ -249,6 +253,10 @@ fn a_value_that_cannot_be_read_names_its_setting() {
         (
             r#"{"trusted_proxies": ["proxy"]}"#,
             r#"trusted_proxies: "proxy": invalid IP address syntax"#,
+        ),
+        (
+            r#"{"trusted_networks": ["10.0.0.1/8"]}"#,
+            r#"trusted_networks: not a network of IP addresses: "10.0.0.1/8": bits after the first 8 are set"#,
         ),
         (
             r#"{"trusted_proxies": "::1"}"#,

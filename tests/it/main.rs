@@ -41,11 +41,16 @@ mod nginx;
 mod persistence;
 mod proxy;
 mod redirect;
+mod relay;
 mod seed;
 mod server;
 mod settings;
 mod shared_broker;
+#[cfg(target_os = "linux")]
+mod sqlite;
 mod store;
 mod store_calls;
+mod store_conformance;
 mod subscriber;
 mod time;
+mod wrong_stores;

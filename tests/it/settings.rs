@@ -68,6 +68,10 @@ fn a_setting_that_cannot_be_used_is_named() {
             "trusted_proxies",
         ),
         (
+            with(|info| info.trusted_networks(["::/128".parse().unwrap()])),
+            "trusted_networks",
+        ),
+        (
             with(|info| info.address("[fe80::1%no-such-zone]:0")),
             "address",
         ),
@@ -380,6 +384,11 @@ fn each_setter_of_a_server_takes_effect() {
                 |info| info.trusted_proxies([]),
                 |info| info.trusted_proxies([[192, 0, 2, 1].into()]),
                 "192.0.2.1",
+            ),
+            setter(
+                |info| info.trusted_networks([]),
+                |info| info.trusted_networks(["198.51.100.0/24".parse().unwrap()]),
+                "198.51.100.0",
             ),
             setter(
                 |info| info.store(FailingStore),

@@ -14,7 +14,7 @@ fn of_the_guide() -> BTreeSet<Pair> {
     let guide = include_str!("../../src/guide/deploying.md");
     let rows = guide
         .lines()
-        .filter(|line| line.starts_with("| `long_polling::"));
+        .filter(|line| line.starts_with("| `long_polling"));
     let pairs = rows.flat_map(|row| {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         let target = cells[1].trim_matches('`').to_owned();
@@ -34,7 +34,11 @@ fn of_the_source() -> BTreeSet<Pair> {
     for entry in fs::read_dir(&root).unwrap() {
         let path = entry.unwrap().path();
         let module = path.file_stem().unwrap().to_str().unwrap();
-        collect(&path, &format!("long_polling::{module}"), &mut pairs);
+        let target = match module {
+            "bin" => "long_polling_server".to_owned(),
+            _ => format!("long_polling::{module}"),
+        };
+        collect(&path, &target, &mut pairs);
     }
     pairs
 }

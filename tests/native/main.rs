@@ -45,6 +45,8 @@ mod mounted;
 mod nginx;
 #[path = "../it/persistence.rs"]
 mod persistence;
+#[path = "../it/relay.rs"]
+mod relay;
 #[path = "../it/seed.rs"]
 mod seed;
 #[path = "../it/server.rs"]

@@ -58,7 +58,7 @@ impl Subscriber {
     /// - in place of the next event if the position can't be saved. The next call continues with that event. The subscriber
     ///   tries to save the position again after each further event, and after each poll without events.
     pub fn save_position(mut self, path: impl Into<PathBuf>) -> Self {
-        self.position_file = Some(PositionFile::new(path.into()));
+        self.position_file = Some(Box::new(PositionFile::new(path.into())));
         self
     }
 
