@@ -90,8 +90,9 @@ impl Listening {
             maintenance: Maintenance::default(),
             service,
         });
-        let connections = shared.connections.clone();
-        let open_connections = move || Some(connections.open());
+        // After a stop, nothing else holds the connections.
+        let connections = Arc::downgrade(&shared.connections);
+        let open_connections = move || Some(connections.upgrade()?.open());
         shared
             .service
             .traffic
