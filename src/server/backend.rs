@@ -10,6 +10,8 @@ use super::http_backend::HttpBackend;
 use super::info::ServerInfo;
 #[cfg(feature = "native-http")]
 use super::native;
+#[cfg(feature = "native-http")]
+use super::server_socket::ServerSocket;
 use super::service::Service;
 #[cfg(feature = "server")]
 use super::tiny_http;
@@ -123,7 +125,7 @@ pub(super) enum Listening {
     #[cfg(feature = "server")]
     TinyHttp(Box<tiny_http::Listening>),
     #[cfg(feature = "native-http")]
-    Native(native::Listening),
+    Native(ServerSocket),
 }
 
 impl Listening {
@@ -138,7 +140,7 @@ impl Listening {
                 Ok(Listening::TinyHttp(Box::new(listening)))
             }
             #[cfg(feature = "native-http")]
-            HttpBackend::Native => native::Listening::open(info).map(Listening::Native),
+            HttpBackend::Native => ServerSocket::open(info).map(Listening::Native),
         }
     }
 
@@ -148,7 +150,7 @@ impl Listening {
             #[cfg(feature = "server")]
             Listening::TinyHttp(listening) => listening.withdraw(),
             #[cfg(feature = "native-http")]
-            Listening::Native(listening) => drop(listening),
+            Listening::Native(socket) => drop(socket),
         }
     }
 
@@ -162,7 +164,9 @@ impl Listening {
             #[cfg(feature = "server")]
             Listening::TinyHttp(listening) => listening.serve(service).map(Backend::TinyHttp),
             #[cfg(feature = "native-http")]
-            Listening::Native(listening) => listening.serve(service).map(Backend::Native),
+            Listening::Native(socket) => {
+                native::Backend::start(socket, service).map(Backend::Native)
+            }
         }
     }
 }
@@ -181,7 +185,7 @@ impl Backend {
             #[cfg(feature = "server")]
             Backend::TinyHttp(backend) => backend.local_addr(),
             #[cfg(feature = "native-http")]
-            Backend::Native(backend) => backend.local_addr(),
+            Backend::Native(backend) => backend.address,
         }
     }
 
@@ -191,7 +195,7 @@ impl Backend {
             #[cfg(feature = "server")]
             Backend::TinyHttp(_) => None,
             #[cfg(feature = "native-http")]
-            Backend::Native(backend) => backend.unix_path(),
+            Backend::Native(backend) => backend.unix_path.as_deref(),
         }
     }
 

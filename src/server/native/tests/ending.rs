@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{Client, LIMIT, POLL, PUBLISH, info, pair, shared, start, until};
+use super::{Client, LIMIT, POLL, PUBLISH, connections, info, pair, start, until};
 use crate::server::native::connection::{Connection, State};
+use crate::server::native::stream::TimedStream;
 use crate::server::{Request, Response};
 
 #[test]
@@ -32,9 +33,7 @@ fn a_client_that_hangs_up_while_its_poll_is_parked_is_noticed_within_two_seconds
         );
     }
     // The thread and the descriptor are back.
-    until("closed", || {
-        shared(&server).connections.join(Instant::now())
-    });
+    until("closed", || connections(&server).join(Instant::now()));
 }
 
 #[test]
@@ -59,7 +58,8 @@ fn a_client_that_reads_little_by_little_is_given_up_after_the_time_for_the_whole
         {}
     });
     let began = Instant::now();
-    let error = connection.write(&[b'x'; 60_000], time).unwrap_err();
+    let mut stream = TimedStream::new(&connection.stream, LIMIT, time);
+    let error = stream.send(&[b'x'; 60_000], time).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!(
         began.elapsed() >= time && began.elapsed() < 3 * time,
@@ -107,7 +107,7 @@ fn a_stop_answers_parked_polls_and_ends_all_other_connections_at_once() {
         half_head.send("GET / HT");
         let mut half_body = Client::of(&server);
         half_body.send(&PUBLISH[..PUBLISH.len() - 1]);
-        let connections = &shared(&server).connections;
+        let connections = connections(&server);
         let is_receiving = || !connections.are_closing() && server.statistics().published == 1;
         until("published", is_receiving);
         let began = Instant::now();
@@ -144,7 +144,7 @@ fn a_stop_lets_a_request_in_flight_finish_and_reports_one_that_does_not() {
         if finishes {
             thread::scope(|scope| {
                 let stop = scope.spawn(|| server.stop(LIMIT));
-                until("stopping", || shared(&server).connections.are_closing());
+                until("stopping", || connections(&server).are_closing());
                 drop(release);
                 stop.join().unwrap().unwrap();
             });
