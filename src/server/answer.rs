@@ -1,5 +1,6 @@
 //! [`Answer`]: what the endpoints make of a request, as a value that a backend finishes and sends.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,6 +40,24 @@ impl<T: Into<Ready>> From<T> for Answer {
     }
 }
 
+/// A whole answer as bytes.
+pub(super) enum Rendered {
+    Own(Vec<u8>),
+    /// Of a batch that other subscribers have, too.
+    Shared(Arc<[u8]>),
+}
+
+impl Deref for Rendered {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Rendered::Own(bytes) => bytes,
+            Rendered::Shared(bytes) => bytes,
+        }
+    }
+}
+
 impl Ready {
     /// The whole answer as bytes.
     pub(super) fn render(
@@ -46,16 +65,16 @@ impl Ready {
         service: &Service,
         persistence: Persistence,
         head_only: bool,
-    ) -> Arc<[u8]> {
+    ) -> Rendered {
         let origin = service.info.cors_origin.as_deref();
         let render = |response| cors::with_origin(response, origin).render(persistence, head_only);
         match self {
             Ready::Batch(batch) if persistence == Persistence::Keep && !head_only => {
                 let rendered = batch.rendered(|batch| render(events(batch)));
-                rendered.clone()
+                Rendered::Shared(rendered.clone())
             }
-            Ready::Batch(batch) => render(events(&batch)).into(),
-            Ready::Response(response) => render(response).into(),
+            Ready::Batch(batch) => Rendered::Own(render(events(&batch))),
+            Ready::Response(response) => Rendered::Own(render(response)),
         }
     }
 }

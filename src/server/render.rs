@@ -3,9 +3,11 @@
 //! In one piece, since head and body in two writes cost 44 ms above 1 KB where Nagle's algorithm meets a delayed
 //! acknowledgement.
 
+use std::cell::Cell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::response::Response;
+use crate::event::decimal;
 use crate::wire::LAST_EVENT_ID;
 
 /// Fields that frame the message or concern its connection. They are always the server's own.
@@ -35,6 +37,17 @@ const SINGLE: [&str; 14] = [
     LAST_EVENT_ID,
 ];
 
+/// The server's own fields, each unless a field of this name is set.
+const NO_SNIFFING: (&str, &str) = ("X-Content-Type-Options", "nosniff");
+/// Left out, all three, where there is a `Cache-Control`.
+const UNCACHED: [(&str, &str); 3] = [
+    ("Cache-Control", "no-cache, no-store, must-revalidate"),
+    ("Pragma", "no-cache"),
+    ("Expires", "0"),
+];
+/// Bytes of most heads.
+const HEAD: usize = 384;
+
 /// Whether the connection stays open after an answer, as the answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Persistence {
@@ -49,43 +62,29 @@ pub(super) enum Persistence {
 impl Response {
     /// The fields that are sent, besides those that frame the message. A field that could not be sent as one line is left
     /// out. Of a field that no message may have twice, the last one counts (RFC 9110, section 5.3).
-    pub(super) fn fields(&self) -> Vec<(&str, &str)> {
-        const UNCACHED: [(&str, &str); 3] = [
-            ("Cache-Control", "no-cache, no-store, must-revalidate"),
-            ("Pragma", "no-cache"),
-            ("Expires", "0"),
-        ];
-        let has = |fields: &[(&str, &str)], name: &str| {
-            let mut names = fields.iter().map(|(other, _)| other);
-            names.any(|other| other.eq_ignore_ascii_case(name))
-        };
-        let mut fields: Vec<(&str, &str)> = Vec::with_capacity(8);
-        for (name, value) in self.headers.iter() {
-            if !is_token(name) || !is_field_value(value) {
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        let set = self.headers.iter().enumerate();
+        let set = set.filter(|(at, (name, value))| {
+            let is_line = is_line(name, value);
+            if !is_line {
                 log::error!(
                     "a header field of an answer is left out, as it would not be one line: {name:?}: {value:?}"
                 );
-            } else if !is_one_of(&FRAMING, name) {
-                if has(&fields, name) && is_one_of(&SINGLE, name) {
-                    fields.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
-                }
-                fields.push((name, value));
             }
-        }
-        let uncached = if has(&fields, "Cache-Control") {
-            &[]
-        } else {
-            &UNCACHED[..]
-        };
-        for &(name, value) in [("X-Content-Type-Options", "nosniff")]
-            .iter()
-            .chain(uncached)
-        {
-            if !has(&fields, name) {
-                fields.push((name, value));
-            }
-        }
-        fields
+            let is_replaced = || self.sends(name, at + 1) && is_one_of(&SINGLE, name);
+            is_line && !is_one_of(&FRAMING, name) && !is_replaced()
+        });
+        let uncached = !self.sends("Cache-Control", 0);
+        let own = [NO_SNIFFING].into_iter();
+        let own = own.chain(UNCACHED.into_iter().filter(move |_| uncached));
+        let own = own.filter(|(name, _)| !self.sends(name, 0));
+        set.map(|(_, field)| field).chain(own)
+    }
+
+    /// Returns `true` if a field of this name is set, not among the first ones, that can be sent.
+    fn sends(&self, name: &str, first: usize) -> bool {
+        let mut fields = self.headers.iter().skip(first);
+        fields.any(|(other, value)| other.eq_ignore_ascii_case(name) && is_line(other, value))
     }
 
     /// The length of the body. For an answer to HEAD without a body, it is the one that a fallback gives, which may know
@@ -105,33 +104,62 @@ impl Response {
         } else {
             500
         };
-        let mut text = String::with_capacity(384 + self.body.len());
-        let reason = reason(status);
-        text.push_str(&format!(
-            "HTTP/1.1 {status} {reason}\r\nDate: {}\r\n",
-            http_date(SystemTime::now())
-        ));
-        for (name, value) in self.fields() {
-            for part in [name, ": ", value, "\r\n"] {
-                text.push_str(part);
+        let mut bytes = Vec::with_capacity(HEAD + self.body.len());
+        let mut push = |parts: [&str; 4]| {
+            for part in parts {
+                bytes.extend_from_slice(part.as_bytes());
             }
+        };
+        let digits = &mut [0; 20];
+        let status_digits = decimal(status.into(), digits);
+        push(["HTTP/1.1 ", status_digits, " ", reason(status)]);
+        let date = date_now();
+        push([
+            "\r\nDate: ",
+            std::str::from_utf8(&date).unwrap_or_default(),
+            "\r\n",
+            "",
+        ]);
+        for (name, value) in self.fields() {
+            push([name, ": ", value, "\r\n"]);
         }
         // 204 and 304 have no body and no length (RFC 9110, section 8.6).
         let bodiless = matches!(status, 204 | 304);
         if !bodiless {
-            text.push_str(&format!("Content-Length: {}\r\n", self.length(head_only)));
+            let length = decimal(self.length(head_only), digits);
+            push(["Content-Length: ", length, "\r\n", ""]);
         }
-        text.push_str(match persistence {
-            Persistence::Keep => "\r\n",
-            Persistence::KeepAlive => "Connection: keep-alive\r\n\r\n",
-            Persistence::Close => "Connection: close\r\n\r\n",
-        });
-        let mut bytes = text.into_bytes();
+        let connection = match persistence {
+            Persistence::Keep => "",
+            Persistence::KeepAlive => "Connection: keep-alive\r\n",
+            Persistence::Close => "Connection: close\r\n",
+        };
+        push([connection, "\r\n", "", ""]);
         if !head_only && !bodiless {
             bytes.extend_from_slice(&self.body);
         }
         bytes
     }
+}
+
+/// The bytes of a time in the form of the `Date` field.
+type Date = [u8; 29];
+
+/// The present time in the form of the `Date` field. Each thread formats it once a second at most.
+fn date_now() -> Date {
+    thread_local! {
+        /// Seconds since the epoch, and what they look like.
+        static DATE: Cell<(u64, Date)> = const { Cell::new((u64::MAX, [0; 29])) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (last, date) = DATE.get();
+    if last == second {
+        return date;
+    }
+    let date = http_date(now).into_bytes().try_into().unwrap_or([b' '; 29]);
+    DATE.set((second, date));
+    date
 }
 
 /// A time in the form of the `Date` field (RFC 9110, section 5.6.7), which has the years 1970 to 9999. A clock that is
@@ -147,19 +175,34 @@ fn is_one_of(names: &[&str], name: &str) -> bool {
     names.iter().any(|other| other.eq_ignore_ascii_case(name))
 }
 
+/// Returns `true` for a field that is one line when it is sent.
+fn is_line(name: &str, value: &str) -> bool {
+    is_token(name) && is_field_value(value)
+}
+
 /// RFC 9110, section 5.6.2.
 pub(super) fn is_token(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    const TOKEN: [bool; 256] = {
+        let (mut table, mut byte) = ([false; 256], 0);
+        while byte < 128 {
+            table[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let mut others: &[u8] = b"!#$%&'*+-.^_`|~";
+        while let [other, rest @ ..] = others {
+            table[*other as usize] = true;
+            others = rest;
+        }
+        table
+    };
+    !name.is_empty() && name.bytes().all(|byte| TOKEN[usize::from(byte)])
 }
 
 /// RFC 9110, section 5.5: visible characters, spaces and tabs; no line breaks and no NUL.
 pub(super) fn is_field_value(value: &str) -> bool {
-    value
-        .bytes()
-        .all(|byte| byte == b'\t' || byte >= b' ' && byte != 0x7f)
+    let is_allowed = |byte| byte == b'\t' || byte >= b' ' && byte != 0x7f;
+    // All bytes, since the compiler makes vector instructions of that.
+    value.bytes().fold(true, |all, byte| all & is_allowed(byte))
 }
 
 /// RFC 9110, section 15, as far as answers of ours or of a handler are likely to need it.
@@ -248,7 +291,6 @@ mod tests {
             .with_added_header("Set-Cookie", "b=2")
             .with_added_header("Access-Control-Allow-Origin", "https://a.example")
             .with_default("access-control-allow-origin", "*");
-        let fields = response.fields();
         for (name, values) in [
             ("Content-Type", &["text/html"][..]),
             ("X-Content-Type-Options", &["none"]),
@@ -257,10 +299,10 @@ mod tests {
             ("Set-Cookie", &["a=1", "b=2"]),
             ("Access-Control-Allow-Origin", &["https://a.example"]),
         ] {
-            let sent: Vec<_> = fields
-                .iter()
+            let sent: Vec<_> = response
+                .fields()
                 .filter(|(other, _)| other.eq_ignore_ascii_case(name))
-                .map(|(_, value)| *value)
+                .map(|(_, value)| value)
                 .collect();
             assert_eq!(sent, values, "{name}");
         }

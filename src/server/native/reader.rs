@@ -1,5 +1,6 @@
 //! [`Reader`]: requests from the bytes that a client sends, each part within a limit (RFC 9112).
 
+use std::borrow::Cow;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -209,11 +210,16 @@ fn parse_head(head: &[u8], peer: Option<SocketAddr>, proxies: &TrustedProxies) -
     let (method, target) = (parsed.method.unwrap_or(""), parsed.path.unwrap_or(""));
     let version = (1, parsed.version.unwrap_or(0));
     let fields = parsed.headers.iter();
-    // Bytes that are not UTF-8 mean nothing to HTTP (RFC 9110, section 5.5).
-    let headers = fields.map(|field| (field.name, String::from_utf8_lossy(field.value)));
+    let headers = fields.map(|field| (field.name, text(field.value)));
     let headers = headers.collect();
     let request = Request::parse(method, target, version, headers, peer, proxies);
     Ok(Some((length, request)))
+}
+
+/// A field's value. Bytes that are not UTF-8 mean nothing to HTTP (RFC 9110, section 5.5).
+fn text(value: &[u8]) -> Cow<'_, str> {
+    let text = std::str::from_utf8(value);
+    text.map_or_else(|_| String::from_utf8_lossy(value), Cow::Borrowed)
 }
 
 /// Refuses a head whose first line has no version that this server speaks, when the line has come whole.
