@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::cors;
 use super::info::TimeoutAnswer;
-use super::render::Persistence;
+use super::render::{Persistence, render_json};
 use super::response::Response;
 use super::service::Service;
 use crate::broker::{Batch, Parked, Waiter};
@@ -24,6 +24,8 @@ pub(super) enum Answer {
 /// An answer that can be sent.
 pub(super) enum Ready {
     Response(Response),
+    /// The answer to a publish: the id of its event.
+    Published(EventId),
     /// Events. Subscribers that share the batch share its rendered answer, too.
     Batch(Arc<Batch>),
 }
@@ -67,21 +69,25 @@ impl Ready {
         head_only: bool,
     ) -> Rendered {
         let origin = service.info.cors_origin.as_deref();
-        let render = |response| cors::with_origin(response, origin).render(persistence, head_only);
+        let events = |batch: &Batch| {
+            let json = wire::PollBody::render(batch.events(), batch.gap());
+            render_json(&json, batch.last_id(), origin, persistence, head_only)
+        };
         match self {
             Ready::Batch(batch) if persistence == Persistence::Keep && !head_only => {
-                let rendered = batch.rendered(|batch| render(events(batch)));
-                Rendered::Shared(rendered.clone())
+                Rendered::Shared(batch.rendered(events).clone())
             }
-            Ready::Batch(batch) => Rendered::Own(render(events(&batch))),
-            Ready::Response(response) => Rendered::Own(render(response)),
+            Ready::Batch(batch) => Rendered::Own(events(&batch)),
+            Ready::Published(id) => {
+                let answer = render_json(wire::PUBLISHED, id, origin, persistence, head_only);
+                Rendered::Own(answer)
+            }
+            Ready::Response(response) => {
+                let response = cors::with_origin(response, origin);
+                Rendered::Own(response.render(persistence, head_only))
+            }
         }
     }
-}
-
-fn events(batch: &Batch) -> Response {
-    let json = wire::PollBody::render(batch.events(), batch.gap());
-    Response::from_json(200, json).with_position(batch.last_id())
 }
 
 /// What the answer to a poll that found no event depends on.

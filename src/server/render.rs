@@ -6,8 +6,10 @@
 use std::cell::Cell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::cors;
 use super::response::Response;
 use crate::event::decimal;
+use crate::position::EventId;
 use crate::wire::LAST_EVENT_ID;
 
 /// Fields that frame the message or concern its connection. They are always the server's own.
@@ -65,26 +67,29 @@ impl Response {
     pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         let set = self.headers.iter().enumerate();
         let set = set.filter(|(at, (name, value))| {
-            let is_line = is_line(name, value);
+            let is_line = is_token(name) && is_field_value(value);
             if !is_line {
                 log::error!(
                     "a header field of an answer is left out, as it would not be one line: {name:?}: {value:?}"
                 );
             }
-            let is_replaced = || self.sends(name, at + 1) && is_one_of(&SINGLE, name);
-            is_line && !is_one_of(&FRAMING, name) && !is_replaced()
+            let is_replaced = || {
+                let mut later = self.headers.iter().skip(at + 1);
+                later.any(|(other, value)| {
+                    other.eq_ignore_ascii_case(name) && is_field_value(value)
+                })
+            };
+            is_line && !is_one_of(&FRAMING, name) && !(is_one_of(&SINGLE, name) && is_replaced())
         });
-        let uncached = !self.sends("Cache-Control", 0);
-        let own = [NO_SNIFFING].into_iter();
-        let own = own.chain(UNCACHED.into_iter().filter(move |_| uncached));
-        let own = own.filter(|(name, _)| !self.sends(name, 0));
+        let is_set = |name: &str| self.headers.get_all(name).any(is_field_value);
+        let uncached = if is_set("Cache-Control") {
+            &[]
+        } else {
+            &UNCACHED[..]
+        };
+        let own = [NO_SNIFFING].iter().chain(uncached).copied();
+        let own = own.filter(move |(name, _)| !is_set(name));
         set.map(|(_, field)| field).chain(own)
-    }
-
-    /// Returns `true` if a field of this name is set, not among the first ones, that can be sent.
-    fn sends(&self, name: &str, first: usize) -> bool {
-        let mut fields = self.headers.iter().skip(first);
-        fields.any(|(other, value)| other.eq_ignore_ascii_case(name) && is_line(other, value))
     }
 
     /// The length of the body. For an answer to HEAD without a body, it is the one that a fallback gives, which may know
@@ -104,42 +109,62 @@ impl Response {
         } else {
             500
         };
-        let mut bytes = Vec::with_capacity(HEAD + self.body.len());
-        let mut push = |parts: [&str; 4]| {
-            for part in parts {
-                bytes.extend_from_slice(part.as_bytes());
-            }
-        };
-        let digits = &mut [0; 20];
-        let status_digits = decimal(status.into(), digits);
-        push(["HTTP/1.1 ", status_digits, " ", reason(status)]);
-        let date = date_now();
-        push([
-            "\r\nDate: ",
-            std::str::from_utf8(&date).unwrap_or_default(),
-            "\r\n",
-            "",
-        ]);
-        for (name, value) in self.fields() {
-            push([name, ": ", value, "\r\n"]);
-        }
-        // 204 and 304 have no body and no length (RFC 9110, section 8.6).
-        let bodiless = matches!(status, 204 | 304);
-        if !bodiless {
-            let length = decimal(self.length(head_only), digits);
-            push(["Content-Length: ", length, "\r\n", ""]);
-        }
-        let connection = match persistence {
-            Persistence::Keep => "",
-            Persistence::KeepAlive => "Connection: keep-alive\r\n",
-            Persistence::Close => "Connection: close\r\n",
-        };
-        push([connection, "\r\n", "", ""]);
-        if !head_only && !bodiless {
-            bytes.extend_from_slice(&self.body);
-        }
-        bytes
+        let length = self.length(head_only);
+        let body = if head_only { &[] } else { &self.body[..] };
+        message(status, self.fields(), length, body, persistence)
     }
+}
+
+/// The answer of JSON with a position to a publish, or to a poll with events: the same bytes as a [`Response`] gives, with one
+/// allocation.
+pub(super) fn render_json(
+    json: &str,
+    position: EventId,
+    origin: Option<&str>,
+    persistence: Persistence,
+    head_only: bool,
+) -> Vec<u8> {
+    let id = position.to_text();
+    let id = std::str::from_utf8(&id).unwrap_or_default();
+    let fields = [("Content-Type", "application/json"), (LAST_EVENT_ID, id)];
+    let cors = origin.map(|origin| [("Access-Control-Allow-Origin", origin), cors::EXPOSED]);
+    let fields = fields.into_iter().chain(cors.into_iter().flatten());
+    let fields = fields.chain([NO_SNIFFING]).chain(UNCACHED);
+    let body = if head_only { "" } else { json };
+    message(200, fields, json.len() as u64, body.as_bytes(), persistence)
+}
+
+fn message<'a>(
+    status: u16,
+    fields: impl Iterator<Item = (&'a str, &'a str)>,
+    length: u64,
+    body: &[u8],
+    persistence: Persistence,
+) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEAD + body.len());
+    let mut push = |parts: &[&[u8]]| parts.iter().for_each(|part| bytes.extend_from_slice(part));
+    let digits = &mut [0; 20];
+    let status_digits = decimal(status.into(), digits).as_bytes();
+    push(&[b"HTTP/1.1 ", status_digits, b" ", reason(status).as_bytes()]);
+    push(&[b"\r\nDate: ", &date_now(), b"\r\n"]);
+    for (name, value) in fields {
+        push(&[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+    }
+    // 204 and 304 have no body and no length (RFC 9110, section 8.6).
+    let bodiless = matches!(status, 204 | 304);
+    if !bodiless {
+        let length = decimal(length, digits).as_bytes();
+        push(&[b"Content-Length: ", length, b"\r\n"]);
+    }
+    push(&[match persistence {
+        Persistence::Keep => b"\r\n",
+        Persistence::KeepAlive => b"Connection: keep-alive\r\n\r\n",
+        Persistence::Close => b"Connection: close\r\n\r\n",
+    }]);
+    if !bodiless {
+        bytes.extend_from_slice(body);
+    }
+    bytes
 }
 
 /// The bytes of a time in the form of the `Date` field.
@@ -173,11 +198,6 @@ pub(super) fn http_date(time: SystemTime) -> String {
 
 fn is_one_of(names: &[&str], name: &str) -> bool {
     names.iter().any(|other| other.eq_ignore_ascii_case(name))
-}
-
-/// Returns `true` for a field that is one line when it is sent.
-fn is_line(name: &str, value: &str) -> bool {
-    is_token(name) && is_field_value(value)
 }
 
 /// RFC 9110, section 5.6.2.
@@ -265,6 +285,32 @@ mod tests {
             assert!(!text.contains(smuggled), "{text}");
         }
         assert!(text.contains("X-E: é\r\n"));
+    }
+
+    #[test]
+    fn json_with_a_position_is_rendered_as_a_response_with_it_is() {
+        let id = EventId::from(7);
+        for origin in [None, Some("*"), Some("https://a.example")] {
+            for persistence in [
+                Persistence::Keep,
+                Persistence::KeepAlive,
+                Persistence::Close,
+            ] {
+                for head_only in [true, false] {
+                    let response = Response::from_json(200, "{}").with_position(id);
+                    let response = cors::with_origin(response, origin);
+                    let rendered = render_json("{}", id, origin, persistence, head_only);
+                    // The second may change between the two.
+                    let undated = |answer: Vec<u8>| {
+                        let answer = String::from_utf8(answer).unwrap();
+                        let (start, rest) = answer.split_once("Date: ").unwrap();
+                        start.to_owned() + &rest[29..]
+                    };
+                    let expected = undated(response.render(persistence, head_only));
+                    assert_eq!(undated(rendered), expected);
+                }
+            }
+        }
     }
 
     #[test]

@@ -83,6 +83,14 @@ impl Response {
         Response::with_body(status, "application/json", json)
     }
 
+    /// The answer to a request whose body has more than `max` bytes.
+    pub(super) fn body_too_large(max: usize) -> Self {
+        Response::error(
+            413,
+            &format!("the body is too large: the limit is {max} bytes"),
+        )
+    }
+
     /// A 503 that says when to try again.
     pub(super) fn busy(message: &str) -> Self {
         Response::error(503, message).with_header("Retry-After", "1")

@@ -4,15 +4,14 @@ use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::Socket;
 
 use super::connection::Connection;
 use super::connections::Connections;
 use super::exchange::serve;
-use crate::error::{Error, ErrorKind as Kind};
-use crate::server::info::OnFailure;
+use crate::server::accept_failure::AcceptFailure;
 use crate::server::render::Persistence;
 use crate::server::response::Response;
 
@@ -21,17 +20,14 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) struct Acceptor {
     connections: Arc<Connections>,
-    /// Since when no connection could be accepted.
-    failing: Option<Instant>,
-    on_failure: Option<OnFailure>,
+    failure: AcceptFailure,
 }
 
 impl Acceptor {
     pub(super) fn new(connections: Arc<Connections>) -> Self {
         Acceptor {
-            on_failure: connections.service.info.on_failure.clone(),
+            failure: AcceptFailure::new(&connections.service.info),
             connections,
-            failing: None,
         }
     }
 
@@ -39,7 +35,7 @@ impl Acceptor {
     pub(super) fn run(mut self, accept: impl Fn() -> io::Result<(Socket, Option<SocketAddr>)>) {
         loop {
             let accepted = accept();
-            if self.connections.are_closing() {
+            if self.connections.service.is_stopping() {
                 return;
             }
             match accepted {
@@ -53,7 +49,7 @@ impl Acceptor {
                             | ErrorKind::Interrupted
                     ) => {}
                 Err(error) => {
-                    self.fail(&error);
+                    self.failure.begin(&error);
                     // Both give descriptors back.
                     self.connections.close_refused();
                     if !self.connections.end_one() {
@@ -83,10 +79,10 @@ impl Acceptor {
             started = connections.start(&connection, serve);
         }
         if let Err(error) = started {
-            self.fail(&error);
+            self.failure.begin(&error);
             self.refuse(connection, "no thread can be had to serve this");
-        } else if let Some(since) = self.failing.take() {
-            log::warn!("connections are accepted again after {:?}", since.elapsed());
+        } else {
+            self.failure.end();
         }
     }
 
@@ -101,24 +97,6 @@ impl Acceptor {
             && stream.write_all(&answer).is_ok()
         {
             self.connections.keep_refused(stream);
-        }
-    }
-
-    /// Records that no connection can be accepted. Calls the program's callback after the restore timeout.
-    fn fail(&mut self, error: &io::Error) {
-        let since = *self.failing.get_or_insert_with(|| {
-            log::warn!("accepting connections failed: {error}; the server tries again");
-            Instant::now()
-        });
-        if since.elapsed() >= self.connections.service.info.restore_timeout
-            && let Some(on_failure) = self.on_failure.take()
-        {
-            let message = format!(
-                "no connection could be accepted for {:?}: {error}; the server tries again; free descriptors, threads or \
-                 memory, or allow the process more",
-                since.elapsed()
-            );
-            on_failure.call(Error::new(Kind::ServingFailed, message));
         }
     }
 }

@@ -12,8 +12,8 @@ use super::stream::is_timeout;
 use crate::broker::Waiter;
 use crate::server::info::ServerInfo;
 
-/// The most bytes that are received while a poll is parked.
-pub(super) const MAX_PIPELINED: usize = 4 * 1024;
+/// The most bytes that are received behind the request of a parked poll.
+const MAX_PIPELINED: usize = 4 * 1024;
 
 pub(super) struct Connection {
     /// The socket, of any domain: std's calls for a TCP stream are those for any stream, and raise no SIGPIPE.
@@ -33,9 +33,10 @@ pub(super) enum State {
     /// It waits for events.
     Parked {
         waiter: Arc<Waiter>,
-        /// What the client has sent since it parked: with that out of the way, its hang-up shows. `None` before the first
-        /// look at the client, from which on the socket does not block.
-        received: Option<Vec<u8>>,
+        /// What the client has sent, also since it parked: with that out of the way, its hang-up shows.
+        received: Vec<u8>,
+        /// The client has been looked at, so that the socket does not block.
+        looked_at: bool,
     },
     /// Another thread has shut the connection down.
     Ended,
@@ -74,50 +75,66 @@ impl Connection {
         true
     }
 
-    pub(super) fn park(&self, waiter: Arc<Waiter>) {
-        let received = None;
-        self.enter(State::Parked { waiter, received });
+    /// Enters the state of a parked poll. `received` has come after the request.
+    pub(super) fn park(&self, waiter: Arc<Waiter>, received: Vec<u8>) {
+        self.enter(State::Parked {
+            waiter,
+            received,
+            looked_at: false,
+        });
     }
 
-    /// Returns what the client has sent since it parked.
+    /// Returns what has come after the request by now.
     pub(super) fn unpark(&self) -> Vec<u8> {
         let parked = std::mem::replace(&mut *self.state.lock(), State::Serving);
-        let State::Parked { received, .. } = parked else {
+        let State::Parked {
+            received,
+            looked_at,
+            ..
+        } = parked
+        else {
             return Vec::new();
         };
-        if received.is_some() && self.stream.set_nonblocking(false).is_err() {
+        if looked_at && self.stream.set_nonblocking(false).is_err() {
             // No thread could wait on it.
             let _ = self.stream.shutdown(Shutdown::Both);
         }
-        received.unwrap_or_default()
+        received
     }
 
     /// Ends the wait of a parked poll whose client has hung up. A client that has closed its own side only, and still waits
     /// for the answer, looks the same. Returns `false` if no poll is parked.
     pub(super) fn look_at_client(&self) -> bool {
         let mut state = self.state.lock();
-        let State::Parked { waiter, received } = &mut *state else {
+        let State::Parked {
+            waiter,
+            received,
+            looked_at,
+        } = &mut *state
+        else {
             return false;
         };
-        if received.is_none() && self.stream.set_nonblocking(true).is_ok() {
-            *received = Some(Vec::new());
-        }
-        if let Some(received) = received {
-            let room = MAX_PIPELINED - received.len();
+        *looked_at = *looked_at || self.stream.set_nonblocking(true).is_ok();
+        let room = MAX_PIPELINED.saturating_sub(received.len());
+        if *looked_at && room > 0 {
             match (&self.stream).take(room as u64).read_to_end(received) {
                 Err(error) if is_timeout(&error) => {}
-                Ok(_) if received.len() == MAX_PIPELINED => {}
+                Ok(count) if count == room => {}
                 _ => waiter.hang_up(),
             }
         }
         true
     }
 
-    /// How many bytes the client has sent since it parked; `None` before the first look at it.
+    /// How many bytes have come after the request of a parked poll; `None` before the first look at its client.
     #[cfg(test)]
     pub(super) fn received_while_parked(&self) -> Option<usize> {
         match &*self.state.lock() {
-            State::Parked { received, .. } => received.as_ref().map(Vec::len),
+            State::Parked {
+                received,
+                looked_at: true,
+                ..
+            } => Some(received.len()),
             _ => None,
         }
     }

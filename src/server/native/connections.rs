@@ -34,7 +34,6 @@ pub(super) struct Connections {
     maintenance: Condvar,
     /// The maintenance thread looks again by itself, so that nothing needs to notify it.
     is_awake: AtomicBool,
-    closing: AtomicBool,
 }
 
 #[derive(Default)]
@@ -60,13 +59,7 @@ impl Connections {
             left: Condvar::new(),
             maintenance: Condvar::new(),
             is_awake: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
         }
-    }
-
-    /// Returns `true` from the stop on: every connection is closed after its next answer.
-    pub(super) fn are_closing(&self) -> bool {
-        self.closing.load(SeqCst)
     }
 
     /// Starts the thread of a connection.
@@ -81,7 +74,7 @@ impl Connections {
     ) -> io::Result<()> {
         // Held until the thread is in the table, which it may leave at once.
         let mut table = self.table.lock();
-        if self.are_closing() {
+        if self.service.is_stopping() {
             return Ok(());
         }
         let (connections, served) = (self.clone(), connection.clone());
@@ -126,11 +119,9 @@ impl Connections {
         true
     }
 
-    /// Takes no more connections, and shuts down those whose request has not come whole.
+    /// Shuts down the connections whose request has not come whole. The service is stopping: no more are started.
     pub(super) fn close(&self) {
-        let table = self.table.lock();
-        self.closing.store(true, SeqCst);
-        for (connection, _) in table.open.values() {
+        for (connection, _) in self.table.lock().open.values() {
             connection.end(true);
         }
     }

@@ -36,19 +36,22 @@ pub(super) fn serve(connections: &Connections, connection: &Connection) {
         body_length: BodyLength::None,
         expects_continue: false,
     };
-    loop {
-        let persists = exchange.run();
-        if !connection.enter(State::Idle(Instant::now())) || connections.are_closing() {
+    // After a stop has begun, no other thread ends an idle connection.
+    let is_idle =
+        || connection.enter(State::Idle(Instant::now())) && !connections.service.is_stopping();
+    while exchange.run() {
+        if !is_idle() {
             return;
         }
-        if !persists {
-            break;
-        }
     }
-    let _ = stream.shutdown(Shutdown::Write);
-    exchange.reader.source.limit(LINGER);
-    let rest = &mut exchange.reader.source.take(LINGER_BYTES);
-    let _ = io::copy(rest, &mut io::sink());
+    if is_idle() {
+        let _ = stream.shutdown(Shutdown::Write);
+        exchange.reader.source.limit(LINGER);
+        let _ = io::copy(
+            &mut exchange.reader.source.take(LINGER_BYTES),
+            &mut io::sink(),
+        );
+    }
 }
 
 struct NativeExchange<'a> {
@@ -69,7 +72,7 @@ impl Exchange for NativeExchange<'_> {
             BodyLength::Known(length) => (1..=max).contains(&length),
             BodyLength::Chunked => true,
         };
-        if self.expects_continue && is_wanted && self.reader.received().is_empty() {
+        if self.expects_continue && is_wanted && self.reader.received.is_empty() {
             // An error shows again when the body is read.
             let asked = b"HTTP/1.1 100 Continue\r\n\r\n";
             let _ = self.reader.source.send(asked, info.write_timeout);
@@ -138,8 +141,8 @@ impl NativeExchange<'_> {
         // The next request can follow a body that was not asked for, if the body has come all the same.
         let is_read = match self.body_length {
             BodyLength::None => true,
-            BodyLength::Known(length) if length <= self.reader.received().len() => {
-                self.reader.skip(length);
+            BodyLength::Known(length) if length <= self.reader.received.len() => {
+                self.reader.received.drain(..length);
                 true
             }
             _ => false,
@@ -161,11 +164,12 @@ impl NativeExchange<'_> {
     #[allow(clippy::boxed_local)]
     #[inline(never)]
     fn wait(&mut self, poll: Box<ParkedPoll>) -> Ready {
-        self.reader.shrink(&[]);
-        self.connection.park(poll.waiter().clone());
+        let mut received = std::mem::take(&mut self.reader.received);
+        received.shrink_to_fit();
+        self.connection.park(poll.waiter().clone(), received);
         self.connections.wake_maintenance();
         let ready = poll.wait(&self.connections.service);
-        self.reader.shrink(&self.connection.unpark());
+        self.reader.received = self.connection.unpark();
         ready
     }
 

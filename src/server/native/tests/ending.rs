@@ -108,7 +108,8 @@ fn a_stop_answers_parked_polls_and_ends_all_other_connections_at_once() {
         let mut half_body = Client::of(&server);
         half_body.send(&PUBLISH[..PUBLISH.len() - 1]);
         let connections = connections(&server);
-        let is_receiving = || !connections.are_closing() && server.statistics().published == 1;
+        let is_receiving =
+            || !connections.service.is_stopping() && server.statistics().published == 1;
         until("published", is_receiving);
         let began = Instant::now();
         server.stop(LIMIT).unwrap();
@@ -144,7 +145,7 @@ fn a_stop_lets_a_request_in_flight_finish_and_reports_one_that_does_not() {
         if finishes {
             thread::scope(|scope| {
                 let stop = scope.spawn(|| server.stop(LIMIT));
-                until("stopping", || connections(&server).are_closing());
+                until("stopping", || connections(&server).service.is_stopping());
                 drop(release);
                 stop.join().unwrap().unwrap();
             });
