@@ -20,6 +20,12 @@ use crate::error::Error;
 /// The least stack of a connection's thread, in bytes.
 const MIN_STACK: usize = 64 * 1024;
 
+/// The defaults of `head_timeout` and `body_timeout`.
+#[cfg(feature = "native-http")]
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+#[cfg(feature = "native-http")]
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The settings of the backends.
 impl ServerInfo {
     /// Sets what reads and writes the server's connections. Defaults to [`HttpBackend::default`].
@@ -64,6 +70,16 @@ impl ServerInfo {
     pub fn body_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.body_timeout = timeout.into();
         self
+    }
+
+    #[cfg(feature = "native-http")]
+    pub(super) fn effective_head_timeout(&self) -> Duration {
+        self.head_timeout.unwrap_or(HEAD_TIMEOUT)
+    }
+
+    #[cfg(feature = "native-http")]
+    pub(super) fn effective_body_timeout(&self) -> Duration {
+        self.body_timeout.unwrap_or(BODY_TIMEOUT)
     }
 
     /// # Errors

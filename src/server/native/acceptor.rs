@@ -10,7 +10,7 @@ use socket2::Socket;
 
 use super::connection::Connection;
 use super::connections::Connections;
-use super::exchange::serve;
+use super::exchange::{linger, serve};
 use crate::server::accept_failure::AcceptFailure;
 use crate::server::render::Persistence;
 use crate::server::response::Response;
@@ -50,8 +50,7 @@ impl Acceptor {
                     ) => {}
                 Err(error) => {
                     self.failure.begin(&error);
-                    // Both give descriptors back.
-                    self.connections.close_refused();
+                    // This gives a descriptor back.
                     if !self.connections.end_one() {
                         thread::park_timeout(PAUSE);
                     }
@@ -63,14 +62,14 @@ impl Acceptor {
     /// Starts the thread of a new connection, or refuses it.
     fn take(&mut self, socket: Socket, peer: Option<SocketAddr>) {
         let connections = &self.connections;
-        let connection = match Connection::new(socket, peer, &connections.service.info) {
+        let connection = match Connection::new(socket, peer) {
             Ok(connection) => Arc::new(connection),
             // Its client has gone already.
             Err(error) => return log::debug!("a connection from {peer:?} ended: {error}"),
         };
         if !connections.make_room() {
             return self.refuse(
-                connection,
+                &connection,
                 "the server has all the connections that it may have",
             );
         }
@@ -80,23 +79,19 @@ impl Acceptor {
         }
         if let Err(error) = started {
             self.failure.begin(&error);
-            self.refuse(connection, "no thread can be had to serve this");
+            self.refuse(&connection, "no thread can be had to serve this");
         } else {
             self.failure.end();
         }
     }
 
-    /// Answers 503 without waiting for the client.
-    fn refuse(&self, connection: Arc<Connection>, why: &str) {
+    /// Answers 503. A new connection has room for that, so that this does not wait for the client.
+    fn refuse(&self, connection: &Arc<Connection>, why: &str) {
         self.connections.service.broker.count_refused();
         let refusal = Response::busy(&format!("{why}; try again"));
         let answer = refusal.render(Persistence::Close, false);
-        // No thread has it: this is the only reference.
-        if let Some(Connection { mut stream, .. }) = Arc::into_inner(connection)
-            && stream.set_nonblocking(true).is_ok()
-            && stream.write_all(&answer).is_ok()
-        {
-            self.connections.keep_refused(stream);
+        if (&connection.stream).write_all(&answer).is_ok() {
+            let _ = self.connections.start(connection, linger);
         }
     }
 }

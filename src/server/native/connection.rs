@@ -10,7 +10,6 @@ use socket2::{Socket, TcpKeepalive};
 
 use super::stream::is_timeout;
 use crate::broker::Waiter;
-use crate::server::info::ServerInfo;
 
 /// The most bytes that are received behind the request of a parked poll.
 const MAX_PIPELINED: usize = 4 * 1024;
@@ -44,13 +43,7 @@ pub(super) enum State {
 
 impl Connection {
     /// Sets the options of an accepted socket.
-    pub(super) fn new(
-        socket: Socket,
-        peer: Option<SocketAddr>,
-        info: &ServerInfo,
-    ) -> io::Result<Self> {
-        socket.set_read_timeout(Some(info.effective_idle_timeout()))?;
-        socket.set_write_timeout(Some(info.write_timeout))?;
+    pub(super) fn new(socket: Socket, peer: Option<SocketAddr>) -> io::Result<Self> {
         if peer.is_some() {
             // An answer leaves when it is written, not when the last one has been acknowledged.
             socket.set_tcp_nodelay(true)?;

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{self, Builder, JoinHandle, ThreadId};
@@ -16,11 +15,11 @@ use crate::server::service::Service;
 
 /// How long a new connection waits for the place of one that has been shut down.
 const MAKING_ROOM: Duration = Duration::from_secs(1);
-/// The time between two looks at the clients of parked polls. A refused connection is kept for one to two of it.
+/// The time between two looks at the clients of parked polls.
 const PERIOD: Duration = Duration::from_millis(900);
 /// The longest time between two searches for expired events.
 const LONGEST_SWEEP: Duration = Duration::from_secs(60);
-/// The most refused connections that are kept.
+/// How many refused connections there may be besides the others, each until its client has the answer.
 const MAX_REFUSED: usize = 32;
 
 pub(super) struct Connections {
@@ -41,8 +40,6 @@ struct Table {
     open: HashMap<ThreadId, (Arc<Connection>, JoinHandle<()>)>,
     /// The thread whose connection left last. The next one joins it, since no thread can join itself.
     ending: Option<JoinHandle<()>>,
-    /// Refused connections since the last look, and before it.
-    refused: [Vec<TcpStream>; 2],
     maintenance_ends: bool,
 }
 
@@ -62,7 +59,8 @@ impl Connections {
         }
     }
 
-    /// Starts the thread of a connection.
+    /// Starts the thread of a connection. Closes the connection if there are more refused ones than there may be, and after
+    /// a stop has begun.
     ///
     /// # Errors
     ///
@@ -74,7 +72,7 @@ impl Connections {
     ) -> io::Result<()> {
         // Held until the thread is in the table, which it may leave at once.
         let mut table = self.table.lock();
-        if self.service.is_stopping() {
+        if self.service.is_stopping() || table.open.len() >= self.max + MAX_REFUSED {
             return Ok(());
         }
         let (connections, served) = (self.clone(), connection.clone());
@@ -146,22 +144,6 @@ impl Connections {
         open.cloned().collect()
     }
 
-    /// Keeps a connection that has been refused for a while: if it were closed at once, what its client sends would reset
-    /// it, and the client might not see the answer.
-    pub(super) fn keep_refused(&self, stream: TcpStream) {
-        let mut table = self.table.lock();
-        if table.refused[0].len() < MAX_REFUSED {
-            table.refused[0].push(stream);
-        }
-        drop(table);
-        self.wake_maintenance();
-    }
-
-    /// Closes the refused connections that are kept, for want of descriptors.
-    pub(super) fn close_refused(&self) {
-        self.table.lock().refused = Default::default();
-    }
-
     /// Called after a poll has parked.
     pub(super) fn wake_maintenance(&self) {
         if !self.is_awake.load(SeqCst) {
@@ -176,34 +158,33 @@ impl Connections {
         self.maintenance.notify_one();
     }
 
-    /// Looks after what no other thread can: clients that hang up while their polls are parked, refused connections, and
-    /// events that expire. Sleeps while there is none of these.
+    /// Looks after what no other thread can: clients that hang up while their polls are parked, and events that expire.
+    /// Sleeps while there is none of these.
     pub(super) fn maintain(&self) {
         let broker = &self.service.broker;
-        let ttl = broker.options().event_ttl;
-        let sweep = ttl.map(|ttl| (ttl / 8).clamp(PERIOD, LONGEST_SWEEP));
+        let sweep = broker
+            .options()
+            .event_ttl
+            .map_or(Duration::MAX, |ttl| (ttl / 8).clamp(PERIOD, LONGEST_SWEEP));
         loop {
             broker.sweep();
             // Before the look: a poll that parks after it notifies this thread.
             self.is_awake.store(false, SeqCst);
-            let looks = self.open().into_iter();
-            let parked = looks
+            let open = self.open();
+            let parked = open
+                .iter()
                 .filter(|connection| connection.look_at_client())
                 .count();
+            drop(open);
             let mut table = self.table.lock();
-            // Closes those that were there at the last look.
-            let refused = std::mem::take(&mut table.refused[0]);
-            if parked > 0 || !refused.is_empty() {
+            if parked > 0 {
                 self.is_awake.store(true, SeqCst);
             }
-            table.refused[1] = refused;
-            while !table.maintenance_ends {
-                let is_awake = self.is_awake.load(SeqCst);
-                match if is_awake { Some(PERIOD) } else { sweep } {
-                    None => self.maintenance.wait(&mut table),
-                    Some(time) if self.maintenance.wait_for(&mut table, time).timed_out() => break,
-                    Some(_) => {}
-                }
+            let sleeps = |table: &mut Table| !table.maintenance_ends && !self.is_awake.load(SeqCst);
+            let slept = self.maintenance.wait_while_for(&mut table, sleeps, sweep);
+            if !slept.timed_out() {
+                let goes_on = |table: &mut Table| !table.maintenance_ends;
+                self.maintenance.wait_while_for(&mut table, goes_on, PERIOD);
             }
             if table.maintenance_ends {
                 return;

@@ -17,40 +17,37 @@ use crate::server::render::Persistence;
 use crate::server::request::Request;
 use crate::server::response::Response;
 
-/// The defaults of `head_timeout` and `body_timeout`.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a client may take to close its side after the last answer, and how many bytes it may send until then. If the
-/// socket were closed at once, these would reset the connection, and the client might not see the answer.
+/// How long a client may take to close its side after the last answer, and how many bytes it may send until then.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_BYTES: u64 = 64 << 20;
 
 /// Serves requests until the connection ends.
 pub(super) fn serve(connections: &Connections, connection: &Connection) {
-    let info = &connections.service.info;
-    let (stream, idle_timeout) = (&connection.stream, info.effective_idle_timeout());
     let mut exchange = NativeExchange {
         connections,
         connection,
-        reader: Reader::new(TimedStream::new(stream, idle_timeout, info.write_timeout)),
+        reader: Reader::new(TimedStream::new(&connection.stream)),
         body_length: BodyLength::None,
         expects_continue: false,
     };
-    // After a stop has begun, no other thread ends an idle connection.
-    let is_idle =
-        || connection.enter(State::Idle(Instant::now())) && !connections.service.is_stopping();
     while exchange.run() {
-        if !is_idle() {
+        // After a stop has begun, no other thread ends an idle connection.
+        let is_idle = connection.enter(State::Idle(Instant::now()));
+        if !is_idle || connections.service.is_stopping() {
             return;
         }
     }
-    if is_idle() {
-        let _ = stream.shutdown(Shutdown::Write);
-        exchange.reader.source.limit(LINGER);
-        let _ = io::copy(
-            &mut exchange.reader.source.take(LINGER_BYTES),
-            &mut io::sink(),
-        );
+    linger(connections, connection);
+}
+
+/// Waits until the client closes its side after the last answer. If the socket were closed at once, what the client sends
+/// would reset the connection, and the client might not see the answer.
+pub(super) fn linger(connections: &Connections, connection: &Connection) {
+    if connection.enter(State::Receiving) && !connections.service.is_stopping() {
+        let _ = connection.stream.shutdown(Shutdown::Write);
+        let mut stream = TimedStream::new(&connection.stream);
+        stream.limit(LINGER);
+        let _ = io::copy(&mut stream.take(LINGER_BYTES), &mut io::sink());
     }
 }
 
@@ -77,9 +74,7 @@ impl Exchange for NativeExchange<'_> {
             let asked = b"HTTP/1.1 100 Continue\r\n\r\n";
             let _ = self.reader.source.send(asked, info.write_timeout);
         }
-        self.reader
-            .source
-            .limit(info.body_timeout.unwrap_or(BODY_TIMEOUT));
+        self.reader.source.limit(info.effective_body_timeout());
         let body = self.reader.body(self.body_length, max)?;
         self.body_length = BodyLength::None;
         if self.connection.enter(State::Serving) {
@@ -121,16 +116,13 @@ impl NativeExchange<'_> {
         if !self.reader.wait() || !self.connection.enter(State::Receiving) {
             return Ok(None);
         }
-        self.reader
-            .source
-            .limit(info.head_timeout.unwrap_or(HEAD_TIMEOUT));
-        let request = self
-            .reader
-            .head(self.connection.peer, &info.trusted_proxies)?;
+        self.reader.source.limit(info.effective_head_timeout());
+        let peer = self.connection.peer;
+        let request = self.reader.head(peer, &info.trusted_proxies)?;
         let length = request.fault().map_or_else(|| request.body_length(), Err);
         self.body_length = length.map_err(|why| Response::error(400, why))?;
         self.expects_continue = request.expects_continue()?;
-        Ok(Some(Box::new(request)))
+        Ok(Some(request))
     }
 
     fn answer(&mut self, mut request: Box<Request>) -> bool {

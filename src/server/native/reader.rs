@@ -18,8 +18,9 @@ use crate::server::response::Response;
 const BUFFER: usize = 4 * 1024;
 /// The most bytes of a head, of all trailers, and of all extensions of chunks.
 const MAX_HEAD: usize = 16 * 1024;
-/// The most header fields of a request, and the most trailers.
+/// The most header fields of a request, and the most trailers; and as many as most requests have at most.
 const MAX_FIELDS: usize = 100;
+const USUAL_FIELDS: usize = 24;
 /// The most bytes of a line with a chunk's size, and the most digits of the size.
 const MAX_CHUNK_LINE: usize = 1024;
 const MAX_DIGITS: usize = 16;
@@ -98,9 +99,15 @@ impl<R: Read> Reader<R> {
         &mut self,
         peer: Option<SocketAddr>,
         trusted_proxies: &TrustedProxies,
-    ) -> Result<Request, Response> {
+    ) -> Result<Box<Request>, Response> {
         self.part(MAX_HEAD, 431, |head| {
-            parse_head(head, peer, trusted_proxies)
+            // Seldom there are many fields, which take more of the stack.
+            match parse_head::<USUAL_FIELDS>(head, peer, trusted_proxies) {
+                Err(Response { status: 431, .. }) => {
+                    parse_head::<MAX_FIELDS>(head, peer, trusted_proxies)
+                }
+                parsed => parsed,
+            }
         })
     }
 
@@ -167,10 +174,14 @@ fn cut_off(error: io::Error) -> Response {
     }
 }
 
-/// Not inlined, since the stack of a parked poll's thread stays as large as it ever was.
+/// Not inlined, and in a box: the stack of a parked poll's thread stays as large as it ever was.
 #[inline(never)]
-fn parse_head(head: &[u8], peer: Option<SocketAddr>, proxies: &TrustedProxies) -> Parsed<Request> {
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+fn parse_head<const FIELDS: usize>(
+    head: &[u8],
+    peer: Option<SocketAddr>,
+    proxies: &TrustedProxies,
+) -> Parsed<Box<Request>> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     let length = match parsed.parse_with_uninit_headers(head, &mut fields) {
         Ok(Status::Complete(length)) => length,
@@ -188,7 +199,7 @@ fn parse_head(head: &[u8], peer: Option<SocketAddr>, proxies: &TrustedProxies) -
     let headers = fields.map(|field| (field.name, text(field.value)));
     let headers = headers.collect();
     let request = Request::parse(method, target, version, headers, peer, proxies);
-    Ok(Some((length, request)))
+    Ok(Some((length, Box::new(request))))
 }
 
 /// A field's value. Bytes that are not UTF-8 mean nothing to HTTP (RFC 9110, section 5.5).
@@ -202,8 +213,13 @@ fn refuse_version<T>(head: &[u8]) -> Parsed<T> {
     let Some(end) = head.iter().position(|byte| *byte == b'\n') else {
         return Ok(None);
     };
-    let line = head[..end].trim_ascii_end();
-    match line.rsplit(|byte| *byte == b' ').next() {
+    match head[..end]
+        .trim_ascii_end()
+        .rsplit(|byte| *byte == b' ')
+        .next()
+    {
+        // It stands behind too many words.
+        Some(b"HTTP/1.1" | b"HTTP/1.0") => Err(refusal(Error::Version)),
         Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']) => {
             let message = "this server speaks HTTP/1.1 and HTTP/1.0";
             Err(Response::error(505, message))

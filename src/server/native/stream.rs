@@ -13,7 +13,7 @@ const PACE: usize = 64 * 1024;
 
 pub(super) struct TimedStream<'a> {
     stream: &'a TcpStream,
-    /// The time limits of one read and of one write on the stream.
+    /// The time limits of one read and of one write on the stream; zero if they are not known.
     read_timeout: Duration,
     write_timeout: Duration,
     limit: Duration,
@@ -22,12 +22,11 @@ pub(super) struct TimedStream<'a> {
 }
 
 impl<'a> TimedStream<'a> {
-    /// The stream has these time limits of one read and of one write.
-    pub(super) fn new(stream: &'a TcpStream, read: Duration, write: Duration) -> Self {
+    pub(super) fn new(stream: &'a TcpStream) -> Self {
         TimedStream {
             stream,
-            read_timeout: read,
-            write_timeout: write,
+            read_timeout: Duration::ZERO,
+            write_timeout: Duration::ZERO,
             limit: Duration::ZERO,
             deadline: None,
         }
@@ -38,41 +37,42 @@ impl<'a> TimedStream<'a> {
         (self.limit, self.deadline) = (limit, None);
     }
 
-    /// Sends an answer. The client has `timeout`, and one more second for each [`PACE`] bytes, until it has the whole.
+    /// Sends an answer. The client may pause for `timeout`, and has that and one more second for each [`PACE`] bytes until it
+    /// has the whole.
     pub(super) fn send(&mut self, mut answer: &[u8], timeout: Duration) -> io::Result<()> {
         self.limit(timeout + Duration::from_secs((answer.len() / PACE) as u64));
         while !answer.is_empty() {
-            self.prepare(false)?;
+            self.prepare(Some(timeout))?;
             match self.stream.write(answer) {
                 Ok(count) => answer = &answer[count..],
-                Err(error) if is_timeout(&error) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// Sets the time limit of the next call, if that of the stream would end it far from the deadline. Seldom: a request that
-    /// comes, and an answer that leaves, with one call needs no other limit.
-    fn prepare(&mut self, reads: bool) -> io::Result<()> {
+    /// Sets the time limit of the next call, a write with a limit of its own or a read, if that of the stream would end it far
+    /// from the deadline. Seldom: a request that comes, and an answer that leaves, with one call needs no other limit.
+    fn prepare(&mut self, write: Option<Duration>) -> io::Result<()> {
         let now = Instant::now();
         let deadline = *self.deadline.get_or_insert(now + self.limit);
         let left = deadline.saturating_duration_since(now);
         if left.is_zero() {
             return Err(ErrorKind::TimedOut.into());
         }
-        let timeout = if reads {
-            &mut self.read_timeout
-        } else {
-            &mut self.write_timeout
+        let left = left.min(write.unwrap_or(Duration::MAX)).max(SHORTEST);
+        let timeout = match write {
+            Some(_) => &mut self.write_timeout,
+            None => &mut self.read_timeout,
         };
         if *timeout <= left + SLACK && *timeout >= left / 2 {
             return Ok(());
         }
-        *timeout = left.max(SHORTEST);
-        match reads {
-            true => self.stream.set_read_timeout(Some(*timeout)),
-            false => self.stream.set_write_timeout(Some(*timeout)),
+        *timeout = left;
+        match write {
+            Some(_) => self.stream.set_write_timeout(Some(left)),
+            None => self.stream.set_read_timeout(Some(left)),
         }
     }
 }
@@ -80,7 +80,7 @@ impl<'a> TimedStream<'a> {
 impl Read for TimedStream<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            self.prepare(true)?;
+            self.prepare(None)?;
             match self.stream.read(buffer) {
                 Err(error) if is_timeout(&error) => {}
                 read => return read,

@@ -115,8 +115,7 @@ fn accepting_outlives_every_error_and_a_long_failure_is_reported_once() {
 fn a_panic_in_a_connections_thread_leaves_nothing_behind() {
     let server = start(info());
     let (stream, _client) = super::pair();
-    let info = &connections(&server).service.info;
-    let connection = Arc::new(Connection::new(stream.into(), None, info).unwrap());
+    let connection = Arc::new(Connection::new(stream.into(), None).unwrap());
     let started = connections(&server).start(&connection, |_, _| panic!("on purpose"));
     started.unwrap();
     until("no thread holds the connection", || {

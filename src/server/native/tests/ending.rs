@@ -46,8 +46,7 @@ fn a_client_that_reads_little_by_little_is_given_up_after_the_time_for_the_whole
     let (stream, peer) = listener.accept().unwrap();
     SockRef::from(&stream).set_send_buffer_size(4096).unwrap();
     let time = Duration::from_millis(600);
-    let info = info().write_timeout(time);
-    let connection = Connection::new(stream.into(), Some(peer), &info).unwrap();
+    let connection = Connection::new(stream.into(), Some(peer)).unwrap();
     // The client reads a piece at a time until the connection has ended.
     let (ended, end) = bounded::<()>(0);
     let reader = thread::spawn(move || {
@@ -58,7 +57,7 @@ fn a_client_that_reads_little_by_little_is_given_up_after_the_time_for_the_whole
         {}
     });
     let began = Instant::now();
-    let mut stream = TimedStream::new(&connection.stream, LIMIT, time);
+    let mut stream = TimedStream::new(&connection.stream);
     let error = stream.send(&[b'x'; 60_000], time).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!(
@@ -73,7 +72,7 @@ fn a_client_that_reads_little_by_little_is_given_up_after_the_time_for_the_whole
 #[test]
 fn a_connection_that_is_ended_while_idle_serves_no_request_that_comes_in_that_instant() {
     let (stream, _client) = pair();
-    let connection = Connection::new(stream.into(), None, &info()).unwrap();
+    let connection = Connection::new(stream.into(), None).unwrap();
     assert!(connection.enter(State::Receiving));
     assert!(!connection.end(false) && connection.idle_since().is_none());
     assert!(connection.enter(State::Idle(Instant::now())));

@@ -8,7 +8,7 @@ use crate::server::head::BodyLength;
 use crate::server::native::reader::Reader;
 use crate::server::{Handler, Request, Response};
 
-fn head(reader: &mut Reader<&[u8]>) -> Result<Request, Response> {
+fn head(reader: &mut Reader<&[u8]>) -> Result<Box<Request>, Response> {
     reader.head(None, &TrustedProxies::default())
 }
 
