@@ -38,8 +38,8 @@ pub(super) struct Connections {
 #[derive(Default)]
 struct Table {
     open: HashMap<ThreadId, (Arc<Connection>, JoinHandle<()>)>,
-    /// The thread whose connection left last. The next one joins it, since no thread can join itself.
-    ending: Option<JoinHandle<()>>,
+    /// Threads whose connections have left, until they have ended.
+    ending: Vec<JoinHandle<()>>,
     maintenance_ends: bool,
 }
 
@@ -132,9 +132,10 @@ impl Connections {
                 return false;
             }
         }
-        let last = table.ending.take();
+        let ending = std::mem::take(&mut table.ending);
         drop(table);
-        last.is_none_or(|last| last.join().is_ok())
+        ending.into_iter().for_each(|thread| _ = thread.join());
+        true
     }
 
     /// The open connections.
@@ -196,12 +197,11 @@ impl Connections {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut table = self.0.table.lock();
-        let left = table.open.remove(&thread::current().id());
-        let before = left.and_then(|(_, thread)| table.ending.replace(thread));
+        table.ending.retain(|thread| !thread.is_finished());
+        if let Some((_, thread)) = table.open.remove(&thread::current().id()) {
+            table.ending.push(thread);
+        }
         drop(table);
         self.0.left.notify_all();
-        if let Some(before) = before {
-            let _ = before.join();
-        }
     }
 }

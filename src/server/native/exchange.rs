@@ -41,7 +41,8 @@ pub(super) fn serve(connections: &Connections, connection: &Connection) {
 }
 
 /// Waits until the client closes its side after the last answer. If the socket were closed at once, what the client sends
-/// would reset the connection, and the client might not see the answer.
+/// would reset the connection, and the client might not see the answer. Not inlined: it takes 8 KB of the stack.
+#[inline(never)]
 pub(super) fn linger(connections: &Connections, connection: &Connection) {
     if connection.enter(State::Receiving) && !connections.service.is_stopping() {
         let _ = connection.stream.shutdown(Shutdown::Write);
@@ -69,7 +70,7 @@ impl Exchange for NativeExchange<'_> {
             BodyLength::Known(length) => (1..=max).contains(&length),
             BodyLength::Chunked => true,
         };
-        if self.expects_continue && is_wanted && self.reader.received.is_empty() {
+        if self.expects_continue && is_wanted && self.reader.received().is_empty() {
             // An error shows again when the body is read.
             let asked = b"HTTP/1.1 100 Continue\r\n\r\n";
             let _ = self.reader.source.send(asked, info.write_timeout);
@@ -133,8 +134,8 @@ impl NativeExchange<'_> {
         // The next request can follow a body that was not asked for, if the body has come all the same.
         let is_read = match self.body_length {
             BodyLength::None => true,
-            BodyLength::Known(length) if length <= self.reader.received.len() => {
-                self.reader.received.drain(..length);
+            BodyLength::Known(length) if length <= self.reader.received().len() => {
+                self.reader.skip(length);
                 true
             }
             _ => false,
@@ -156,12 +157,11 @@ impl NativeExchange<'_> {
     #[allow(clippy::boxed_local)]
     #[inline(never)]
     fn wait(&mut self, poll: Box<ParkedPoll>) -> Ready {
-        let mut received = std::mem::take(&mut self.reader.received);
-        received.shrink_to_fit();
+        let received = self.reader.replace(Vec::new());
         self.connection.park(poll.waiter().clone(), received);
         self.connections.wake_maintenance();
         let ready = poll.wait(&self.connections.service);
-        self.reader.received = self.connection.unpark();
+        self.reader.replace(self.connection.unpark());
         ready
     }
 

@@ -51,7 +51,7 @@ fn read_request(
     bytes: &[u8],
 ) -> Result<(String, String, Vec<u8>), Response> {
     let position = |reader: &Reader<Pieces<'_>>| {
-        bytes.len() - reader.source.bytes.len() - reader.received.len()
+        bytes.len() - reader.source.bytes.len() - reader.received().len()
     };
     let start = position(reader);
     let request = reader.head(None, &TrustedProxies::default())?;

@@ -28,8 +28,9 @@ const MAX_DIGITS: usize = 16;
 /// Every error of a method is the answer that refuses the request. The connection can't be used any more then.
 pub(super) struct Reader<R> {
     pub(super) source: R,
-    /// What has been received and not been read.
-    pub(super) received: Vec<u8>,
+    buffer: Vec<u8>,
+    /// The start of the buffer, up to here, has been received and not been read.
+    end: usize,
 }
 
 /// How many bytes a part of a request has, and what it says; `None` if it has not come whole.
@@ -39,29 +40,50 @@ impl<R: Read> Reader<R> {
     pub(super) fn new(source: R) -> Self {
         Reader {
             source,
-            received: Vec::new(),
+            buffer: Vec::new(),
+            end: 0,
         }
+    }
+
+    /// What has been received and not been read.
+    pub(super) fn received(&self) -> &[u8] {
+        &self.buffer[..self.end]
+    }
+
+    /// Passes over bytes that have been received.
+    pub(super) fn skip(&mut self, count: usize) {
+        self.buffer.copy_within(count..self.end, 0);
+        self.end -= count;
+    }
+
+    /// Exchanges the buffer for other bytes that have been received.
+    pub(super) fn replace(&mut self, received: Vec<u8>) -> Vec<u8> {
+        self.buffer.truncate(self.end);
+        self.buffer.shrink_to_fit();
+        self.end = received.len();
+        std::mem::replace(&mut self.buffer, received)
     }
 
     /// Receives more. Returns 0 if the client has closed its side.
     fn fill(&mut self) -> io::Result<usize> {
-        let end = self.received.len();
-        if end == 0 {
-            // It may have grown for a large head.
-            self.received.shrink_to(BUFFER);
+        if self.end == 0 && self.buffer.len() > BUFFER {
+            // It has grown for a large head.
+            self.replace(Vec::new());
         }
-        self.received.resize(end + BUFFER, 0);
-        let count = self.source.read(&mut self.received[end..]);
-        self.received.truncate(end + *count.as_ref().unwrap_or(&0));
-        count
+        if self.end == self.buffer.len() {
+            self.buffer.resize(self.end + BUFFER, 0);
+        }
+        let count = self.source.read(&mut self.buffer[self.end..])?;
+        self.end += count;
+        Ok(count)
     }
 
     /// Waits for a request, behind empty lines (RFC 9112, section 2.2). Returns `false` if the client closes its side, or
     /// sends nothing.
     pub(super) fn wait(&mut self) -> bool {
         loop {
-            match self.received[..] {
-                [b'\r', b'\n', ..] => drop(self.received.drain(..2)),
+            match *self.received() {
+                [b'\r', b'\n', ..] => self.skip(2),
                 [] | [b'\r'] => match self.fill() {
                     Ok(1..) => {}
                     _ => return false,
@@ -79,9 +101,9 @@ impl<R: Read> Reader<R> {
         parse: impl Fn(&[u8]) -> Parsed<T>,
     ) -> Result<T, Response> {
         loop {
-            let received = &self.received[..self.received.len().min(max)];
+            let received = &self.received()[..self.end.min(max)];
             if let Some((length, part)) = parse(received)? {
-                self.received.drain(..length);
+                self.skip(length);
                 return Ok(part);
             }
             if received.len() == max {
@@ -152,10 +174,10 @@ impl<R: Read> Reader<R> {
         if length > max - body.len() {
             return Err(Response::body_too_large(max));
         }
-        let held = length.min(self.received.len());
+        let held = length.min(self.end);
         body.reserve_exact(held);
-        body.extend_from_slice(&self.received[..held]);
-        self.received.drain(..held);
+        body.extend_from_slice(&self.received()[..held]);
+        self.skip(held);
         let rest = length - held;
         let source = (&mut self.source).take(rest as u64);
         if rest > 0 && { source }.read_to_end(body).map_err(cut_off)? < rest {
@@ -275,7 +297,8 @@ fn parse_chunk_line(received: &[u8]) -> Parsed<(usize, usize)> {
     }
 }
 
-/// Trailers count for nothing.
+/// Trailers count for nothing. Not inlined, as [`parse_head`].
+#[inline(never)]
 fn parse_trailers(received: &[u8]) -> Parsed<()> {
     let mut fields = [EMPTY_HEADER; MAX_FIELDS];
     match httparse::parse_headers(received, &mut fields).map_err(refusal)? {
