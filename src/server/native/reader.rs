@@ -20,7 +20,7 @@ const BUFFER: usize = 4 * 1024;
 const MAX_HEAD: usize = 16 * 1024;
 /// The most header fields of a request, and the most trailers; and as many as most requests have at most.
 const MAX_FIELDS: usize = 100;
-const USUAL_FIELDS: usize = 24;
+const USUAL_FIELDS: usize = 16;
 /// The most bytes of a line with a chunk's size, and the most digits of the size.
 const MAX_CHUNK_LINE: usize = 1024;
 const MAX_DIGITS: usize = 16;
