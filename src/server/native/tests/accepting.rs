@@ -23,9 +23,17 @@ fn published(client: &mut Client) -> bool {
 fn past_the_limit_the_connection_idle_longest_makes_room() {
     let server = start(info().max_connections(2));
     let (mut first, mut second) = (Client::of(&server), Client::of(&server));
+    // A connection is idle soon after its answer.
+    let are_idle = || {
+        let open = connections(&server).open();
+        open.iter()
+            .all(|connection| connection.idle_since().is_some())
+    };
     assert!(published(&mut first) && published(&mut second));
+    until("idle", are_idle);
     // Now the second one has been idle longest.
     assert!(published(&mut first));
+    until("idle", are_idle);
     let mut third = Client::of(&server);
     assert!(published(&mut third));
     assert!(second.is_over());
