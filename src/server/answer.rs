@@ -1,12 +1,13 @@
 //! [`Answer`]: what the endpoints make of a request, as a value that a backend finishes and sends.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::cors;
 use super::poll_group::Member;
 use super::poll_settings::TimeoutAnswer;
-use super::render::Persistence;
+use super::render::{Persistence, render_json};
 use super::response::Response;
 use super::service::Service;
 use crate::broker::{Batch, Parked, Waiter};
@@ -24,6 +25,8 @@ pub(super) enum Answer {
 /// An answer that can be sent.
 pub(super) enum Ready {
     Response(Response),
+    /// The answer to a publish: the id of its event.
+    Published(EventId),
     /// Events. Subscribers that share the batch share its rendered answer, too.
     Batch(Arc<Batch>),
 }
@@ -40,6 +43,24 @@ impl<T: Into<Ready>> From<T> for Answer {
     }
 }
 
+/// A whole answer as bytes.
+pub(super) enum Rendered {
+    Own(Vec<u8>),
+    /// Of a batch that other subscribers have, too.
+    Shared(Arc<[u8]>),
+}
+
+impl Deref for Rendered {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Rendered::Own(bytes) => bytes,
+            Rendered::Shared(bytes) => bytes,
+        }
+    }
+}
+
 impl Ready {
     /// The whole answer as bytes.
     pub(super) fn render(
@@ -47,16 +68,26 @@ impl Ready {
         service: &Service,
         persistence: Persistence,
         head_only: bool,
-    ) -> Arc<[u8]> {
+    ) -> Rendered {
         self.count(service);
         let origin = service.info.cors_origin.as_deref();
-        let render = |response| cors::with_origin(response, origin).render(persistence, head_only);
+        let events = |batch: &Batch| {
+            let json = wire::PollBody::render(batch.events(), batch.gap());
+            render_json(&json, batch.last_id(), origin, persistence, head_only)
+        };
         match self {
             Ready::Batch(batch) if persistence == Persistence::Keep && !head_only => {
-                batch.rendered(origin.unwrap_or_default(), |batch| render(events(batch)))
+                Rendered::Shared(batch.rendered(origin.unwrap_or_default(), events))
             }
-            Ready::Batch(batch) => render(events(&batch)).into(),
-            Ready::Response(response) => render(response).into(),
+            Ready::Batch(batch) => Rendered::Own(events(&batch)),
+            Ready::Published(id) => {
+                let answer = render_json(wire::PUBLISHED, id, origin, persistence, head_only);
+                Rendered::Own(answer)
+            }
+            Ready::Response(response) => {
+                let response = cors::with_origin(response, origin);
+                Rendered::Own(response.render(persistence, head_only))
+            }
         }
     }
 
@@ -64,7 +95,11 @@ impl Ready {
     pub(super) fn into_response(self, service: &Service) -> Response {
         self.count(service);
         let response = match self {
-            Ready::Batch(batch) => events(&batch),
+            Ready::Batch(batch) => {
+                let json = wire::PollBody::render(batch.events(), batch.gap());
+                Response::from_json(200, json).with_position(batch.last_id())
+            }
+            Ready::Published(id) => Response::from_json(200, wire::PUBLISHED).with_position(id),
             Ready::Response(response) => response,
         };
         cors::with_origin(response, service.info.cors_origin.as_deref()).complete()
@@ -72,15 +107,10 @@ impl Ready {
 
     fn count(&self, service: &Service) {
         service.traffic.count_answer(match self {
-            Ready::Batch(_) => 200,
+            Ready::Batch(_) | Ready::Published(_) => 200,
             Ready::Response(response) => response.status,
         });
     }
-}
-
-fn events(batch: &Batch) -> Response {
-    let json = wire::PollBody::render(batch.events(), batch.gap());
-    Response::from_json(200, json).with_position(batch.last_id())
 }
 
 /// What the answer to a poll that found no event depends on.

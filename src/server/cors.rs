@@ -6,6 +6,12 @@ use std::net::Ipv6Addr;
 use super::request::Request;
 use super::response::Response;
 
+/// The field that names what a page may read of an answer besides its body.
+pub(super) const EXPOSED: (&str, &str) = (
+    "Access-Control-Expose-Headers",
+    "Last-Event-ID, Retry-After",
+);
+
 /// Answers OPTIONS, which is also how a browser asks whether a page of another origin may send its request.
 pub(super) fn options(request: &Request, methods: &str, origin: Option<&str>) -> Response {
     let response = Response::new(204).with_header("Allow", methods);
@@ -28,10 +34,7 @@ pub(super) fn with_origin(response: Response, origin: Option<&str>) -> Response 
         None => response,
         Some(origin) => response
             .with_default("Access-Control-Allow-Origin", origin)
-            .with_default(
-                "Access-Control-Expose-Headers",
-                "Last-Event-ID, Retry-After",
-            ),
+            .with_default(EXPOSED.0, EXPOSED.1),
     }
 }
 

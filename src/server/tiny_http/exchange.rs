@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::Backend;
 use super::connections::Peer;
 use super::workers::ReceiveToken;
-use crate::server::answer::{Answer, ParkedPoll, Ready};
+use crate::server::answer::{Answer, ParkedPoll, Ready, Rendered};
 use crate::server::cors;
 use crate::server::endpoints::{self, Exchange};
 use crate::server::head::BodyLength;
@@ -268,7 +268,7 @@ impl AnswerForm {
     /// tiny_http itself closes only a connection whose client asked for it. Otherwise the answer asks the client to close
     /// it: when the server stops, and where tiny_http has waited so long for the next request that it soon ends the
     /// connection.
-    fn render(&self, ready: Ready, backend: &Backend) -> Arc<[u8]> {
+    fn render(&self, ready: Ready, backend: &Backend) -> Rendered {
         let is_late = self.idle_since.elapsed() >= backend.listener.idle_timeout / 32 * 31;
         let closes = is_late || backend.service.is_stopping();
         let persistence = if closes {

@@ -15,8 +15,7 @@ use socket2::SockRef;
 
 use super::listener::Listener;
 use super::{Backend, peers, workers};
-use crate::error::{Error, ErrorKind};
-use crate::server::info::OnFailure;
+use crate::server::accept_failure::AcceptFailure;
 use crate::server::listen;
 
 /// The time between two checks while new clients come, and at other times.
@@ -38,9 +37,7 @@ struct Maintenance {
     backend: Arc<Backend>,
     last_new: Instant,
     next_heartbeat: Instant,
-    /// No connection is accepted, since this time.
-    failing: Option<Instant>,
-    on_failure: Option<OnFailure>,
+    failure: AcceptFailure,
     next_look: Instant,
 }
 
@@ -50,8 +47,7 @@ pub(super) fn start(backend: &Arc<Backend>) -> io::Result<()> {
         backend: backend.clone(),
         last_new: now,
         next_heartbeat: now,
-        failing: None,
-        on_failure: backend.service.info.on_failure.clone(),
+        failure: AcceptFailure::new(&backend.service.info),
         next_look: now,
     };
     let thread = thread::Builder::new().name("long-polling-maintenance".into());
@@ -97,7 +93,7 @@ impl Maintenance {
         if new > 0 {
             self.last_new = Instant::now();
         }
-        let is_busy = self.last_new.elapsed() < BUSY || self.failing.is_some();
+        let is_busy = self.last_new.elapsed() < BUSY || self.failure.is_ongoing();
         if is_busy {
             probe(&self.backend.listener, new.clamp(PROBES, 1000));
         }
@@ -139,8 +135,8 @@ impl Maintenance {
         if let Some(error) = newest.error.get() {
             self.fail(error);
         } else if is_accepting {
-            if is_old && let Some(since) = self.failing.take() {
-                log::warn!("connections are accepted again after {:?}", since.elapsed());
+            if is_old {
+                self.failure.end();
             }
             return;
         }
@@ -151,24 +147,10 @@ impl Maintenance {
         }
     }
 
-    /// Records that no connection is accepted, and calls the program's callback after the restore timeout.
     fn fail(&mut self, error: &io::Error) {
         // A stop has shut the socket down, so that it accepts nothing.
-        if self.backend.listener.is_stopping() {
-            return;
-        }
-        let failing = self.failing.get_or_insert_with(|| {
-            log::warn!("accepting connections failed: {error}; the server tries again");
-            Instant::now()
-        });
-        let time = failing.elapsed();
-        let is_long = time >= self.backend.service.info.restore_timeout;
-        if let Some(on_failure) = self.on_failure.take_if(|_| is_long) {
-            let message = format!(
-                "no connection could be accepted for {time:?}: {error}; the server tries again; free descriptors, threads \
-                 or memory, or allow the process more"
-            );
-            on_failure.call(Error::new(ErrorKind::ServingFailed, message));
+        if !self.backend.listener.is_stopping() {
+            self.failure.begin(error);
         }
     }
 
