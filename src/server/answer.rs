@@ -1,7 +1,7 @@
 //! [`Answer`]: what the endpoints make of a request, as a value that a backend finishes and sends.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::cors;
 use super::poll_group::Member;
@@ -26,6 +26,8 @@ pub(super) enum Ready {
     Response(Response),
     /// Events. Subscribers that share the batch share its rendered answer, too.
     Batch(Arc<Batch>),
+    /// Events for a poll whose timeout was the preference `wait`.
+    PreferredBatch(Arc<Batch>, Duration),
 }
 
 impl From<Response> for Ready {
@@ -56,6 +58,9 @@ impl Ready {
                 batch.rendered(origin.unwrap_or_default(), |batch| render(events(batch)))
             }
             Ready::Batch(batch) => render(events(&batch)).into(),
+            Ready::PreferredBatch(batch, wait) => {
+                render(with_preference(events(&batch), wait)).into()
+            }
             Ready::Response(response) => render(response).into(),
         }
     }
@@ -65,6 +70,7 @@ impl Ready {
         self.count(service);
         let response = match self {
             Ready::Batch(batch) => events(&batch),
+            Ready::PreferredBatch(batch, wait) => with_preference(events(&batch), wait),
             Ready::Response(response) => response,
         };
         cors::with_origin(response, service.info.cors_origin.as_deref()).complete()
@@ -72,7 +78,7 @@ impl Ready {
 
     fn count(&self, service: &Service) {
         service.traffic.count_answer(match self {
-            Ready::Batch(_) => 200,
+            Ready::Batch(_) | Ready::PreferredBatch(..) => 200,
             Ready::Response(response) => response.status,
         });
     }
@@ -83,21 +89,33 @@ fn events(batch: &Batch) -> Response {
     Response::from_json(200, json).with_position(batch.last_id())
 }
 
+/// Adds the field by which an answer says that the server has applied the preference `wait`, and with how many seconds (RFC
+/// 7240, section 3). The answer needs no `Vary`: no cache stores it.
+fn with_preference(response: Response, wait: Duration) -> Response {
+    response.with_default("Preference-Applied", &format!("wait={}", wait.as_secs()))
+}
+
 /// What the answer to a poll that found no event depends on.
 pub(super) struct PollParams {
     pub(super) since_time: Option<u64>,
     pub(super) last_id: Option<EventId>,
     pub(super) deadline: Instant,
+    /// The timeout, if the preference `wait` gave it.
+    pub(super) preferred_wait: Option<Duration>,
 }
 
 impl PollParams {
     /// The answer to a poll that ended with this batch.
     pub(super) fn answer(&self, service: &Service, batch: Arc<Batch>) -> Ready {
         if !batch.events().is_empty() {
-            return Ready::Batch(batch);
+            return match self.preferred_wait {
+                None => Ready::Batch(batch),
+                Some(wait) => Ready::PreferredBatch(batch, wait),
+            };
         }
         // The next events report the gap; until then, the client keeps its position.
-        let position = if batch.gap() {
+        let keeps = batch.gap() && (self.last_id.is_some() || self.since_time.is_some());
+        let position = if keeps {
             self.last_id
         } else {
             Some(batch.last_id())
@@ -120,8 +138,12 @@ impl PollParams {
                 Response::from_json(200, wire::PollBody::render_timeout(timestamp))
             }
         };
-        match position {
+        let response = match position {
             Some(id) => response.with_position(id),
+            None => response,
+        };
+        match self.preferred_wait {
+            Some(wait) => with_preference(response, wait),
             None => response,
         }
     }

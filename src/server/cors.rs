@@ -17,7 +17,7 @@ pub(super) fn options(request: &Request, methods: &str, origin: Option<&str>) ->
         .with_header("Access-Control-Allow-Methods", methods)
         .with_header(
             "Access-Control-Allow-Headers",
-            requested.unwrap_or("Content-Type"),
+            requested.unwrap_or("Content-Type, Last-Event-ID, Prefer"),
         )
         .with_header("Access-Control-Max-Age", "7200")
 }
@@ -30,7 +30,7 @@ pub(super) fn with_origin(response: Response, origin: Option<&str>) -> Response 
             .with_default("Access-Control-Allow-Origin", origin)
             .with_default(
                 "Access-Control-Expose-Headers",
-                "Last-Event-ID, Retry-After",
+                "Last-Event-ID, Preference-Applied, Retry-After",
             ),
     }
 }

@@ -66,10 +66,10 @@ impl Maintenance {
     }
 
     pub(super) fn run(&self, connections: &Connections, broker: &Broker) {
-        let ttl = broker.options().event_ttl;
-        let sweep = ttl.map(|ttl| (ttl / 8).clamp(PERIOD, LONGEST_SWEEP));
         loop {
             broker.sweep();
+            let sweep = broker.sweep_pause();
+            let sweep = sweep.map(|pause| pause.clamp(PERIOD, LONGEST_SWEEP));
             // Before the look: a poll that parks after it wakes this thread.
             self.is_awake.store(false, SeqCst);
             let parked = connections.parked();
