@@ -60,18 +60,23 @@ impl Shared {
                 _ => self.publish_acknowledged(draft),
             };
         }
-        self.with_categories(&[category], |categories| {
+        let purged = self.with_categories(&[category], |categories| {
             let end = self.high_water_mark(category).id;
             let Some((name, state)) = categories.find(category) else {
-                return Ok(end);
+                return Ok((end, None));
             };
             if state.ring.is_empty() {
-                return Ok(end);
+                return Ok((end, None));
             }
             let (entry, _) = self.sequencer.stamp(draft, |entry| self.append(entry))?;
             let id = entry.event.id();
-            self.deliver(name, state, entry, false).finish(self);
-            Ok(id)
-        })
+            Ok((id, Some(self.deliver(name, state, entry, false))))
+        });
+        let (position, delivery) = purged?;
+        // It may look for expired events in all categories, so that no category may be locked.
+        if let Some(delivery) = delivery {
+            delivery.finish(self);
+        }
+        Ok(position)
     }
 }

@@ -1,10 +1,11 @@
 //! Purging a category: `DELETE` on the endpoint for publishes, and `Broker::purge`.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use long_polling::server::{Handler, Request, Response};
+use long_polling::testing::{self, ManualClock};
 use long_polling::{Broker, BrokerOptions, Cursor, Durability, EventId, FilePersistorInfo, Server};
 
 use crate::support::{
@@ -185,4 +186,21 @@ fn a_purged_category_stays_purged_after_a_restart_a_kill_and_a_compaction() {
             broker.stop(LIMIT).unwrap();
         }
     }
+}
+
+/// The purge is followed by a look for expired events in all categories, the purged one included.
+#[test]
+fn a_purge_returns_when_other_events_have_expired() {
+    let clock = ManualClock::at(1_700_000_000_000);
+    let options = BrokerOptions::new().event_ttl(Duration::from_secs(1));
+    let broker = testing::broker(options, &clock).unwrap();
+    broker.publish("expired", "x").unwrap();
+    clock.advance(Duration::from_secs(2));
+    broker.publish("c", "x").unwrap();
+    clock.advance(Duration::from_millis(500));
+    let (done, returned) = mpsc::channel();
+    let purging = broker.clone();
+    thread::spawn(move || done.send(purging.purge("c")));
+    returned.recv_timeout(LIMIT).expect("no deadlock").unwrap();
+    assert_eq!(broker.statistics().events, 0);
 }
