@@ -70,7 +70,7 @@ impl Shared {
             }
             let (entry, _) = self.sequencer.stamp(draft, |entry| self.append(entry))?;
             let id = entry.event.id();
-            Ok((id, Some(self.deliver(name, state, entry, false))))
+            Ok::<_, Error>((id, Some(self.deliver(name, state, entry, false))))
         });
         let (position, delivery) = purged?;
         // It may look for expired events in all categories, so that no category may be locked.
