@@ -162,7 +162,7 @@ impl Error {
     }
 
     /// Puts what follows from the error before its message; the kind, the status and the cause stay.
-    #[cfg(feature = "client")]
+    #[cfg(any(feature = "_server", feature = "client"))]
     pub(crate) fn context(mut self, consequence: impl fmt::Display) -> Self {
         self.0.message = format!("{consequence}: {}", self.0.message);
         self

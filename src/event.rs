@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -46,6 +47,12 @@ struct Inner {
     json: String,
     /// The range of `data` in `json`.
     data: Range<usize>,
+    /// The time to live that the publisher gave, in milliseconds. The HTTP API does not have it, the file does.
+    #[cfg_attr(not(feature = "_server"), allow(dead_code))]
+    ttl: Option<NonZeroU64>,
+    /// It is no event, but the purge of its category, which has a place among the events.
+    #[cfg_attr(not(feature = "_server"), allow(dead_code))]
+    is_purge: bool,
 }
 
 impl Event {
@@ -137,23 +144,36 @@ impl Event {
         json: String,
         data: Range<usize>,
     ) -> Self {
-        Event::new(timestamp, id, category.into(), json, data)
-    }
-
-    fn new(
-        timestamp: u64,
-        id: EventId,
-        category: Arc<str>,
-        json: String,
-        data: Range<usize>,
-    ) -> Self {
         Event(Arc::new(Inner {
             timestamp,
             id,
-            category,
+            category: category.into(),
             json,
             data,
+            ttl: None,
+            is_purge: false,
         }))
+    }
+
+    /// Returns `true` if this is no event, but the purge of its category.
+    #[cfg(feature = "_server")]
+    pub(crate) fn is_purge(&self) -> bool {
+        self.0.is_purge
+    }
+
+    /// Returns the time to live that the publisher gave, in milliseconds.
+    #[cfg(feature = "_server")]
+    pub(crate) fn own_ttl(&self) -> Option<u64> {
+        self.0.ttl.map(NonZeroU64::get)
+    }
+
+    /// Sets the time to live, in milliseconds. Does nothing if this event has been cloned already.
+    #[cfg(feature = "_server")]
+    pub(crate) fn with_own_ttl(mut self, ttl: Option<NonZeroU64>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.ttl = ttl;
+        }
+        self
     }
 }
 
@@ -213,6 +233,8 @@ pub(crate) struct Draft {
     category: Arc<str>,
     json: String,
     data: Range<usize>,
+    ttl: Option<NonZeroU64>,
+    is_purge: bool,
 }
 
 const ID_HEAD: &[u8] = br#","id":""#;
@@ -281,10 +303,44 @@ impl Draft {
             category,
             json,
             data,
+            ttl: None,
+            is_purge: false,
+        })
+    }
+
+    /// Creates the purge of a category.
+    #[cfg(feature = "_server")]
+    pub(crate) fn purge(category: Arc<str>) -> Result<Self, Error> {
+        let draft = Draft::new(category, &())?;
+        Ok(Draft {
+            is_purge: true,
+            ..draft
         })
     }
 
     #[cfg(feature = "redis")]
+    pub(crate) fn is_purge(&self) -> bool {
+        self.is_purge
+    }
+
+    /// Sets the time to live that the publisher gives, in milliseconds.
+    #[cfg(feature = "_server")]
+    pub(crate) fn with_own_ttl(self, ttl: Option<NonZeroU64>) -> Self {
+        Draft { ttl, ..self }
+    }
+
+    #[cfg(feature = "_server")]
+    pub(crate) fn has_own_ttl(&self) -> bool {
+        self.ttl.is_some()
+    }
+
+    /// Returns the time to live that the publisher gives, in milliseconds.
+    #[cfg(feature = "redis")]
+    pub(crate) fn own_ttl(&self) -> Option<u64> {
+        self.ttl.map(NonZeroU64::get)
+    }
+
+    #[cfg(feature = "_server")]
     pub(crate) fn category(&self) -> &str {
         &self.category
     }
@@ -307,6 +363,8 @@ impl Draft {
             category,
             mut json,
             mut data,
+            ttl,
+            is_purge,
         } = self;
         let mut digits = [0u8; 20];
         let digits = decimal(timestamp, &mut digits);
@@ -315,7 +373,15 @@ impl Draft {
         data = moved(data.start)..moved(data.end);
         json.push_str(std::str::from_utf8(&id.to_text()).unwrap_or_default());
         json.push_str("\"}");
-        Event::new(timestamp, id, category, json, data)
+        Event(Arc::new(Inner {
+            timestamp,
+            id,
+            category,
+            json,
+            data,
+            ttl,
+            is_purge,
+        }))
     }
 }
 

@@ -100,7 +100,7 @@ pub use broker::BackplaneStatistics;
 #[cfg(feature = "_server")]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "server", feature = "native-http"))))]
 #[doc(inline)]
-pub use broker::{Batch, Broker, BrokerOptions, Statistics};
+pub use broker::{Batch, Broker, BrokerOptions, CategoryOptions, Statistics};
 #[cfg(feature = "client")]
 #[doc(inline)]
 pub use client::{

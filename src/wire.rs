@@ -6,22 +6,36 @@ mod categories;
 mod query;
 
 use std::borrow::Cow;
+use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+#[cfg(any(feature = "_server", feature = "client"))]
+use crate::error::{Error, ErrorKind};
 use crate::event::Event;
+#[cfg(feature = "_server")]
+use crate::position::EventId;
 
 pub use categories::Categories;
 #[cfg(any(feature = "_server", feature = "client"))]
 pub(crate) use categories::check_category;
 pub use query::SubscriptionRequest;
+#[cfg(feature = "_server")]
+pub(crate) use query::category_of_query;
 
 /// The header that carries the position that a poll reached, or the id of a published event.
 pub(crate) const LAST_EVENT_ID: &str = "Last-Event-ID";
 /// The body of the response to a publish. A test of the Go package compares every byte of it.
 #[cfg_attr(not(feature = "_server"), allow(dead_code))]
 pub(crate) const PUBLISHED: &str = r#"{"success": true}"#;
+
+/// Returns the body of the response to a publish of several events.
+#[cfg(feature = "_server")]
+pub(crate) fn render_published(ids: &[EventId]) -> String {
+    let ids: Vec<String> = ids.iter().map(|id| format!("\"{id}\"")).collect();
+    format!(r#"{{"success":true,"ids":[{}]}}"#, ids.join(","))
+}
 
 /// One event to publish: the body of `POST {publish_uri}`.
 ///
@@ -39,6 +53,8 @@ pub(crate) const PUBLISHED: &str = r#"{"success": true}"#;
 pub struct PublishRequest<T> {
     pub(crate) category: String,
     pub(crate) data: T,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "seconds")]
+    pub(crate) ttl: Option<Duration>,
 }
 
 impl<T: Serialize> PublishRequest<T> {
@@ -50,6 +66,7 @@ impl<T: Serialize> PublishRequest<T> {
         PublishRequest {
             category: category.into(),
             data,
+            ttl: None,
         }
     }
 
@@ -64,6 +81,68 @@ impl<T: Serialize> PublishRequest<T> {
         self.data = data;
         self
     }
+
+    /// Sets how long the server keeps the event, a millisecond or more. The server drops a fraction of a millisecond.
+    /// Defaults to `None`: as long as the server's settings say.
+    ///
+    /// If the server's settings limit the time to live, too, the shorter one counts. A subscriber that has not received the
+    /// event when it expires gets a gap. The body has the time as the member `ttl`, in seconds:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use long_polling::PublishRequest;
+    ///
+    /// let request = PublishRequest::new("typing", "alice").ttl(Duration::from_millis(2500));
+    /// let json = r#"{"category":"typing","data":"alice","ttl":2.5}"#;
+    /// assert_eq!(serde_json::to_string(&request).unwrap(), json);
+    /// ```
+    pub fn ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
+        self.ttl = ttl.into();
+        self
+    }
+}
+
+/// Writes a duration as a number of seconds, without a fraction if it has none.
+fn seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) if time.subsec_nanos() > 0 => serializer.serialize_f64(time.as_secs_f64()),
+        Some(time) => serializer.serialize_u64(time.as_secs()),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// The most events of one publish.
+#[cfg(any(feature = "_server", feature = "client"))]
+const MAX_EVENTS_PER_PUBLISH: usize = 1000;
+
+/// # Errors
+///
+/// `InvalidRequest` for a publish of no events, `TooLarge` for one of too many.
+#[cfg(any(feature = "_server", feature = "client"))]
+pub(crate) fn check_count(events: usize) -> Result<(), Error> {
+    match events {
+        0 => Err(Error::request(
+            "no events to publish: give 1 to 1000 in one publish",
+        )),
+        1..=MAX_EVENTS_PER_PUBLISH => Ok(()),
+        more => Err(Error::new(
+            ErrorKind::TooLarge,
+            format!("{more} events in one publish: give 1 to {MAX_EVENTS_PER_PUBLISH}"),
+        )),
+    }
+}
+
+/// # Errors
+///
+/// `InvalidRequest` for a time to live of less than a millisecond.
+#[cfg(any(feature = "_server", feature = "client"))]
+pub(crate) fn check_ttl(ttl: Option<Duration>) -> Result<(), Error> {
+    match ttl {
+        Some(ttl) if ttl < Duration::from_millis(1) => Err(Error::request(format!(
+            "a time to live (ttl) of {ttl:?}: give 0.001 seconds or more, or leave it out"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The body of a publish, as the server reads it. The data is not parsed, and other members are ignored.
@@ -74,6 +153,24 @@ pub(crate) struct PublishBody<'a> {
     pub(crate) category: Cow<'a, str>,
     #[serde(borrow)]
     pub(crate) data: &'a RawValue,
+    #[serde(default, deserialize_with = "seconds_or_null")]
+    pub(crate) ttl: Option<Duration>,
+}
+
+/// Reads a number of seconds. More than a duration holds becomes the longest one.
+#[cfg_attr(not(feature = "_server"), allow(dead_code))]
+fn seconds_or_null<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    let seconds: Option<f64> = Option::deserialize(deserializer)?;
+    let time = |seconds: f64| match Duration::try_from_secs_f64(seconds) {
+        Ok(time) => Ok(time),
+        Err(_) if seconds > 0.0 => Ok(Duration::MAX),
+        Err(_) => Err(serde::de::Error::custom(
+            "a negative time to live: ttl is a number of seconds, 0.001 or more",
+        )),
+    };
+    seconds.map(time).transpose()
 }
 
 /// The body of a 200 to a poll, as the client reads it: events, golongpoll's report of a timeout, or an error.

@@ -40,12 +40,13 @@ pub(crate) trait Backplane: Send + Sync {
     /// Any error keeps the broker from starting.
     fn start(&self, feeds: Vec<Feed>) -> Result<(), Error>;
 
-    /// Appends an event to a stream, and waits until the engine has it.
+    /// Appends events, or a purge, to a stream in one step, and waits until the engine has them. Returns the id of the last
+    /// one.
     ///
     /// # Errors
     ///
-    /// `Busy` if the event was not published, `TimedOut` if that is not known.
-    fn publish(&self, stream: usize, draft: Draft) -> Result<EventId, Error>;
+    /// `Busy` if they were not published, `TimedOut` if that is not known.
+    fn publish(&self, stream: usize, drafts: Vec<Draft>) -> Result<EventId, Error>;
 
     /// Refuses publishes, waits for those in flight, and stops reading. May be called twice.
     ///
@@ -87,12 +88,9 @@ impl Streams {
         timelines.map(Timeline::open_from).min().unwrap_or(0)
     }
 
-    pub(super) fn publish(&self, draft: Draft) -> Result<EventId, Error> {
-        let stream = self.backplane.stream_of(draft.category());
-        if !self.backplane.reads(stream) {
-            return Err(misdirected(draft.category(), stream));
-        }
-        self.backplane.publish(stream, draft)
+    pub(super) fn publish(&self, drafts: Vec<Draft>) -> Result<EventId, Error> {
+        let stream = self.common_stream(&mut drafts.iter().map(Draft::category))?;
+        self.backplane.publish(stream, drafts)
     }
 
     /// Checks that the categories of a poll lie in one stream, which this broker reads.
@@ -101,7 +99,10 @@ impl Streams {
     ///
     /// `InvalidRequest` or `Misdirected`.
     pub(super) fn check(&self, categories: &Categories) -> Result<(), Error> {
-        let mut names = categories.iter();
+        self.common_stream(&mut categories.iter()).map(drop)
+    }
+
+    fn common_stream(&self, names: &mut dyn Iterator<Item = &str>) -> Result<usize, Error> {
         let first = names.next().unwrap_or_default();
         let stream = self.backplane.stream_of(first);
         for name in names {
@@ -109,12 +110,12 @@ impl Streams {
             if other != stream {
                 return Err(Error::request(format!(
                     "the categories {first:?} and {name:?} lie in different streams, {stream} and {other}, which have no \
-                     common position: follow them in two polls, or give their names the same part in braces"
+                     common position: poll or publish twice, or give their names the same part in braces"
                 )));
             }
         }
         match self.backplane.reads(stream) {
-            true => Ok(()),
+            true => Ok(stream),
             false => Err(misdirected(first, stream)),
         }
     }
@@ -183,12 +184,13 @@ impl Feed {
             if let Some(category) = shared.catalog.get(event.category()) {
                 event.share_category(category.name());
             }
-            let published = shared.options.event_ttl.map_or(0, |_| shared.age.now());
-            shared.commit(Entry {
+            let published = shared.age.now();
+            shared.commit(&[Entry {
                 sequence,
                 published,
+                more: 0,
                 event,
-            });
+            }]);
         });
     }
 
@@ -239,10 +241,9 @@ impl Feed {
 
     /// Returns an empty refill.
     pub(crate) fn refill(&self) -> Refill {
-        let capacity = self.with(|shared, _| shared.options.events_per_category);
         Refill {
             rings: HashMap::new(),
-            capacity: capacity.unwrap_or(0),
+            shared: self.shared.upgrade(),
         }
     }
 
@@ -250,10 +251,7 @@ impl Feed {
     pub(crate) fn begin_again(&self, refill: Refill, beginning: Beginning) {
         self.with(|shared, timeline| {
             let now = shared.age.now();
-            let mut rings = refill.rings;
-            for entry in rings.values_mut().flat_map(Ring::entries_mut) {
-                entry.published = shared.age.restored(entry.time());
-            }
+            let rings = refill.rings;
             shared.catalog.replace(
                 rings,
                 |name| shared.stream_of(name) == self.stream,
@@ -287,7 +285,8 @@ fn wake(category: &mut CategoryState) {
 /// The events of a stream, read from its beginning.
 pub(crate) struct Refill {
     rings: HashMap<Arc<str>, Ring>,
-    capacity: usize,
+    /// `None` if the broker is gone.
+    shared: Option<Arc<Shared>>,
 }
 
 /// Where a stream goes on after a [`Refill`].
@@ -307,13 +306,22 @@ impl Refill {
         if let Some((name, _)) = self.rings.get_key_value(event.category()) {
             event.share_category(name);
         }
+        let Some(shared) = &self.shared else {
+            return;
+        };
         let name = event.shared_category().clone();
-        let ring = self.rings.entry(name).or_default();
+        let limits = shared.options.limits_of(&name);
+        let ring = self.rings.entry(name);
+        let ring = ring.or_insert_with(|| Ring::new(limits, Loss::default()));
         let entry = Entry {
             sequence,
-            published: 0,
+            published: shared.age.restored(plausible(event.timestamp())),
+            more: 0,
             event,
         };
-        ring.push(entry, self.capacity);
+        match entry.event.is_purge() {
+            true => ring.purge(&entry),
+            false => ring.push(entry),
+        };
     }
 }

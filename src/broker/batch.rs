@@ -12,6 +12,8 @@ pub struct Batch {
     gap: bool,
     last_id: EventId,
     before: u64,
+    /// Events that were published together with these are in the ring.
+    is_partial: bool,
     rendered: OnceLock<Rendered>,
 }
 
@@ -29,6 +31,7 @@ impl Batch {
             gap,
             last_id,
             before: 0,
+            is_partial: false,
             rendered: OnceLock::new(),
         }
     }
@@ -36,6 +39,15 @@ impl Batch {
     /// Sets the time after which later events are stamped, in Unix milliseconds.
     pub(crate) fn up_to(self, before: u64) -> Self {
         Batch { before, ..self }
+    }
+
+    /// Notes that events that were published together with these are in the ring, and may have the same timestamp.
+    pub(super) fn partial(self, is_partial: bool) -> Self {
+        Batch { is_partial, ..self }
+    }
+
+    pub(super) fn is_partial(&self) -> bool {
+        self.is_partial
     }
 
     /// Returns the time for golongpoll's answer to a poll that timed out. A follower that goes on from it by time alone misses

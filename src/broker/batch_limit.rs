@@ -98,6 +98,7 @@ mod tests {
         let entry = |(sequence, timestamp)| Entry {
             sequence,
             published: 0,
+            more: 0,
             event: Draft::new("c".into(), "x")
                 .unwrap()
                 .stamp(timestamp, EventId::from(u128::from(sequence))),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use super::options::BrokerOptions;
 use super::ring::Ring;
 use super::sync::{Mutex, MutexGuard, RwLock};
 use super::waiter::Waiter;
@@ -90,6 +91,14 @@ impl<'a> CategoryGuards<'a> {
         first.map_or("", |removal| removal.category.name())
     }
 
+    /// Returns the category with this name and its state, if it is one of these.
+    pub(crate) fn find(&mut self, name: &str) -> Option<(&'a Arc<str>, &mut CategoryState)> {
+        let names = |removal: &Removal<'a>| removal.category.name();
+        let by_name = |removal: &Removal<'a>| (**names(removal)).cmp(name);
+        let index = self.removals.binary_search_by(by_name).ok()?;
+        Some((names(&self.removals[index]), &mut self.states[index]))
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         let categories = self.removals.iter().map(|removal| removal.category);
         categories.map(Category::name)
@@ -143,13 +152,16 @@ pub(crate) struct Catalog {
     categories: RwLock<HashMap<Arc<str>, Arc<Category>>>,
     /// The losses of categories that were removed.
     losses: Mutex<LossTable>,
+    /// Which say what each category keeps.
+    options: BrokerOptions,
 }
 
 impl Catalog {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(options: BrokerOptions) -> Self {
         Catalog {
             categories: RwLock::default(),
             losses: Mutex::new(LossTable::new()),
+            options,
         }
     }
 
@@ -235,7 +247,7 @@ impl Catalog {
         let name: Arc<str> = name.into();
         let loss = self.losses.lock().of(&name);
         let state = CategoryState {
-            ring: Ring::new(loss),
+            ring: Ring::new(self.options.limits_of(&name), loss),
             waiters: BTreeMap::new(),
             removed: false,
         };

@@ -29,14 +29,15 @@ pub(super) struct Commits {
 
 #[derive(Default)]
 struct CommitQueue {
-    hidden: VecDeque<HiddenEvent>,
+    hidden: VecDeque<HiddenPublish>,
     has_leader: bool,
 }
 
 #[derive(Clone)]
-struct HiddenEvent {
+struct HiddenPublish {
     ticket: u64,
-    entry: Entry,
+    /// The event, or the events that were published together, in publish order.
+    entries: Arc<[Entry]>,
     publish: Arc<PendingPublish>,
 }
 
@@ -113,41 +114,57 @@ impl Drop for Leadership<'_> {
 impl CommitQueue {
     /// Returns `true` if an event up to this sequence number is hidden.
     fn hides(&self, sequence: u64) -> bool {
-        let first = self.hidden.front();
-        first.is_some_and(|first| first.entry.sequence <= sequence)
+        let first = self.entries().next();
+        first.is_some_and(|first| first.sequence <= sequence)
+    }
+
+    /// The hidden events, and those of the same publish that are visible already.
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.hidden
+            .iter()
+            .flat_map(|publish| publish.entries.iter())
     }
 
     fn has_publisher(&self) -> bool {
-        let mut publishes = self.hidden.iter().map(|event| &event.publish);
+        let mut publishes = self.hidden.iter().map(|hidden| &hidden.publish);
         publishes.any(|publish| !publish.has_panicked())
     }
 }
 
 impl Commits {
-    /// Adds a hidden event. Called under the sequencer's lock, so that the queue has publish order.
-    pub(super) fn add(&self, ticket: u64, entry: Entry) -> Arc<PendingPublish> {
+    /// Adds the hidden events of one publish. Called under the sequencer's lock, so that the queue has publish order.
+    pub(super) fn add(&self, ticket: u64, entries: Arc<[Entry]>) -> Arc<PendingPublish> {
         let publish = Arc::<PendingPublish>::default();
-        let event = HiddenEvent {
+        let hidden = HiddenPublish {
             ticket,
-            entry,
+            entries,
             publish: publish.clone(),
         };
-        self.queue.lock().hidden.push_back(event);
+        self.queue.lock().hidden.push_back(hidden);
         publish
+    }
+
+    /// Returns `true` if an event of this category is hidden.
+    pub(super) fn has_any_of(&self, category: &str) -> bool {
+        let queue = self.queue.lock();
+        queue
+            .entries()
+            .any(|entry| entry.event.category() == category)
     }
 
     /// Returns the timestamp of the oldest event after `visible`, the newest visible sequence number, that is hidden.
     pub(super) fn oldest_timestamp(&self, visible: u64) -> Option<u64> {
         let queue = self.queue.lock();
-        let mut hidden = queue.hidden.iter().map(|event| &event.entry);
+        let mut hidden = queue.entries();
         Some(hidden.find(|entry| entry.sequence > visible)?.time())
     }
 
     /// Returns the sequence number of the newest event after `visible` that is hidden and has at most this timestamp.
     pub(super) fn newest_up_to(&self, timestamp: u64, visible: u64) -> Option<u64> {
         let queue = self.queue.lock();
-        let hidden = queue.hidden.iter().map(|event| &event.entry);
-        let due = hidden.take_while(|entry| entry.time() <= timestamp);
+        let due = queue
+            .entries()
+            .take_while(|entry| entry.time() <= timestamp);
         let sequences = due.map(|entry| entry.sequence);
         sequences.last().filter(|sequence| *sequence > visible)
     }
@@ -228,12 +245,13 @@ impl Commits {
     /// Returns the events up to this sequence number that the store has and subscribers can't see yet, in publish order.
     pub(super) fn hidden_up_to(&self, sequence: u64) -> Vec<Entry> {
         let queue = self.queue.lock();
-        let entries = queue.hidden.iter().map(|event| &event.entry);
-        let due = entries.take_while(|entry| entry.sequence <= sequence);
+        let due = queue
+            .entries()
+            .take_while(|entry| entry.sequence <= sequence);
         due.cloned().collect()
     }
 
-    /// Settles the oldest hidden event, if there is one and its ticket is `due`. Only the leader calls this.
+    /// Settles the oldest hidden publish, if there is one and its ticket is `due`. Only the leader calls this.
     fn settle_first(&self, shared: &Shared, due: impl FnOnce(u64) -> bool) -> bool {
         let first = self.queue.lock().hidden.front().cloned();
         let Some(first) = first.filter(|first| due(first.ticket)) else {
@@ -244,7 +262,7 @@ impl Commits {
             shared.store.flush(first.ticket)
         };
         if result.is_ok() {
-            shared.commit(first.entry);
+            shared.commit(&first.entries);
         }
         self.queue.lock().hidden.pop_front();
         first.publish.settle(result);

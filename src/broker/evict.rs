@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Shared;
 use super::catalog::Category;
+use super::category_options::milliseconds;
 use super::ring::Ring;
 use super::statistics::Removal;
 
@@ -18,47 +19,80 @@ struct Excess {
     max_bytes: usize,
 }
 
-/// Events that have expired by an earlier publish time and were not evicted yet: their sequence numbers, in order, and their
-/// categories. All other events of the broker were published later.
+/// How often expired events are looked for at least, if some have a time to live of their own, in milliseconds.
+const OWN_TTL_PAUSE: u64 = 1000;
+
+/// Events that have expired by an earlier publish time and were not evicted yet: when they expired, their sequence numbers,
+/// in this order, and their categories. All other events of the broker expire later.
 #[derive(Default)]
-pub(super) struct ExpiredEvents(VecDeque<(u64, Arc<Category>)>);
+pub(super) struct ExpiredEvents(VecDeque<(u64, u64, Arc<Category>)>);
 
 impl Shared {
     /// Loses the events of a category that have expired by `now`, a time of the broker's [`Age`](super::clock::Age).
     pub(super) fn expire(&self, ring: &mut Ring, now: u64) {
-        if let Some(before) = self.expired_before(now) {
-            let expired = ring.expire(before);
-            self.counters.removed(expired, Removal::Expired);
-        }
+        let expired = ring.expire(now);
+        self.counters.removed(expired, Removal::Expired);
     }
 
-    /// Returns the publish time before which events have expired by `now`. `None` if events do not expire.
-    fn expired_before(&self, now: u64) -> Option<u64> {
-        let ttl = self.options.event_ttl?;
-        let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        Some(now.saturating_sub(ttl))
+    /// Returns `true` if an event can expire that is published without a time to live of its own, or one that is held.
+    pub(super) fn can_expire(&self) -> bool {
+        let mut can_expire = self.options.shortest_ttl().is_some();
+        self.catalog
+            .for_each(|category| can_expire |= category.ring.can_expire());
+        can_expire
     }
 
     /// Loses the events of all categories that have expired by `now`.
     pub(super) fn sweep(&self, now: u64) {
-        let Some(ttl) = self.options.event_ttl else {
+        if self.next_sweep.load(Relaxed) == u64::MAX {
             return;
-        };
-        let pause = (ttl / 8).clamp(Duration::from_millis(100), Duration::from_secs(60));
-        let next = now.saturating_add(pause.as_millis() as u64);
-        self.next_sweep.store(next, Relaxed);
-        self.catalog
-            .for_each(|category| self.expire(&mut category.ring, now));
+        }
+        let pause = self.options.shortest_ttl().map_or(u64::MAX, |ttl| {
+            milliseconds((ttl / 8).clamp(Duration::from_millis(100), Duration::from_secs(60)))
+        });
+        self.next_sweep.store(now.saturating_add(pause), Relaxed);
+        let mut first = u64::MAX;
+        self.catalog.for_each(|category| {
+            self.expire(&mut category.ring, now);
+            first = first.min(category.ring.first_deadline().unwrap_or(u64::MAX));
+        });
+        self.sweep_by(first.max(now.saturating_add(OWN_TTL_PAUSE)), first);
+    }
+
+    /// Has the next sweep made at this time at the latest, unless `first`, when the first event expires, is never.
+    fn sweep_by(&self, time: u64, first: u64) {
+        if first != u64::MAX && time < self.next_sweep.load(Relaxed) {
+            let earlier = |next: u64| Some(next.min(time));
+            let _ = self.next_sweep.fetch_update(Relaxed, Relaxed, earlier);
+        }
+    }
+
+    /// Has a sweep made after an event of this ring, which was published at this time, has expired, if the event has a time
+    /// to live of its own.
+    pub(super) fn plan_sweep(&self, ring: &Ring, published: u64) {
+        if let Some(first) = ring.first_deadline() {
+            self.sweep_by(first.max(published.saturating_add(OWN_TTL_PAUSE)), first);
+        }
     }
 
     /// Loses expired events of all categories, if a sweep is due. Every publish ends with this.
     pub(super) fn sweep_if_due(&self) {
-        if self.options.event_ttl.is_some() {
+        let due = self.next_sweep.load(Relaxed);
+        if due != u64::MAX {
             let now = self.age.now();
-            if now >= self.next_sweep.load(Relaxed) {
+            if now >= due {
                 self.sweep(now);
             }
         }
+    }
+
+    /// Returns how long a broker without publishes can go without a sweep. `None` if no event can expire.
+    #[cfg(feature = "native-http")]
+    pub(super) fn sweep_pause(&self) -> Option<Duration> {
+        let own = self.next_sweep.load(Relaxed) != u64::MAX;
+        let own = own.then_some(8 * Duration::from_millis(OWN_TTL_PAUSE));
+        let shortest = self.options.shortest_ttl().or(own);
+        shortest.map(|ttl| ttl / 8)
     }
 
     /// Returns `true` if the broker holds more than the options allow.
@@ -75,8 +109,9 @@ impl Shared {
     ///
     /// What remains has to be the same when the next start reads the log. The log says neither when a poll or a sweep
     /// removed expired events, nor how far the timestamp of an event was ahead of the clock. So what remains must depend on
-    /// neither. Events that expire by the publish time, which may be ahead of the clock, go in publish order, and only as far
-    /// as needed: those that a poll or a sweep can have removed are the oldest of them.
+    /// neither. Events that have expired by the publish time, which may be ahead of the clock, go in the order in which they
+    /// expire, and only as far as needed: those that a poll or a sweep can have removed are the first of them. The same holds
+    /// within a full [`Ring`].
     pub(super) fn evict(&self, published: u64) {
         if !self.exceeds_limits() {
             return;
@@ -111,27 +146,25 @@ impl Shared {
 
     /// Returns the events that have expired by `now`.
     fn expired_events(&self, now: u64) -> ExpiredEvents {
-        let Some(before) = self.expired_before(now) else {
-            return ExpiredEvents::default();
-        };
         let mut expired = Vec::new();
         for category in self.catalog.all() {
             if let Some(guard) = self.catalog.lock(&category) {
-                let entries = guard.ring.published_before(before);
-                expired.extend(entries.map(|entry| (entry.sequence, category.clone())));
+                let events = guard.ring.expired(now);
+                expired
+                    .extend(events.map(|(expiry, sequence)| (expiry, sequence, category.clone())));
             }
         }
-        expired.sort_unstable_by_key(|(sequence, _)| *sequence);
+        expired.sort_unstable_by_key(|(expiry, sequence, _)| (*expiry, *sequence));
         ExpiredEvents(expired.into())
     }
 
-    /// Evicts expired events, in publish order, until the limits hold.
+    /// Evicts expired events, in the order in which they expired, until the limits hold.
     fn evict_expired(&self, expired: &mut ExpiredEvents) {
         while self.exceeds_limits()
-            && let Some((sequence, category)) = expired.0.pop_front()
+            && let Some((_, sequence, category)) = expired.0.pop_front()
         {
             if let Some(mut category) = self.catalog.lock(&category) {
-                let evicted = category.ring.lose_up_to(sequence);
+                let evicted = category.ring.lose_one(sequence);
                 self.counters.removed(evicted, Removal::Evicted);
             }
         }

@@ -126,7 +126,7 @@ impl Shared {
         work: impl FnOnce(&mut CategoryGuards<'_>) -> T,
     ) -> T {
         self.catalog.with_all(names, |categories| {
-            if self.options.event_ttl.is_some() {
+            if categories.iter().any(|state| state.ring.can_expire()) {
                 let now = self.age.now();
                 let rings = categories.iter_mut().map(|state| &mut state.ring);
                 rings.for_each(|ring| self.expire(ring, now));

@@ -9,6 +9,7 @@ mod backplane;
 mod batch;
 mod batch_limit;
 mod catalog;
+mod category_options;
 mod clock;
 mod commit;
 mod evict;
@@ -16,12 +17,15 @@ mod flushing;
 mod look;
 #[cfg(feature = "testing")]
 mod manual_clock;
+mod open_batch;
 mod options;
 mod order;
 mod parked;
 mod placed;
 mod poll;
 mod publish;
+mod publish_all;
+mod purge;
 mod replay;
 mod restorer;
 mod ring;
@@ -49,7 +53,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::position::{Cursor, EventId};
 use crate::store::{NoStore, Record, Snapshot, SnapshotSource, Store, StoreStatistics};
-use crate::wire::Categories;
+use crate::wire::{Categories, PublishRequest};
 use catalog::Catalog;
 use clock::Age;
 use commit::Commits;
@@ -66,6 +70,7 @@ use waiter::Parking;
 #[cfg(feature = "redis")]
 pub(crate) use backplane::{Backplane, Beginning, Feed, Refill};
 pub use batch::Batch;
+pub use category_options::CategoryOptions;
 pub(crate) use clock::Clock;
 pub(crate) use look::PollMode;
 #[cfg(feature = "testing")]
@@ -144,7 +149,7 @@ struct Shared {
     counters: Counters,
     /// The thread that evicts holds this lock, which comes before all others.
     evicting: Mutex<()>,
-    /// When the next sweep for expired events is due, by `age`.
+    /// When the next sweep for expired events is due, by `age`. `u64::MAX` if no event can expire.
     next_sweep: AtomicU64,
     /// The streams of the backplane, if there is one. Then the sequencer, the commits and the store do nothing.
     #[cfg(feature = "redis")]
@@ -185,15 +190,12 @@ impl Broker {
         })?;
         shared.finish_replay(&mut replay);
         let acknowledges = store.acknowledges();
-        let age = shared
-            .options
-            .event_ttl
-            .is_some()
-            .then(|| shared.age.clone());
-        shared.sequencer = replay
-            .restorer
-            .finish(clock, acknowledges)
-            .limited(shared.options.max_batch_size, age);
+        let sequencer = replay.restorer.finish(clock, acknowledges);
+        shared.sequencer = sequencer.limited(
+            shared.options.max_batch_size,
+            shared.age.clone(),
+            shared.can_expire(),
+        );
         let period = store.flush_period().filter(|_| !acknowledges);
         shared.flushing = period.map(|period| Arc::new(Flushing::new(period)));
         shared.store = store;
@@ -241,7 +243,31 @@ impl Broker {
         category: &str,
         data: &T,
     ) -> Result<EventId, Error> {
-        self.publish_uncounted(category, data)
+        self.publish_uncounted(category, data, None)
+            .inspect_err(|_| self.count_refused())
+    }
+
+    /// [`publish`](Broker::publish), with all that a request can ask for, such as a
+    /// [time to live](PublishRequest::ttl) of the event's own.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use long_polling::{Broker, BrokerOptions, PublishRequest};
+    ///
+    /// let broker = Broker::new(BrokerOptions::new())?;
+    /// broker.publish_with(&PublishRequest::new("typing", "alice").ttl(Duration::from_secs(3)))?;
+    /// # Ok::<(), long_polling::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`publish`](Broker::publish), and [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for a time to live of
+    /// less than a millisecond.
+    pub fn publish_with<T: Serialize>(
+        &self,
+        request: &PublishRequest<T>,
+    ) -> Result<EventId, Error> {
+        self.publish_uncounted(&request.category, &request.data, request.ttl)
             .inspect_err(|_| self.count_refused())
     }
 
@@ -250,8 +276,9 @@ impl Broker {
         &self,
         category: &str,
         data: &T,
+        ttl: Option<Duration>,
     ) -> Result<EventId, Error> {
-        let draft = self.0.draft(category, data)?;
+        let draft = self.0.draft(category, data, ttl)?;
         self.0.publish(category, draft)
     }
 
@@ -396,6 +423,12 @@ impl Broker {
         self.0.acknowledges()
     }
 
+    /// Returns how long a broker without publishes can go without a [`sweep`](Broker::sweep). `None` if no event can expire.
+    #[cfg(feature = "native-http")]
+    pub(crate) fn sweep_pause(&self) -> Option<Duration> {
+        self.0.sweep_pause()
+    }
+
     /// Loses the events that have expired. Publishes do so periodically; this is for a broker without publishes.
     pub(crate) fn sweep(&self) {
         self.0.sweep(self.0.age.now());
@@ -413,7 +446,7 @@ impl std::fmt::Debug for Broker {
 impl Shared {
     fn new(options: BrokerOptions, clock: &Clock) -> Self {
         Shared {
-            catalog: Catalog::new(),
+            catalog: Catalog::new(options.clone()),
             parking: Parking::new(options.max_parked),
             sequencer: Restorer::default().finish(clock.clone(), false),
             commits: Commits::default(),

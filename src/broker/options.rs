@@ -1,7 +1,9 @@
 //! [`BrokerOptions`]: what a broker keeps, and its limits.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::category_options::{CategoryOptions, RingLimits, check_ttl, milliseconds};
 use crate::config::{Count, Flag, Optional, Size, Time, settings};
 use crate::error::Error;
 
@@ -33,6 +35,8 @@ pub struct BrokerOptions {
     pub(crate) max_categories: usize,
     pub(crate) max_batch_size: usize,
     pub(crate) max_event_bytes: usize,
+    /// The settings of categories, by the prefix of their names.
+    pub(crate) prefixes: BTreeMap<String, CategoryOptions>,
 }
 
 settings!(
@@ -60,6 +64,7 @@ impl Default for BrokerOptions {
             max_categories: 10_000,
             max_batch_size: 4 << 20,
             max_event_bytes: 64 << 20,
+            prefixes: BTreeMap::new(),
         }
     }
 }
@@ -79,6 +84,8 @@ impl BrokerOptions {
 
     /// Sets how long an event is kept. `None` keeps an event until another pushes it out. Less than a millisecond is an
     /// error. Defaults to `None`.
+    ///
+    /// An event published with a [time to live of its own](crate::PublishRequest::ttl) is kept for the shorter of both.
     pub fn event_ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
         self.event_ttl = ttl.into();
         self
@@ -132,6 +139,51 @@ impl BrokerOptions {
         self
     }
 
+    /// Sets what is different for the categories whose names begin with `prefix`, which has 1 to 1024 bytes. If several
+    /// prefixes fit a name, the longest one decides; what its settings leave out is the broker's own. Defaults to no
+    /// prefixes.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use long_polling::{Broker, BrokerOptions, CategoryOptions, Cursor};
+    ///
+    /// let last_only = CategoryOptions::new().events_per_category(1);
+    /// let broker = Broker::new(BrokerOptions::new().for_categories("state/", last_only))?;
+    /// broker.publish("state/door", "open")?;
+    /// broker.publish("state/door", "closed")?;
+    /// let batch = broker.subscribe("state/door", Cursor::Oldest, Duration::ZERO)?;
+    /// assert_eq!((batch.events().len(), &*batch.events()[0].text()), (1, "closed"));
+    /// # Ok::<(), long_polling::Error>(())
+    /// ```
+    pub fn for_categories(mut self, prefix: impl Into<String>, options: CategoryOptions) -> Self {
+        self.prefixes.insert(prefix.into(), options);
+        self
+    }
+
+    /// Returns the limits of a category: the settings of the longest prefix of its name, and the broker's for what these
+    /// leave out.
+    pub(crate) fn limits_of(&self, category: &str) -> RingLimits {
+        let fits = |(prefix, _): &(&String, _)| category.starts_with(prefix.as_str());
+        // In their order, a prefix comes before all that it is a prefix of.
+        let special = self.prefixes.iter().rfind(fits);
+        let special = special.map(|(_, special)| special);
+        let events = special.and_then(|special| special.events_per_category);
+        let ttl = special.and_then(|special| special.event_ttl);
+        RingLimits {
+            events: events.unwrap_or(self.events_per_category),
+            ttl: ttl
+                .unwrap_or(self.event_ttl)
+                .map_or(RingLimits::NEVER, milliseconds),
+        }
+    }
+
+    /// Returns the shortest time to live of all settings. `None` if no setting makes events expire.
+    pub(crate) fn shortest_ttl(&self) -> Option<Duration> {
+        let special = self.prefixes.values();
+        let special = special.filter_map(CategoryOptions::shortest_ttl);
+        special.chain(self.event_ttl).min()
+    }
+
     /// # Errors
     ///
     /// `InvalidSetting` that names the setting.
@@ -160,12 +212,68 @@ impl BrokerOptions {
                 ),
             ));
         }
-        match self.event_ttl {
-            Some(ttl) if ttl < Duration::from_millis(1) => Err(Error::setting(
+        check_ttl(self.event_ttl).map_err(|problem| Error::setting("event_ttl", problem))?;
+        let mut prefixes = self.prefixes.iter();
+        prefixes.try_for_each(|(prefix, options)| options.check(prefix))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_wins_and_the_broker_decides_what_it_leaves_out() {
+        let second = Duration::from_secs(1);
+        let options = BrokerOptions::new()
+            .events_per_category(5)
+            .event_ttl(second)
+            .for_categories("m/b/c", CategoryOptions::new().event_ttl(2 * second))
+            .for_categories("m/", CategoryOptions::new().events_per_category(1))
+            .for_categories("m/", CategoryOptions::new().events_per_category(7))
+            .for_categories("m/b", CategoryOptions::new().event_ttl(None))
+            .for_categories("é", CategoryOptions::new().events_per_category(9));
+        for (category, events, ttl) in [
+            ("m", 5, 1000),
+            ("m/", 7, 1000),
+            ("m/a", 7, 1000),
+            ("m/b", 5, RingLimits::NEVER),
+            ("m/b/", 5, RingLimits::NEVER),
+            ("m/b/cd", 5, 2000),
+            ("m/z", 7, 1000),
+            ("éa", 9, 1000),
+            ("è", 5, 1000),
+        ] {
+            let limits = options.limits_of(category);
+            assert_eq!((limits.events, limits.ttl), (events, ttl), "{category}");
+        }
+    }
+
+    #[test]
+    fn settings_that_can_not_be_used_are_refused_with_their_prefix() {
+        let long = "x".repeat(1025);
+        for (prefix, options, named) in [
+            (
+                "a/",
+                CategoryOptions::new().events_per_category(0),
+                "\"a/\"",
+            ),
+            (
+                "b/",
+                CategoryOptions::new().event_ttl(Duration::from_micros(999)),
                 "event_ttl",
-                "is under a millisecond; give more, or leave it out to keep events",
-            )),
-            _ => Ok(()),
+            ),
+            ("", CategoryOptions::new(), "1 to 1024 bytes"),
+            (&long, CategoryOptions::new(), "1 to 1024 bytes"),
+        ] {
+            let options = BrokerOptions::new().for_categories(prefix, options);
+            let error = crate::Broker::new(options).unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::InvalidSetting);
+            let message = error.to_string();
+            assert!(
+                message.contains("for_categories") && message.contains(named),
+                "{message}"
+            );
         }
     }
 }

@@ -153,6 +153,7 @@ impl Parked {
 
     fn wait_for_event(&mut self, deadline: Deadline) -> Arc<Batch> {
         let woken = self.waiter.wait(deadline);
+        self.gap |= self.waiter.has_missed();
         if woken == Woken::Filled && self.names.len() == 1 && !self.gap {
             self.take_shared().unwrap_or_else(|| self.leave())
         } else {
@@ -165,12 +166,13 @@ impl Parked {
     fn take_shared(&mut self) -> Option<Arc<Batch>> {
         let batch = self.waiter.close().into_iter().next()?;
         self.listed = false;
-        if self.has_whole_millisecond(&batch) {
+        if !batch.is_partial() && self.has_whole_millisecond(&batch) {
             return Some(batch);
         }
         let offered: Vec<Entry> = batch.events().iter().map(entry).collect();
-        let looked = self.with_categories(|categories| self.look_if_settled(categories, offered));
-        Some(looked.unwrap_or_else(|(offered, hidden)| self.look_behind(offered, hidden)))
+        let looked =
+            self.with_categories(|categories| self.look_if_settled(categories, offered, false));
+        Some(looked.unwrap_or_else(|(offered, hidden)| self.look_behind(offered, hidden, false)))
     }
 
     /// Returns `true` if a follower that goes on by time alone misses no event after this batch, which a publisher has
@@ -193,10 +195,12 @@ impl Parked {
                 state.waiters.remove(&self.ticket);
             }
             let batches = self.waiter.close();
+            let missed = self.gap || self.waiter.has_missed();
             let events = batches.iter().flat_map(|batch| batch.events());
-            self.look_if_settled(categories, events.map(entry).collect())
+            let looked = self.look_if_settled(categories, events.map(entry).collect(), missed);
+            looked.map_err(|(offered, hidden)| (offered, hidden, missed))
         });
-        left.unwrap_or_else(|(offered, hidden)| self.look_behind(offered, hidden))
+        left.unwrap_or_else(|(offered, hidden, missed)| self.look_behind(offered, hidden, missed))
     }
 
     /// Looks for events behind those that were offered.
@@ -209,6 +213,7 @@ impl Parked {
         &self,
         categories: &mut CategoryGuards<'_>,
         offered: Vec<Entry>,
+        missed: bool,
     ) -> Result<Arc<Batch>, (Vec<Entry>, u64)> {
         let newest = offered.iter().max_by_key(|entry| entry.sequence);
         let newest = newest.filter(|_| self.limit.whole_milliseconds);
@@ -218,18 +223,24 @@ impl Parked {
                 .newest_hidden(name, newest.time(), newest.sequence)
         });
         match hidden {
-            None => Ok(self.look_after(categories, offered)),
+            None => Ok(self.look_after(categories, offered, missed)),
             Some(hidden) => Err((offered, hidden)),
         }
     }
 
     /// Waits until this hidden event is settled, and looks for events behind those that were offered.
-    fn look_behind(&self, offered: Vec<Entry>, hidden: u64) -> Arc<Batch> {
+    fn look_behind(&self, offered: Vec<Entry>, hidden: u64, missed: bool) -> Arc<Batch> {
         self.shared.wait_for_hidden(self.first_name(), hidden);
-        self.with_categories(|categories| self.look_after(categories, offered))
+        self.with_categories(|categories| self.look_after(categories, offered, missed))
     }
 
-    fn look_after(&self, categories: &mut CategoryGuards<'_>, offered: Vec<Entry>) -> Arc<Batch> {
+    /// `missed`: a gap is to be reported.
+    fn look_after(
+        &self,
+        categories: &mut CategoryGuards<'_>,
+        offered: Vec<Entry>,
+        missed: bool,
+    ) -> Arc<Batch> {
         // Of each category, the slot has the first event after parking; the ring has those after it.
         let place = |name: &str| {
             let of_category = offered
@@ -250,7 +261,7 @@ impl Parked {
         };
         let place = |index: usize| places[index];
         let selection = self.shared.select(categories, place, offered, retrieval);
-        let gap = self.gap || lost;
+        let gap = missed || lost;
         let batch = self
             .shared
             .batch_of(self.first_name(), selection, gap, mark);
@@ -273,6 +284,7 @@ fn entry(event: &Event) -> Entry {
     Entry {
         sequence,
         published: 0,
+        more: 0,
         event: event.clone(),
     }
 }

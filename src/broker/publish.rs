@@ -1,15 +1,18 @@
 //! A publish: stamping an event, giving it to the store, and delivering it to parked subscribers.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::Shared;
 use super::batch::Batch;
-use super::catalog::CategoryGuard;
+use super::catalog::CategoryState;
+use super::category_options::milliseconds;
 use super::ring::Entry;
 use super::statistics::Removal;
 use super::waiter::Waiter;
@@ -17,15 +20,17 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Draft;
 use crate::position::EventId;
 use crate::store::{Record, event_line_len};
-use crate::wire::check_category;
+use crate::wire::{check_category, check_ttl};
 
 impl Shared {
     pub(super) fn draft<T: Serialize + ?Sized>(
         &self,
         category: &str,
         data: &T,
+        ttl: Option<Duration>,
     ) -> Result<Draft, Error> {
         check_category(category)?;
+        check_ttl(ttl)?;
         // The events of a category share its name.
         let name = self
             .catalog
@@ -44,13 +49,14 @@ impl Shared {
                 format!("an event with {size} bytes of data: the limit (max_event_size) is {max}");
             return Err(Error::new(ErrorKind::TooLarge, message));
         }
-        Ok(draft)
+        let ttl = ttl.and_then(|ttl| NonZeroU64::new(milliseconds(ttl)));
+        Ok(draft.with_own_ttl(ttl))
     }
 
     pub(super) fn publish(&self, category: &str, draft: Draft) -> Result<EventId, Error> {
         #[cfg(feature = "redis")]
         if let Some(streams) = &self.streams {
-            return streams.publish(draft);
+            return streams.publish(vec![draft]);
         }
         self.store.admit(event_line_len(draft.json_len()))?;
         if self.store.acknowledges() {
@@ -59,7 +65,7 @@ impl Shared {
         let delivered: Result<_, Error> = self.catalog.with(category, |category| {
             let (entry, _) = self.sequencer.stamp(draft, |entry| self.append(entry))?;
             let id = entry.event.id();
-            Ok((id, self.deliver(category, entry)))
+            Ok((id, self.deliver(category.name(), category, entry, false)))
         });
         let (id, delivery) = delivered?;
         delivery.finish(self);
@@ -68,43 +74,61 @@ impl Shared {
 
     /// Publishes an event that nobody sees before the store keeps it. Its publisher holds no lock while it waits for that,
     /// so that many can wait at the same time.
-    fn publish_acknowledged(&self, draft: Draft) -> Result<EventId, Error> {
+    pub(super) fn publish_acknowledged(&self, draft: Draft) -> Result<EventId, Error> {
         let (entry, pending) = self.sequencer.stamp(draft, |entry| {
             let ticket = self.append(entry)?;
-            Ok(self.commits.add(ticket, entry.clone()))
+            Ok(self.commits.add(ticket, Arc::new([entry.clone()])))
         })?;
         self.commits.settle(self, &pending)?;
         Ok(entry.event.id())
     }
 
     /// Gives an event to the store.
-    fn append(&self, entry: &Entry) -> Result<u64, Error> {
-        let (sequence, event) = (entry.sequence, entry.event.clone());
-        self.append_record(Record::Published { sequence, event })
+    pub(super) fn append(&self, entry: &Entry) -> Result<u64, Error> {
+        self.append_record(record_of(entry))
     }
 
-    /// Makes an event visible that the store has kept. The leader calls this in publish order.
-    pub(super) fn commit(&self, entry: Entry) {
+    /// Makes the events of one publish visible that the store has kept. The leader calls this in publish order.
+    pub(super) fn commit(&self, entries: &[Entry]) {
+        let [entry] = entries else {
+            return self.commit_all(entries);
+        };
         let name = entry.event.shared_category().clone();
         let delivery = self.catalog.with(&name, |category| {
-            let (sequence, timestamp) = (entry.sequence, entry.time());
-            let delivery = self.deliver(category, entry);
-            self.order_of(&name).make_visible(sequence, timestamp);
+            let delivery = self.deliver(&name, category, entry.clone(), false);
+            self.order_of(&name)
+                .make_visible(entry.sequence, entry.time());
             delivery
         });
         delivery.finish(self);
     }
 
-    /// Puts an event where subscribers find it, under the lock of its category.
-    fn deliver(&self, category: &mut CategoryGuard<'_>, entry: Entry) -> Delivery {
+    /// Puts an event where subscribers find it, under the lock of its category. `is_followed`: events of the same category
+    /// that were published together with it follow.
+    pub(super) fn deliver(
+        &self,
+        name: &Arc<str>,
+        category: &mut CategoryState,
+        entry: Entry,
+        is_followed: bool,
+    ) -> Delivery {
+        if entry.event.is_purge() {
+            category.waiters.values().for_each(|waiter| waiter.miss());
+            // So that no follower by time that polls from now on gets a gap.
+            self.order_of(name).stamp_after(entry.time());
+            self.push(category, entry);
+            return Delivery::default();
+        }
         self.counters.published.fetch_add(1, Relaxed);
         let id = entry.event.id();
         let waiters = std::mem::take(&mut category.waiters);
         if waiters.values().any(|waiter| waiter.goes_by_time()) {
-            self.order_of(category.name()).stamp_after(entry.time());
+            self.order_of(name).stamp_after(entry.time());
         }
-        let batch = (!waiters.is_empty())
-            .then(|| Arc::new(Batch::new(vec![entry.event.clone()], false, id)));
+        let batch = (!waiters.is_empty()).then(|| {
+            let batch = Batch::new(vec![entry.event.clone()], false, id);
+            Arc::new(batch.partial(is_followed))
+        });
         if let (true, Some(batch)) = (self.options.delete_after_first_retrieval, &batch) {
             // The event stays in the ring only if every subscriber has left already, so the lock has to be held until that
             // is known.
@@ -120,7 +144,7 @@ impl Shared {
         }
         let added = Some(entry.published);
         self.push(category, entry);
-        if self.options.event_ttl.is_some() {
+        if category.ring.can_expire() {
             self.expire(&mut category.ring, self.age.now());
         }
         Delivery {
@@ -130,12 +154,18 @@ impl Shared {
         }
     }
 
-    /// Adds an event to the ring of its category.
-    pub(super) fn push(&self, category: &mut CategoryGuard<'_>, entry: Entry) {
+    /// Adds an event to the ring of its category, or purges the ring.
+    pub(super) fn push(&self, category: &mut CategoryState, entry: Entry) {
         let ring = &mut category.ring;
+        if entry.event.is_purge() {
+            let purged = ring.purge(&entry);
+            return self.counters.removed(purged, Removal::Purged);
+        }
+        let published = entry.published;
         self.counters.added(ring, entry.event.as_json().len());
-        let pushed_out = ring.push(entry, self.options.events_per_category);
+        let pushed_out = ring.push(entry);
         self.counters.removed(pushed_out, Removal::PushedOut);
+        self.plan_sweep(ring, published);
     }
 
     /// Gives the store a record of something that has happened already. A failure is only logged.
@@ -155,9 +185,25 @@ impl Shared {
     }
 }
 
+/// Returns the record of an event, or of a purge.
+pub(super) fn record_of(entry: &Entry) -> Record {
+    let event = &entry.event;
+    if event.is_purge() {
+        return Record::Purged {
+            category: event.shared_category().clone(),
+            position: event.id(),
+            timestamp: event.timestamp(),
+        };
+    }
+    Record::Published {
+        sequence: entry.sequence,
+        event: event.clone(),
+    }
+}
+
 /// The rest of a delivery, without the lock of the category.
 #[derive(Default)]
-struct Delivery {
+pub(super) struct Delivery {
     waiters: BTreeMap<u64, Arc<Waiter>>,
     batch: Option<Arc<Batch>>,
     /// The publish time of the event, if it was added to a ring.
@@ -165,7 +211,7 @@ struct Delivery {
 }
 
 impl Delivery {
-    fn finish(self, shared: &Shared) {
+    pub(super) fn finish(self, shared: &Shared) {
         if let Some(batch) = self.batch {
             self.waiters
                 .values()

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::evict::ExpiredEvents;
+use super::open_batch::{OpenBatch, Read};
 use super::restorer::Restorer;
 use super::ring::{Entry, plausible};
 use super::statistics::Removal;
+use crate::event::{Draft, Event};
 use crate::position::EventId;
 use crate::store::{Loss, Record};
 
@@ -20,6 +22,7 @@ const MAX_PENDING_BYTES: usize = 4 << 20;
 #[derive(Default)]
 pub(super) struct Replay {
     pub(super) restorer: Restorer,
+    batch: Option<OpenBatch>,
     pending: Pending,
     expired: ExpiredEvents,
     /// The losses of categories, in the order of the log. They take effect at the end: a category without events leaves the
@@ -114,6 +117,57 @@ impl Pending {
 impl Shared {
     /// Applies the next record of a log.
     pub(super) fn replay(&self, replay: &mut Replay, record: Record) {
+        let mut next = Some(record);
+        while let Some(record) = next.take() {
+            let Some(batch) = &mut replay.batch else {
+                return self.replay_record(replay, record);
+            };
+            match batch.read(record) {
+                Read::Held => {}
+                Read::Passed(record) => self.replay_record(replay, record),
+                Read::Ended(held, after) => {
+                    replay.batch = None;
+                    self.replay_batch(replay, held);
+                    next = after;
+                }
+            }
+        }
+    }
+
+    /// Applies the events of a batch, and what is damaged between them.
+    fn replay_batch(&self, replay: &mut Replay, records: Vec<Record>) {
+        let mut entries = Vec::new();
+        for record in records {
+            match record {
+                Record::Published { sequence, event } => {
+                    entries.extend(self.place(replay, sequence, event));
+                }
+                record => self.replay_record(replay, record),
+            }
+        }
+        let last = entries.last().map_or(0, |last| last.sequence);
+        for mut entry in entries {
+            entry.more = u16::try_from(last - entry.sequence).unwrap_or(0);
+            replay.pending.published(entry);
+        }
+        self.apply(replay, false);
+    }
+
+    /// Gives an event of the log its place. `None` if it has none.
+    fn place(&self, replay: &mut Replay, sequence: u64, event: Event) -> Option<Entry> {
+        match replay.restorer.place(sequence, event) {
+            Some(mut entry) => {
+                entry.published = self.age.restored(entry.time());
+                Some(entry)
+            }
+            None => {
+                replay.out_of_place += 1;
+                None
+            }
+        }
+    }
+
+    fn replay_record(&self, replay: &mut Replay, record: Record) {
         let restorer = &mut replay.restorer;
         let record = match restorer.is_possible(&record) {
             true => record,
@@ -128,14 +182,25 @@ impl Shared {
                 acknowledges,
             } => restorer.start(position, acknowledges),
             Record::Published { sequence, event } => {
-                if let Some(mut entry) = restorer.place(sequence, event) {
-                    entry.published = self.age.restored(entry.time());
+                if let Some(entry) = self.place(replay, sequence, event) {
                     replay.pending.published(entry);
                     self.apply(replay, false);
-                } else {
-                    replay.out_of_place += 1;
                 }
             }
+            Record::Purged {
+                category,
+                position,
+                timestamp,
+            } => {
+                let purge = Draft::purge(category).map(|draft| draft.stamp(timestamp, position));
+                if let Ok(purge) = purge
+                    && let Some(entry) = self.place(replay, 0, purge)
+                {
+                    replay.pending.published(entry);
+                    self.apply(replay, false);
+                }
+            }
+            Record::Batch(last) => replay.batch = Some(OpenBatch::new(last)),
             Record::Taken {
                 category,
                 seen,
@@ -174,6 +239,9 @@ impl Shared {
 
     /// Completes the start after the last record.
     pub(super) fn finish_replay(&self, replay: &mut Replay) {
+        if let Some(mut batch) = replay.batch.take() {
+            self.replay_batch(replay, batch.damage());
+        }
         self.apply(replay, true);
         if replay.out_of_place > 0 {
             log::warn!(
@@ -211,7 +279,17 @@ impl Shared {
             && let Some(oldest) = pending.remove(0)
         {
             match oldest {
-                Change::Published(entry) => self.restore_event(entry, expired),
+                Change::Published(entry) => {
+                    let last = entry.sequence + u64::from(entry.more);
+                    let mut together = vec![entry];
+                    while let Some(Change::Published(next)) = pending.changes.front()
+                        && next.sequence <= last
+                        && let Some(Change::Published(next)) = pending.remove(0)
+                    {
+                        together.push(next);
+                    }
+                    self.restore_events(together, expired);
+                }
                 Change::Retrieved(category, ids) => {
                     self.catalog.with_existing(&category, |category| {
                         let removed = category.ring.retrieve_ids(&ids);
@@ -222,15 +300,21 @@ impl Shared {
         }
     }
 
-    /// Adds an event to its ring. Other events are evicted by the time of this event, not of the start: otherwise events that
-    /// subscribers retrieved later would count as lost.
-    fn restore_event(&self, mut entry: Entry, expired: &mut ExpiredEvents) {
-        let name = entry.event.shared_category().clone();
-        let published = entry.published;
-        self.catalog.with(&name, |category| {
-            entry.event.share_category(category.name());
-            self.push(category, entry);
-        });
-        self.evict_again(published, expired);
+    /// Adds the events of one publish to their rings. Other events are evicted by the times of these events, not of the start:
+    /// otherwise events that subscribers retrieved later would count as lost.
+    fn restore_events(&self, entries: Vec<Entry>, expired: &mut ExpiredEvents) {
+        let mut published = Vec::with_capacity(entries.len());
+        for mut entry in entries {
+            let name = entry.event.shared_category().clone();
+            // A purge evicts nothing.
+            published.extend((!entry.event.is_purge()).then_some(entry.published));
+            self.catalog.with(&name, |category| {
+                entry.event.share_category(category.name());
+                self.push(category, entry);
+            });
+        }
+        for published in published {
+            self.evict_again(published, expired);
+        }
     }
 }

@@ -118,6 +118,8 @@ impl Restorer {
         match record {
             Record::Published { sequence, event } => number(*sequence) && position(event.id()),
             Record::Started { position: id, .. }
+            | Record::Purged { position: id, .. }
+            | Record::Batch(id)
             | Record::Refused(id)
             | Record::Ended(id)
             | Record::Compacted { position: id, .. } => position(*id),
@@ -184,6 +186,7 @@ impl Restorer {
         Some(Entry {
             sequence: self.sequence,
             published: 0,
+            more: 0,
             event,
         })
     }

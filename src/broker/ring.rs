@@ -1,8 +1,9 @@
 //! [`Ring`]: the newest events of one category, and the newest of those that it lost.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::ops::Range;
 
+use super::category_options::RingLimits;
 use crate::event::Event;
 use crate::position::EventId;
 use crate::store::Loss;
@@ -11,9 +12,11 @@ use crate::store::Loss;
 #[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) sequence: u64,
-    /// When it was published, by the broker's [`Age`](super::clock::Age), which decides when it expires. 0 without an
-    /// `event_ttl`.
+    /// When it was published, by the broker's [`Age`](super::clock::Age), which decides when it expires. 0 if no event of
+    /// the broker expires.
     pub(crate) published: u64,
+    /// How many events that were published together with it follow it.
+    pub(crate) more: u16,
     pub(crate) event: Event,
 }
 
@@ -81,6 +84,14 @@ pub(crate) struct Removed {
 }
 
 impl Removed {
+    fn and(self, other: Removed) -> Removed {
+        Removed {
+            events: self.events + other.events,
+            bytes: self.bytes + other.bytes,
+            emptied: self.emptied || other.emptied,
+        }
+    }
+
     fn add(&mut self, entry: &Entry) {
         self.events += 1;
         self.bytes += entry.event.as_json().len();
@@ -89,29 +100,57 @@ impl Removed {
 
 /// The events of a category, oldest first. Both sequence numbers and timestamps ascend.
 ///
+/// An event *expires* at its publish time plus the shorter of two times to live, the category's and its own, and has expired
+/// at every later time. Events that have the category's time to live expire in publish order; an event with a shorter one
+/// may expire before older events, and is then removed from between them.
+///
 /// Each method that removes events returns what it removed, for the [`Counters`](super::statistics::Counters).
-#[derive(Default)]
 pub(crate) struct Ring {
     entries: VecDeque<Entry>,
+    limits: RingLimits,
+    /// Of each event with a time to live of its own that is shorter than the category's: when it expires, and its sequence
+    /// number.
+    deadlines: BTreeSet<(u64, u64)>,
     /// The newest event that was lost.
     pub(crate) lost: Loss,
 }
 
+impl RingLimits {
+    /// Returns when an event expires.
+    fn expiry(self, entry: &Entry) -> u64 {
+        let own = entry.event.own_ttl().unwrap_or(RingLimits::NEVER);
+        entry.published.saturating_add(own.min(self.ttl))
+    }
+
+    /// Returns the element of [`Ring::deadlines`] for an event, if it has one.
+    fn deadline(self, entry: &Entry) -> Option<(u64, u64)> {
+        let own = entry.event.own_ttl().filter(|own| *own < self.ttl);
+        own.map(|_| (self.expiry(entry), entry.sequence))
+    }
+}
+
 impl Ring {
-    pub(crate) fn new(lost: Loss) -> Self {
+    pub(crate) fn new(limits: RingLimits, lost: Loss) -> Self {
         Ring {
             entries: VecDeque::new(),
+            limits,
+            deadlines: BTreeSet::new(),
             lost,
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    /// Returns `true` if an event of the ring can expire.
+    pub(crate) fn can_expire(&self) -> bool {
+        self.limits.ttl != RingLimits::NEVER || !self.deadlines.is_empty()
     }
 
-    #[cfg(feature = "redis")]
-    pub(crate) fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.entries.iter_mut()
+    /// Returns when the first of the events expires whose own time to live is shorter than the category's.
+    pub(crate) fn first_deadline(&self) -> Option<u64> {
+        self.deadlines.first().map(|(expiry, _)| *expiry)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     #[cfg(feature = "redis")]
@@ -123,41 +162,91 @@ impl Ring {
         self.entries.back()
     }
 
-    /// Appends an event. If the ring then holds more than `capacity`, it loses the oldest.
-    pub(crate) fn push(&mut self, entry: Entry, capacity: usize) -> Removed {
+    /// Appends an event. If the ring then holds more events than it may, it loses one: the one that expired first before
+    /// this event was published, or else the oldest.
+    ///
+    /// A purge is not appended; see [`purge`](Ring::purge).
+    ///
+    /// So the ring holds the same events whether or not those that had expired were removed before: the broker removes them
+    /// when a poll or a sweep finds them, which a log does not say.
+    pub(crate) fn push(&mut self, entry: Entry) -> Removed {
+        let published = entry.published;
+        self.deadlines.extend(self.limits.deadline(&entry));
         self.entries.push_back(entry);
-        let surplus = self.entries.len().saturating_sub(capacity);
-        self.lose(surplus)
+        if self.entries.len() <= self.limits.events {
+            return Removed::default();
+        }
+        let oldest = self.entries.front();
+        let oldest = oldest.map(|oldest| (self.limits.expiry(oldest), oldest.sequence));
+        match self.deadlines.first() {
+            Some(first) if first.0 < published && Some(*first) < oldest => {
+                let sequence = first.1;
+                self.lose_one(sequence)
+            }
+            _ => self.lose(1),
+        }
     }
 
-    /// The oldest events, as far as they were published before this time of the broker's [`Age`](super::clock::Age).
-    pub(crate) fn published_before(&self, before: u64) -> impl Iterator<Item = &Entry> {
+    /// Counts the oldest events whose publish time and the category's time to live say that they have expired by `now`, a
+    /// time of the broker's [`Age`](super::clock::Age).
+    fn expired_oldest(&self, now: u64) -> usize {
+        let ttl = self.limits.ttl;
         let oldest = self.entries.iter();
-        oldest.take_while(move |entry| entry.published < before)
+        let expired = oldest.take_while(|entry| entry.published.saturating_add(ttl) < now);
+        expired.count()
     }
 
-    /// Loses the oldest events that were published before this time.
-    pub(crate) fn expire(&mut self, before: u64) -> Removed {
-        let count = self.published_before(before).count();
-        self.lose(count)
+    /// Returns when they expired and the sequence numbers of the events that have expired by `now`, in any order. One may
+    /// occur twice.
+    pub(crate) fn expired(&self, now: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let oldest = self.entries.range(..self.expired_oldest(now));
+        let oldest = oldest.map(|entry| (self.limits.expiry(entry), entry.sequence));
+        let own = self.deadlines.iter().copied();
+        oldest.chain(own.take_while(move |(expiry, _)| *expiry < now))
     }
 
-    /// Loses the events up to this sequence number.
-    pub(crate) fn lose_up_to(&mut self, sequence: u64) -> Removed {
-        let count = self.up_to(sequence).len();
-        self.lose(count)
+    /// Loses the events that have expired by `now`.
+    pub(crate) fn expire(&mut self, now: u64) -> Removed {
+        let mut expired = self.lose(self.expired_oldest(now));
+        while self.first_deadline().is_some_and(|expiry| expiry < now)
+            && let Some((_, sequence)) = self.deadlines.pop_first()
+        {
+            expired = expired.and(self.lose_one(sequence));
+        }
+        expired
+    }
+
+    /// Loses the event with this sequence number, if the ring has it.
+    pub(crate) fn lose_one(&mut self, sequence: u64) -> Removed {
+        let at = self.up_to(sequence - 1).len();
+        let has = self.entries.get(at).map(|entry| entry.sequence) == Some(sequence);
+        self.lose_range(at..at + usize::from(has))
     }
 
     /// Loses the `count` oldest events.
     pub(crate) fn lose(&mut self, count: usize) -> Removed {
+        self.lose_range(0..count)
+    }
+
+    fn lose_range(&mut self, range: Range<usize>) -> Removed {
         // All of them: while a log is read, timestamps may not ascend yet.
-        for entry in self.entries.range(..count) {
+        for entry in self.entries.range(range.clone()) {
             self.lost = self.lost.max(Loss {
                 sequence: entry.sequence,
                 timestamp: entry.time(),
             });
         }
-        self.remove_range(0..count)
+        self.remove_range(range)
+    }
+
+    /// Loses all events by a purge, which is itself the newest loss: every follower that was there before it gets a gap.
+    pub(crate) fn purge(&mut self, purge: &Entry) -> Removed {
+        let removed = self.lose_all();
+        self.lost = self.lost.max(Loss {
+            sequence: purge.sequence,
+            timestamp: purge.time(),
+        });
+        removed
     }
 
     pub(crate) fn lose_all(&mut self) -> Removed {
@@ -188,6 +277,9 @@ impl Ring {
         let mut removed = Removed::default();
         for entry in self.entries.drain(range) {
             removed.add(&entry);
+            if let Some(deadline) = self.limits.deadline(&entry) {
+                self.deadlines.remove(&deadline);
+            }
         }
         self.shrink(removed)
     }
@@ -241,6 +333,9 @@ impl Ring {
         {
             if wanted.remove(&entry.event.id()) {
                 removed.add(&entry);
+                if let Some(deadline) = self.limits.deadline(&entry) {
+                    self.deadlines.remove(&deadline);
+                }
             } else {
                 kept.push(entry);
             }
@@ -273,117 +368,11 @@ impl Ring {
         for (entry, sequence) in self.entries.iter_mut().zip(sequences) {
             entry.sequence = sequence;
         }
+        let deadlines = self.entries.iter();
+        let deadlines = deadlines.filter_map(|entry| self.limits.deadline(entry));
+        self.deadlines = deadlines.collect();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::event::Draft;
-
-    fn entry(sequence: u64, timestamp: u64) -> Entry {
-        let draft = Draft::new("c".into(), &sequence).unwrap();
-        Entry {
-            sequence,
-            published: timestamp,
-            event: draft.stamp(timestamp, EventId::from(u128::from(sequence))),
-        }
-    }
-
-    fn ring(entries: &[(u64, u64)], capacity: usize) -> Ring {
-        let mut ring = Ring::default();
-        for &(sequence, timestamp) in entries {
-            ring.push(entry(sequence, timestamp), capacity);
-        }
-        ring
-    }
-
-    fn sequences(ring: &Ring, place: Place) -> Vec<u64> {
-        ring.after(place).map(|entry| entry.sequence).collect()
-    }
-
-    #[test]
-    fn a_full_ring_pushes_out_its_oldest_and_remembers_the_newest_lost() {
-        let ring = ring(&[(1, 10), (3, 10), (7, 20), (9, 30)], 2);
-        assert_eq!(sequences(&ring, Place::Oldest), [7, 9]);
-        assert_eq!(
-            ring.lost,
-            Loss {
-                sequence: 3,
-                timestamp: 10
-            }
-        );
-        assert!(Place::Sequence(2).misses(ring.lost));
-        assert!(!Place::Sequence(3).misses(ring.lost));
-        assert!(Place::Time(9).misses(ring.lost));
-        assert!(!Place::Time(10).misses(ring.lost));
-        assert!(!Place::Oldest.misses(ring.lost));
-    }
-
-    #[test]
-    fn places_are_strictly_before_what_follows_them() {
-        let ring = ring(&[(1, 10), (3, 10), (7, 20)], 10);
-        assert_eq!(sequences(&ring, Place::Sequence(1)), [3, 7]);
-        assert_eq!(sequences(&ring, Place::Sequence(2)), [3, 7]);
-        assert_eq!(sequences(&ring, Place::Time(10)), [7]);
-        assert!(sequences(&ring, Place::Time(20)).is_empty());
-        assert_eq!(ring.find(EventId::from(3)), Some(3));
-        assert_eq!(ring.find(EventId::from(2)), None);
-    }
-
-    #[test]
-    fn expired_events_are_lost_and_retrieved_ones_are_not() {
-        let mut ring = ring(&[(1, 10), (2, 20), (3, 30)], 10);
-        let expired = ring.expire(20);
-        assert_eq!((expired.events, ring.lost.sequence), (1, 1));
-        assert_eq!(ring.retrieve(Place::Sequence(1), 2).events, 1);
-        assert_eq!(sequences(&ring, Place::Oldest), [3]);
-        let last = ring.retrieve(Place::Oldest, 3);
-        assert_eq!((last.events, last.emptied), (1, true));
-        assert_eq!(ring.lost.sequence, 1);
-        assert!(ring.is_empty());
-    }
-
-    #[test]
-    fn the_oldest_events_are_lost_for_their_bytes_and_no_more_than_needed() {
-        let mut ring = ring(&[(1, 10), (2, 10), (3, 10), (4, 10)], 10);
-        let one = entry(1, 10).event.as_json().len();
-        assert_eq!(ring.lose_bytes(0, 0), Removed::default());
-        let two = Removed {
-            events: 2,
-            bytes: 2 * one,
-            emptied: false,
-        };
-        assert_eq!(ring.lose_bytes(one + 1, 0), two);
-        assert_eq!(ring.lost.sequence, 2);
-        assert_eq!(ring.lose_bytes(usize::MAX, 1).events, 1);
-        assert_eq!(sequences(&ring, Place::Oldest), [4]);
-        assert_eq!(ring.lose_bytes(1, 0).events, 1);
-    }
-
-    #[test]
-    fn a_ring_that_has_lost_most_of_its_events_frees_their_memory() {
-        let entries: Vec<(u64, u64)> = (1..=1000).map(|number| (number, number)).collect();
-        let mut ring = ring(&entries, 1000);
-        ring.lose(900);
-        assert!(ring.entries.capacity() <= 400);
-        ring.retrieve(Place::Sequence(903), 1000);
-        assert!(ring.entries.capacity() <= 12);
-        ring.retrieve_ids(&[EventId::from(901), EventId::from(902)]);
-        assert_eq!(sequences(&ring, Place::Oldest), [903]);
-        assert!(ring.entries.capacity() <= 4);
-        ring.lose_all();
-        assert_eq!(ring.entries.capacity(), 0);
-    }
-
-    #[test]
-    fn timestamps_out_of_order_are_sorted_within_their_sequence_numbers() {
-        let mut ring = ring(&[(1, 30), (2, 10), (5, 20)], 10);
-        ring.sort_by_time();
-        let sorted: Vec<_> = ring
-            .after(Place::Oldest)
-            .map(|e| (e.sequence, e.event.timestamp()))
-            .collect();
-        assert_eq!(sorted, [(1, 10), (2, 20), (5, 30)]);
-    }
-}
+mod tests;

@@ -1,5 +1,7 @@
 //! [`Sequencer`]: gives every event its timestamp, sequence number and id, and finds the place of an id.
 
+use std::sync::Arc;
+
 use super::clock::{Age, Clock};
 pub(crate) use super::placed::{HighWaterMark, Placed};
 use super::ring::{Entry, Place};
@@ -25,7 +27,7 @@ pub(crate) struct Sequencer {
     acknowledges: bool,
     /// The most bytes of JSON of one timestamp, with a comma for each event; one event may have more.
     millisecond_bytes: usize,
-    /// The time at which events are published, if they expire.
+    /// The time at which events are published. `None` for the sequencer of a log that is being read.
     age: Option<Age>,
     stamps: Mutex<Stamps>,
     /// The order that a backplane decides, if it stamps the events and not this sequencer.
@@ -36,6 +38,7 @@ pub(crate) struct Sequencer {
 /// The least timestamp of an event: a poll with a `since_time` of 0 or 1 asks for every event that is buffered.
 const FIRST_TIMESTAMP: u64 = 2;
 
+#[derive(Clone, Copy)]
 struct Stamps {
     sequence: u64,
     timestamp: u64,
@@ -45,6 +48,8 @@ struct Stamps {
     reached: u64,
     /// When the newest event was published, by `age`.
     published: u64,
+    /// An event can expire, so that publish times are needed.
+    can_expire: bool,
     /// The sequence number of the newest event that subscribers can see.
     visible: u64,
     closed: bool,
@@ -109,6 +114,7 @@ impl Sequencer {
             bytes: 0,
             reached: past.reached,
             published: 0,
+            can_expire: false,
             visible: past.sequence,
             closed: false,
         };
@@ -126,14 +132,16 @@ impl Sequencer {
         }
     }
 
-    /// Sets the most bytes of JSON of one timestamp, and the time at which events are published.
-    pub(super) fn limited(self, millisecond_bytes: usize, age: Option<Age>) -> Self {
+    /// Sets the most bytes of JSON of one timestamp, the time at which events are published, and whether an event can expire
+    /// that has no time to live of its own.
+    pub(super) fn limited(self, millisecond_bytes: usize, age: Age, can_expire: bool) -> Self {
         let mut stamps = self.stamps.lock();
-        stamps.published = age.as_ref().map_or(0, |age| age.restored(stamps.timestamp));
+        stamps.published = age.restored(stamps.timestamp);
+        stamps.can_expire = can_expire;
         drop(stamps);
         Sequencer {
             millisecond_bytes,
-            age,
+            age: Some(age),
             ..self
         }
     }
@@ -153,6 +161,53 @@ impl Sequencer {
         if stamps.closed {
             return Err(stopped());
         }
+        let mut next = *stamps;
+        let entry = self.next_entry(&mut next, draft);
+        let stored = store(&entry)?;
+        *stamps = next;
+        Ok((entry, stored))
+    }
+
+    /// Stamps events that are published together, and calls `store` with them before any other is stamped. If that fails,
+    /// none is published. The next event gets the number of the first one, unless `refuse`, which is called with the position
+    /// of the last one, returns `true`: the store then has a record that these numbers were refused.
+    ///
+    /// # Errors
+    ///
+    /// The store's, and `Stopped` after [`close`](Sequencer::close).
+    pub(crate) fn stamp_all<T>(
+        &self,
+        drafts: Vec<Draft>,
+        store: impl FnOnce(&Arc<[Entry]>) -> Result<T, Error>,
+        refuse: impl FnOnce(EventId) -> bool,
+    ) -> Result<(Arc<[Entry]>, T), Error> {
+        let mut stamps = self.stamps.lock();
+        if stamps.closed {
+            return Err(stopped());
+        }
+        let mut next = *stamps;
+        let count = drafts.len();
+        let entries = (1..).zip(drafts).map(|(number, draft)| Entry {
+            more: u16::try_from(count - number).unwrap_or(u16::MAX),
+            ..self.next_entry(&mut next, draft)
+        });
+        let entries: Arc<[Entry]> = entries.collect();
+        match store(&entries) {
+            Ok(stored) => {
+                *stamps = next;
+                Ok((entries, stored))
+            }
+            Err(error) => {
+                if refuse(self.position(next.sequence)) {
+                    (stamps.sequence, stamps.visible) = (next.sequence, next.visible);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Stamps an event, as the next one after `stamps`.
+    fn next_entry(&self, stamps: &mut Stamps, draft: Draft) -> Entry {
         let sequence = stamps.sequence + 1;
         let now = self.clock.now();
         let mut timestamp = stamps.next(now);
@@ -164,23 +219,25 @@ impl Sequencer {
         if bytes > 0 && bytes.saturating_add(added) > self.millisecond_bytes {
             (timestamp, bytes) = (timestamp.saturating_add(1), 0);
         }
-        let published = self.age.as_ref().map_or(0, |age| {
+        stamps.can_expire |= draft.has_own_ttl();
+        let age = self.age.as_ref().filter(|_| stamps.can_expire);
+        let published = age.map_or(0, |age| {
             let ahead = timestamp.saturating_sub(now);
             age.published(ahead).max(stamps.published)
         });
         let entry = Entry {
             sequence,
             published,
+            more: 0,
             event: draft.stamp(timestamp, self.position(sequence)),
         };
-        let stored = store(&entry)?;
         (stamps.sequence, stamps.timestamp) = (sequence, timestamp);
         stamps.bytes = bytes.saturating_add(added);
-        stamps.published = published;
+        stamps.published = stamps.published.max(published);
         if !self.acknowledges {
             stamps.visible = sequence;
         }
-        Ok((entry, stored))
+        entry
     }
 
     /// Notes that every event up to this one is visible.

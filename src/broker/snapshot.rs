@@ -1,6 +1,7 @@
 //! The records that restore what a broker holds: a store writes them when it compacts its log.
 
 use super::Shared;
+use super::publish::record_of;
 use super::ring::Entry;
 use super::store_call::StoreCall;
 use crate::store::{Loss, Record, SnapshotSource};
@@ -66,7 +67,7 @@ impl SnapshotSource for Shared {
         let losses = self.catalog.loss_table(&empty, capped);
         records.push(Record::LossTable(losses));
         entries.sort_unstable_by_key(|entry| entry.sequence);
-        self.push_runs(&mut records, entries);
+        self.push_runs(&mut records, entries, last);
         records
     }
 }
@@ -85,13 +86,11 @@ impl Shared {
         settled.then(Vec::new)
     }
 
-    /// Adds these events, which are in publish order, with the starts and ends of their runs.
-    fn push_runs(&self, records: &mut Vec<Record>, entries: Vec<Entry>) {
+    /// Adds these events, which are in publish order, with the starts and ends of their runs. If events of one publish are
+    /// on both sides of `last`, a [`Record::Batch`] comes before the first one.
+    fn push_runs(&self, records: &mut Vec<Record>, entries: Vec<Entry>, last: u64) {
         let mut entries = entries.into_iter().peekable();
-        let published = |entry: Entry| Record::Published {
-            sequence: entry.sequence,
-            event: entry.event,
-        };
+        let published = |entry: Entry| record_of(&entry);
         for run in self.sequencer.runs() {
             while let Some(entry) = entries.next_if(|entry| entry.sequence < run.first) {
                 records.push(published(entry));
@@ -107,6 +106,13 @@ impl Shared {
             }
             records.push(Record::Ended(end));
         }
-        records.extend(entries.map(published));
+        let mut is_cut = false;
+        for entry in entries {
+            let end = entry.sequence + u64::from(entry.more);
+            if end > last && !std::mem::replace(&mut is_cut, true) {
+                records.push(Record::Batch(self.sequencer.position(end)));
+            }
+            records.push(published(entry));
+        }
     }
 }

@@ -26,12 +26,15 @@ pub struct Statistics {
     pub gaps: u64,
     /// Events pushed out of a full ring buffer.
     pub pushed_out: u64,
-    /// Events that outlived [`event_ttl`](crate::BrokerOptions::event_ttl).
+    /// Events that outlived their time to live: [`event_ttl`](crate::BrokerOptions::event_ttl), or
+    /// [their own](crate::PublishRequest::ttl).
     pub expired: u64,
     /// Events evicted from the categories that were published to least recently, past
     /// [`max_categories`](crate::BrokerOptions::max_categories) or
     /// [`max_event_bytes`](crate::BrokerOptions::max_event_bytes).
     pub evicted: u64,
+    /// Events deleted by purges of their categories.
+    pub purged: u64,
     /// Subscribers parked now.
     pub parked: usize,
     /// Categories that have events or parked subscribers now.
@@ -74,6 +77,7 @@ pub(crate) enum Removal {
     PushedOut,
     Expired,
     Evicted,
+    Purged,
     /// A subscriber retrieved them, and `delete_after_first_retrieval` is set.
     Retrieved,
 }
@@ -92,6 +96,7 @@ pub(crate) struct Counters {
     pushed_out: AtomicU64,
     expired: AtomicU64,
     evicted: AtomicU64,
+    purged: AtomicU64,
     events: AtomicUsize,
     event_bytes: AtomicUsize,
     /// Categories that hold events.
@@ -132,6 +137,7 @@ impl Counters {
             Removal::PushedOut => &self.pushed_out,
             Removal::Expired => &self.expired,
             Removal::Evicted => &self.evicted,
+            Removal::Purged => &self.purged,
             Removal::Retrieved => return,
         };
         counter.fetch_add(removed.events as u64, Relaxed);
@@ -159,6 +165,7 @@ impl Counters {
             pushed_out: self.pushed_out.load(Relaxed),
             expired: self.expired.load(Relaxed),
             evicted: self.evicted.load(Relaxed),
+            purged: self.purged.load(Relaxed),
             events: self.events(),
             event_bytes: self.event_bytes(),
             ..Statistics::default()

@@ -25,6 +25,8 @@ struct Slot {
     early: bool,
     /// The client has disconnected.
     hung_up: bool,
+    /// The category was purged, or one of several, while the subscriber was parked.
+    missed: bool,
     /// The subscriber has left: a batch that comes now is not delivered by this waiter.
     closed: bool,
 }
@@ -68,6 +70,15 @@ impl Waiter {
         (slot.early, slot.hung_up) = (true, true);
         drop(slot);
         self.filled.notify_one();
+    }
+
+    /// Notes that a category of the subscriber was purged, so that its next events report a gap.
+    pub(crate) fn miss(&self) {
+        self.slot.lock().missed = true;
+    }
+
+    pub(crate) fn has_missed(&self) -> bool {
+        self.slot.lock().missed
     }
 
     #[cfg(feature = "redis")]

@@ -3,7 +3,6 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use serde::Serialize;
 use ureq::Agent;
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -11,13 +10,14 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::credentials::Credentials;
 use super::failure::{Failure, failed, unusable_url};
 use super::proxy::Proxies;
+use super::publish_bytes::PublishBytes;
 use super::response::{PublishResponse, SubscriptionResponse, excerpt};
 use super::sender::{ConnectionReuse, HttpRequest, RequestSender, Timeouts, read_short};
 use super::transport::new_agent;
 use super::url::Url;
 use crate::error::{Error, ErrorKind};
 use crate::headers::Headers;
-use crate::wire::{PublishRequest, SubscriptionRequest, check_category};
+use crate::wire::SubscriptionRequest;
 
 /// The time that the client waits longer than the server, so that the server's response to a timeout arrives.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
@@ -147,28 +147,18 @@ impl Endpoint {
     }
 
     /// Publishes once. Does not retry, because a second POST may publish the event twice.
-    pub(crate) fn publish<T: Serialize + ?Sized>(
+    pub(crate) fn publish(
         &self,
         agent: &Agent,
-        category: &str,
-        data: &T,
+        body: PublishBytes,
         timeout: Duration,
         reuse: ConnectionReuse,
     ) -> Result<PublishResponse, Error> {
-        check_category(category)?;
         if timeout.is_zero() {
             let message =
                 "a timeout of zero leaves no time to publish; give 10 seconds, for example";
             return Err(Error::request(message));
         }
-        let not_json =
-            |error| Error::request("the data can't be written as JSON").with_source(error);
-        let data = serde_json::value::to_raw_value(data).map_err(not_json)?;
-        if data.get() == "null" {
-            return Err(Error::request("the data is null: an event needs some data"));
-        }
-        let body = serde_json::to_vec(&PublishRequest::new(category, data)).map_err(not_json)?;
-
         let not_published = |Failure { error, never_sent }| {
             let consequence = match never_sent {
                 true => "the event was not published",
@@ -179,7 +169,7 @@ impl Endpoint {
         let post = HttpRequest {
             method: Method::POST,
             url: self.url.clone(),
-            json: Some(body),
+            json: Some(body.0),
             timeouts: Timeouts {
                 total: Some(timeout.min(MAX_TIMEOUT)),
                 ..Timeouts::default()

@@ -8,6 +8,7 @@ mod no_proxy;
 mod poll_thread;
 mod position_file;
 mod proxy;
+mod publish_bytes;
 mod publisher;
 mod redirect;
 mod response;
@@ -32,6 +33,7 @@ use crate::error::Error;
 use crate::headers::Headers;
 use crate::wire::{PublishRequest, SubscriptionRequest};
 use endpoint::{Endpoint, GRACE, agent_or_shared};
+use publish_bytes::PublishBytes;
 use sender::ConnectionReuse;
 
 /// Polls once: requests events from the server at `url`, and waits for them up to the timeout of `request`.
@@ -142,11 +144,6 @@ pub fn publish<T: Serialize>(
 ) -> Result<PublishResponse, Error> {
     let endpoint = Endpoint::new(url, headers, credentials, transport)?;
     let agent = agent_or_shared(transport);
-    endpoint.publish(
-        agent,
-        &request.category,
-        &request.data,
-        timeout,
-        ConnectionReuse::Allowed,
-    )
+    let body = PublishBytes::of(&request.category, &request.data, request.ttl)?;
+    endpoint.publish(agent, body, timeout, ConnectionReuse::Allowed)
 }

@@ -8,10 +8,12 @@ use serde::Serialize;
 use super::credentials::Credentials;
 use super::endpoint::{Endpoint, agent_or_shared};
 use super::failure::{redacted, refusal};
+use super::publish_bytes::PublishBytes;
 use super::response::PublishResponse;
 use super::sender::ConnectionReuse;
 use crate::error::Error;
 use crate::headers::Headers;
+use crate::wire::PublishRequest;
 
 /// A client that publishes events to one server. Threads can share it; it keeps connections open and reuses them.
 ///
@@ -93,12 +95,56 @@ impl Publisher {
         category: &str,
         data: &T,
     ) -> Result<PublishResponse, Error> {
+        self.send(|| PublishBytes::of(category, data, None))
+    }
+
+    /// [`publish`](Publisher::publish), with all that a request can ask for, such as a
+    /// [time to live](PublishRequest::ttl) of the event's own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`publish`](Publisher::publish).
+    pub fn publish_with<T: Serialize>(
+        &self,
+        request: &PublishRequest<T>,
+    ) -> Result<PublishResponse, Error> {
+        self.send(|| PublishBytes::of(&request.category, &request.data, request.ttl))
+    }
+
+    /// Publishes several events, 1 to 1,000, in their order: all of them, or none. Their ids are in
+    /// [`PublishResponse::ids`].
+    ///
+    /// golongpoll's server does not support this.
+    ///
+    /// ```no_run
+    /// use long_polling::{PublishRequest, Publisher};
+    ///
+    /// let publisher = Publisher::new("http://localhost:8080/publish");
+    /// let requests = [PublishRequest::new("stock/a", -1), PublishRequest::new("stock/b", 1)];
+    /// let ids = publisher.publish_all(&requests)?.ids();
+    /// # Ok::<(), long_polling::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`publish`](Publisher::publish), and [`TooLarge`](crate::ErrorKind::TooLarge) for more than 1,000 events.
+    pub fn publish_all<T: Serialize>(
+        &self,
+        requests: &[PublishRequest<T>],
+    ) -> Result<PublishResponse, Error> {
+        self.send(|| PublishBytes::of_all(requests))
+    }
+
+    fn send(
+        &self,
+        body: impl FnOnce() -> Result<PublishBytes, Error>,
+    ) -> Result<PublishResponse, Error> {
         let agent = self.agent.as_ref();
         let credentials = self.credentials.as_ref();
         let endpoint = Endpoint::new(&self.url, Some(&self.headers), credentials, agent)?;
-        let publish = |timeout, reuse| {
-            endpoint.publish(agent_or_shared(agent), category, data, timeout, reuse)
-        };
+        let body = body()?;
+        let publish =
+            |timeout, reuse| endpoint.publish(agent_or_shared(agent), body.clone(), timeout, reuse);
         let started = Instant::now();
         let mut response = publish(self.timeout, ConnectionReuse::Allowed)?;
         let left = self.timeout.saturating_sub(started.elapsed());

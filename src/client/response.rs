@@ -111,6 +111,19 @@ impl PublishResponse {
         self.status == 200 && body.is_ok_and(|Body { success }| success)
     }
 
+    /// Returns the ids of the events of a [`publish_all`](crate::Publisher::publish_all), in their order. After the publish of
+    /// one event, that is [`id`](PublishResponse::id). Empty after a refusal.
+    pub fn ids(&self) -> Vec<EventId> {
+        #[derive(Deserialize)]
+        struct Body {
+            ids: Vec<EventId>,
+        }
+        match serde_json::from_slice(without_bom(self.body.as_bytes())) {
+            Ok(Body { ids }) if self.success() => ids,
+            _ => self.id.filter(|_| self.success()).into_iter().collect(),
+        }
+    }
+
     /// Returns the server's message for a refusal: the `error` of the body's JSON, or the start of its text. `None` after a
     /// success.
     pub fn error(&self) -> Option<String> {

@@ -118,12 +118,12 @@ impl Backplane for RedisStreams {
         started
     }
 
-    fn publish(&self, stream: usize, draft: Draft) -> Result<EventId, Error> {
+    fn publish(&self, stream: usize, drafts: Vec<Draft>) -> Result<EventId, Error> {
         let Some((_, queue)) = self.streams.get(stream).and_then(Option::as_ref) else {
             return Err(Error::request("a category of a stream that is not read"));
         };
         let failing = || self.monitor.failing();
-        queue.publish(&draft, self.settings.max_wait, failing)
+        queue.publish(&drafts, self.settings.max_wait, failing)
     }
 
     fn stop(&self, timeout: Duration) -> Result<(), Error> {

@@ -1,5 +1,7 @@
 //! [`StreamEntry`]: an entry of a stream as Redis gives it.
 
+use std::num::NonZeroU64;
+
 use ::redis::Value;
 use serde_json::value::RawValue;
 
@@ -31,13 +33,22 @@ impl StreamEntry {
         parse_run(std::str::from_utf8(self.field("epoch")?).ok()?)
     }
 
-    /// Returns the event; `None` if the entry is not one, as another program's.
+    /// Returns the event or the purge; `None` if the entry is not one, as another program's.
     pub(super) fn event(&self) -> Option<Event> {
         let category = std::str::from_utf8(self.field("category")?).ok()?;
+        if self.field("purge").is_some() {
+            let purge = Draft::purge(category.into()).ok()?;
+            let id = EventId::new(self.run()?, self.sequence);
+            return Some(purge.stamp(self.timestamp, id));
+        }
         let data: &RawValue = serde_json::from_slice(self.field("data")?).ok()?;
         let draft = Draft::new(category.into(), data).ok()?;
         let id = EventId::new(self.run()?, self.sequence);
-        Some(draft.stamp(self.timestamp, id))
+        let ttl = self.field("ttl_ms").and_then(|ttl| {
+            let ttl = number(std::str::from_utf8(ttl).ok()?)?;
+            NonZeroU64::new(ttl)
+        });
+        Some(draft.with_own_ttl(ttl).stamp(self.timestamp, id))
     }
 }
 

@@ -106,11 +106,19 @@ pub(super) struct Known {
     pub(super) timestamp: u64,
 }
 
+/// An event to append, or a purge.
+#[derive(Clone)]
+pub(super) struct Appendee {
+    pub(super) category: String,
+    pub(super) data: String,
+    /// What the script needs to know besides: see `append.lua`.
+    pub(super) note: String,
+}
+
 /// Events to append together.
 pub(super) struct Batch {
     pub(super) number: u64,
-    /// Categories and data.
-    pub(super) events: Vec<(String, String)>,
+    pub(super) events: Vec<Appendee>,
 }
 
 /// What became of a batch.
@@ -239,8 +247,11 @@ impl Link {
         command.arg(known.run.map(hex).unwrap_or_default());
         command.arg(known.sequence).arg(batch.number);
         command.arg(max_length).arg(KEEP_BATCH.as_secs());
-        for (category, data) in &batch.events {
-            command.arg(category).arg(data);
+        for event in &batch.events {
+            command
+                .arg(&event.category)
+                .arg(&event.data)
+                .arg(&event.note);
         }
         let answer = self.strings(&command)?;
         let wrong = || Trouble::Away(format!("Redis answered an append with {answer:?}"));

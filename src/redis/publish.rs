@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::link::Appendee;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::event::Draft;
@@ -17,13 +18,13 @@ const UNSURE: Duration = Duration::from_secs(60);
 const PACE: Duration = Duration::from_millis(20);
 /// The most bytes of data that may wait.
 const MAX_BYTES: usize = 64 << 20;
-/// The most events and bytes of data of one batch; one event may have more bytes.
+/// The most events and bytes of data of one batch; one publish may have more.
 const BATCH: (usize, usize) = (512, 1 << 20);
 
 /// A publish that waits.
 pub(super) struct Pending {
-    category: String,
-    data: String,
+    /// The events of one publish, or a purge.
+    events: Vec<Appendee>,
     state: Mutex<PendingState>,
     changed: Condvar,
 }
@@ -38,21 +39,32 @@ struct PendingState {
 }
 
 impl Pending {
-    fn new(draft: &Draft) -> Self {
-        Pending {
+    fn new(drafts: &[Draft]) -> Self {
+        let event = |draft: &Draft| Appendee {
             category: draft.category().to_owned(),
             data: draft.data().to_owned(),
+            note: match draft.own_ttl() {
+                _ if draft.is_purge() => "purge".into(),
+                Some(ttl) => ttl.to_string(),
+                None => String::new(),
+            },
+        };
+        Pending {
+            events: drafts.iter().map(event).collect(),
             state: Mutex::default(),
             changed: Condvar::new(),
         }
     }
 
     fn bytes(&self) -> usize {
-        self.category.len() + self.data.len()
+        let events = self.events.iter();
+        events
+            .map(|event| event.category.len() + event.data.len())
+            .sum()
     }
 
-    pub(super) fn category_and_data(&self) -> (String, String) {
-        (self.category.clone(), self.data.clone())
+    pub(super) fn events(&self) -> &[Appendee] {
+        &self.events
     }
 
     /// Marks the publish as sent. Returns `false` if its publisher has given up.
@@ -138,11 +150,11 @@ impl PublishQueue {
     /// Publishes, and waits up to `max` for the result.
     pub(super) fn publish(
         &self,
-        draft: &Draft,
+        drafts: &[Draft],
         max: Duration,
         failing: impl Fn() -> Option<String>,
     ) -> Result<EventId, Error> {
-        let pending = Arc::new(Pending::new(draft));
+        let pending = Arc::new(Pending::new(drafts));
         let mut state = self.state.lock();
         if state.is_closed {
             let message = "the broker has been stopped; start another one";
@@ -186,10 +198,12 @@ impl PublishQueue {
             }
             self.changed.wait(&mut state);
         }
-        let (mut taken, mut bytes) = (Vec::new(), 0);
+        let (mut taken, mut events, mut bytes) = (Vec::new(), 0, 0);
         while let Some(next) = state.waiting.front()
-            && (taken.is_empty() || taken.len() < BATCH.0 && bytes + next.bytes() <= BATCH.1)
+            && (taken.is_empty()
+                || events + next.events.len() <= BATCH.0 && bytes + next.bytes() <= BATCH.1)
         {
+            events += next.events.len();
             bytes += next.bytes();
             taken.extend(state.waiting.pop_front());
         }

@@ -139,10 +139,10 @@ impl Publisher {
                 return Ok(None);
             }
             self.number += 1;
-            let events = publishes.iter().map(|publish| publish.category_and_data());
+            let events = publishes.iter().flat_map(|publish| publish.events());
             *batch = Some(Batch {
                 number: self.number,
-                events: events.collect(),
+                events: events.cloned().collect(),
             });
         }
         let (Some(link), Some(batch)) = (&mut self.link, &*batch) else {
@@ -170,11 +170,16 @@ impl Publisher {
         let Some((run, first, _)) = answer else {
             return;
         };
+        let counts = publishes
+            .iter()
+            .map(|publish| publish.events().len() as u64);
         let published = &self.stream.monitor.published;
-        published.fetch_add(publishes.len() as u64, Relaxed);
+        published.fetch_add(counts.clone().sum(), Relaxed);
         let replicated = self.wait_for_replicas();
-        for (sequence, publish) in (first..).zip(publishes) {
-            let id = EventId::new(run, sequence);
+        let mut last = first - 1;
+        for (count, publish) in counts.zip(publishes) {
+            last += count;
+            let id = EventId::new(run, last);
             publish.finish(match &replicated {
                 Ok(()) => Ok(id),
                 Err(have) => Err(Error::new(

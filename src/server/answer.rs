@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::cors;
 use super::poll_group::Member;
@@ -29,6 +29,8 @@ pub(super) enum Ready {
     Published(EventId),
     /// Events. Subscribers that share the batch share its rendered answer, too.
     Batch(Arc<Batch>),
+    /// Events for a poll whose timeout was the preference `wait`.
+    PreferredBatch(Arc<Batch>, Duration),
 }
 
 impl From<Response> for Ready {
@@ -88,6 +90,10 @@ impl Ready {
                 let response = cors::with_origin(response, origin);
                 Rendered::Own(response.render(persistence, head_only))
             }
+            Ready::PreferredBatch(batch, wait) => {
+                let response = with_preference(batch_response(&batch), wait);
+                Rendered::Own(cors::with_origin(response, origin).render(persistence, head_only))
+            }
         }
     }
 
@@ -95,10 +101,8 @@ impl Ready {
     pub(super) fn into_response(self, service: &Service) -> Response {
         self.count(service);
         let response = match self {
-            Ready::Batch(batch) => {
-                let json = wire::PollBody::render(batch.events(), batch.gap());
-                Response::from_json(200, json).with_position(batch.last_id())
-            }
+            Ready::Batch(batch) => batch_response(&batch),
+            Ready::PreferredBatch(batch, wait) => with_preference(batch_response(&batch), wait),
             Ready::Published(id) => Response::from_json(200, wire::PUBLISHED).with_position(id),
             Ready::Response(response) => response,
         };
@@ -107,10 +111,21 @@ impl Ready {
 
     fn count(&self, service: &Service) {
         service.traffic.count_answer(match self {
-            Ready::Batch(_) | Ready::Published(_) => 200,
+            Ready::Batch(_) | Ready::PreferredBatch(..) | Ready::Published(_) => 200,
             Ready::Response(response) => response.status,
         });
     }
+}
+
+fn batch_response(batch: &Batch) -> Response {
+    let json = wire::PollBody::render(batch.events(), batch.gap());
+    Response::from_json(200, json).with_position(batch.last_id())
+}
+
+/// Adds the field by which an answer says that the server has applied the preference `wait`, and with how many seconds (RFC
+/// 7240, section 3). The answer needs no `Vary`: no cache stores it.
+fn with_preference(response: Response, wait: Duration) -> Response {
+    response.with_default("Preference-Applied", &format!("wait={}", wait.as_secs()))
 }
 
 /// What the answer to a poll that found no event depends on.
@@ -118,16 +133,22 @@ pub(super) struct PollParams {
     pub(super) since_time: Option<u64>,
     pub(super) last_id: Option<EventId>,
     pub(super) deadline: Instant,
+    /// The timeout, if the preference `wait` gave it.
+    pub(super) preferred_wait: Option<Duration>,
 }
 
 impl PollParams {
     /// The answer to a poll that ended with this batch.
     pub(super) fn answer(&self, service: &Service, batch: Arc<Batch>) -> Ready {
         if !batch.events().is_empty() {
-            return Ready::Batch(batch);
+            return match self.preferred_wait {
+                None => Ready::Batch(batch),
+                Some(wait) => Ready::PreferredBatch(batch, wait),
+            };
         }
         // The next events report the gap; until then, the client keeps its position.
-        let position = if batch.gap() {
+        let keeps = batch.gap() && (self.last_id.is_some() || self.since_time.is_some());
+        let position = if keeps {
             self.last_id
         } else {
             Some(batch.last_id())
@@ -150,8 +171,12 @@ impl PollParams {
                 Response::from_json(200, wire::PollBody::render_timeout(timestamp))
             }
         };
-        match position {
+        let response = match position {
             Some(id) => response.with_position(id),
+            None => response,
+        };
+        match self.preferred_wait {
+            Some(wait) => with_preference(response, wait),
             None => response,
         }
     }

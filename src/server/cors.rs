@@ -9,7 +9,7 @@ use super::response::Response;
 /// The field that names what a page may read of an answer besides its body.
 pub(super) const EXPOSED: (&str, &str) = (
     "Access-Control-Expose-Headers",
-    "Last-Event-ID, Retry-After",
+    "Last-Event-ID, Preference-Applied, Retry-After",
 );
 
 /// Answers OPTIONS, which is also how a browser asks whether a page of another origin may send its request.
@@ -23,7 +23,7 @@ pub(super) fn options(request: &Request, methods: &str, origin: Option<&str>) ->
         .with_header("Access-Control-Allow-Methods", methods)
         .with_header(
             "Access-Control-Allow-Headers",
-            requested.unwrap_or("Content-Type"),
+            requested.unwrap_or("Content-Type, Last-Event-ID, Prefer"),
         )
         .with_header("Access-Control-Max-Age", "7200")
 }

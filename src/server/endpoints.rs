@@ -11,14 +11,15 @@ use super::cors;
 use super::hooks::Handler;
 use super::info::ServerInfo;
 use super::monitoring::MonitoringEndpoint;
-use super::publish_body;
+use super::poll_request::PollRequest;
+use super::publish_body::{self, Body};
 use super::request::Request;
 use super::response::Response;
 use super::service::Service;
 use crate::broker::{PollMode, Polled};
 use crate::error::ErrorKind;
 use crate::position::Cursor;
-use crate::wire::{SubscriptionRequest, check_category};
+use crate::wire::{SubscriptionRequest, category_of_query, render_published};
 
 /// How much larger than its data the body of a publish may be, in bytes: the category, escaped, and the members' names.
 const ENVELOPE: usize = 8 * 1024;
@@ -27,6 +28,9 @@ const READING: &str = "GET, HEAD, OPTIONS";
 /// The most that a poll times out before the time that the client asked for: the Go package's client gives up at that very
 /// moment.
 const EARLY: Duration = Duration::from_millis(200);
+
+/// The methods of the endpoint for publishes.
+const PUBLISH_METHODS: &str = "POST, DELETE, OPTIONS";
 
 /// The backend's side of one request, as far as the endpoints need it.
 pub(super) trait Exchange {
@@ -160,7 +164,7 @@ fn authorize_publish(service: &Service, request: &Request) -> Result<(), Respons
     match &service.info.before_publish {
         Some(handler)
             if handler.is_authorization
-                && request.method() == "POST"
+                && matches!(request.method(), "POST" | "DELETE")
                 && request.check().is_ok() =>
         {
             handler.run_caught(request)
@@ -182,7 +186,10 @@ fn subscription(
         _ => return Err(not_allowed(READING)),
     };
     let info = &service.info;
-    let poll = SubscriptionRequest::from_query(request.query())?;
+    let PollRequest {
+        subscription: poll,
+        is_preference,
+    } = PollRequest::read(request)?;
     poll.categories.check()?;
     if let Some(handler) = &info.before_subscription {
         request.categories = poll.categories.clone();
@@ -195,14 +202,20 @@ fn subscription(
         (false, false) => PollMode::Park,
     };
     let deadline = arrived + timeout - (timeout / 20).min(EARLY);
-    look_for_events(service, &poll, mode, deadline)
+    let params = PollParams {
+        since_time: poll.since_time,
+        last_id: poll.last_id,
+        deadline,
+        preferred_wait: is_preference.then_some(timeout),
+    };
+    look_for_events(service, &poll, mode, params)
 }
 
 fn look_for_events(
     service: &Service,
     poll: &SubscriptionRequest,
     mode: PollMode,
-    deadline: Instant,
+    params: PollParams,
 ) -> Result<Answer, Response> {
     let broker = &service.broker;
     let cursor = match (poll.last_id, poll.since_time) {
@@ -210,11 +223,6 @@ fn look_for_events(
         (Some(id), None) => Cursor::LastId(id),
         (None, Some(time)) => Cursor::SinceTime(time),
         (None, None) => service.info.poll_without_cursor.into(),
-    };
-    let params = PollParams {
-        since_time: poll.since_time,
-        last_id: poll.last_id,
-        deadline,
     };
     let (categories, limit) = (&poll.categories, poll.limit);
     match broker.poll(categories, cursor, limit, mode) {
@@ -247,30 +255,75 @@ fn publish(
     exchange: &mut dyn Exchange,
 ) -> Result<Answer, Response> {
     match request.method() {
-        "POST" => {}
-        "OPTIONS" => return Ok(options(service, request, "POST, OPTIONS").into()),
-        _ => return Err(not_allowed("POST, OPTIONS")),
+        "POST" | "DELETE" => {}
+        "OPTIONS" => return Ok(options(service, request, PUBLISH_METHODS).into()),
+        _ => return Err(not_allowed(PUBLISH_METHODS)),
     }
     if service.is_stopping() {
         return Err(Response::busy("the server is stopping; try again"));
     }
-    let published = publish_body::parse(body)?;
-    check_category(&published.category)?;
-    if let Some(handler) = &service.info.before_publish
-        && !handler.is_authorization
-    {
-        request.categories = (&*published.category).into();
-        request.data = Some(published.data.get().to_owned());
-        run(service, handler, request, exchange)?;
+    if request.method() == "DELETE" {
+        return purge(service, request, exchange);
     }
+    let published = publish_body::parse(body)?;
+    for event in published.events() {
+        let data = Some(event.data.get().to_owned());
+        before_publish(service, request, &event.category, data, exchange)?;
+    }
+    before_acknowledged(service, exchange);
+    // `answer` counts refusals, the broker's included.
+    let broker = &service.broker;
+    Ok(match published {
+        Body::One(event) => {
+            let id = broker.publish_uncounted(&event.category, event.data, event.ttl)?;
+            Ready::Published(id).into()
+        }
+        Body::Several(events) => {
+            let ids = broker.publish_bodies(&events)?;
+            let response = Response::from_json(200, render_published(&ids));
+            match ids.last() {
+                Some(last) => response.with_position(*last).into(),
+                None => response.into(),
+            }
+        }
+    })
+}
+
+#[inline(never)]
+fn purge(
+    service: &Service,
+    request: &mut Request,
+    exchange: &mut dyn Exchange,
+) -> Result<Answer, Response> {
+    let category = category_of_query(request.query())?;
+    before_publish(service, request, &category, None, exchange)?;
+    before_acknowledged(service, exchange);
+    let position = service.broker.purge_uncounted(&category)?;
+    Ok(Response::new(204).with_position(position).into())
+}
+
+/// Runs the hook of publishes for an event, or for a purge, unless it has run before the body was read.
+fn before_publish(
+    service: &Service,
+    request: &mut Request,
+    category: &str,
+    data: Option<String>,
+    exchange: &mut dyn Exchange,
+) -> Result<(), Response> {
+    match &service.info.before_publish {
+        Some(handler) if !handler.is_authorization => {
+            request.categories = category.into();
+            request.data = data;
+            run(service, handler, request, exchange)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn before_acknowledged(service: &Service, exchange: &mut dyn Exchange) {
     if service.broker.acknowledges() && exchange.before_blocking().is_err() {
         log::debug!("no thread could be started to receive requests during the wait for the disk");
     }
-    // `answer` counts refusals, the broker's included.
-    let id = service
-        .broker
-        .publish_uncounted(&published.category, published.data)?;
-    Ok(Ready::Published(id).into())
 }
 
 #[inline(never)]
@@ -304,7 +357,7 @@ fn fallback(
     exchange: &mut dyn Exchange,
 ) -> Result<Answer, Response> {
     if request.target == "*" {
-        return Ok(options(service, request, "GET, HEAD, POST, OPTIONS").into());
+        return Ok(options(service, request, "GET, HEAD, POST, DELETE, OPTIONS").into());
     }
     let Some(fallback) = &service.info.fallback else {
         return Err(Response::error(404, "not found"));

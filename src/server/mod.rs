@@ -3,8 +3,8 @@
 //! The way of a request, top to bottom:
 //!
 //! 1. A backend reads it and makes it a [`Request`] (`request`, `forwarded`), whose head it checks (`head`).
-//! 2. `endpoints` make an `Answer` of it (`answer`): a poll, a publish (`publish_body`) or the [`Fallback`], after the
-//!    `hooks`.
+//! 2. `endpoints` make an `Answer` of it (`answer`): a poll (`poll_request`), a publish (`publish_body`) or the [`Fallback`],
+//!    after the `hooks`.
 //!    `metrics` and `health` answer at paths of their own (`monitoring`), from what the broker and `traffic` count.
 //! 3. The backend waits where the answer is a parked poll, has it rendered (`render`, `cors`) and writes it.
 //!
@@ -35,6 +35,7 @@ mod mounted;
 mod native;
 mod network;
 mod poll_group;
+mod poll_request;
 mod poll_settings;
 mod publish_body;
 mod render;
@@ -64,7 +65,7 @@ use self::service::Service;
 use crate::broker::{Batch, Broker, Clock, Statistics};
 use crate::error::Error;
 use crate::position::{Cursor, EventId};
-use crate::wire::Categories;
+use crate::wire::{Categories, PublishRequest};
 
 #[cfg(all(fuzzing, feature = "native-http"))]
 pub use native::fuzz;
@@ -191,6 +192,18 @@ impl Server {
         data: &T,
     ) -> Result<EventId, Error> {
         self.broker().publish(category, data)
+    }
+
+    /// Publishes without HTTP; see [`Broker::publish_with`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::publish_with`].
+    pub fn publish_with<T: Serialize>(
+        &self,
+        request: &PublishRequest<T>,
+    ) -> Result<EventId, Error> {
+        self.broker().publish_with(request)
     }
 
     /// Waits for events without HTTP; see [`Broker::subscribe`].

@@ -262,7 +262,7 @@ fn path_and_query(target: &str) -> (Range<usize>, Range<usize>) {
 
 /// The methods that need no text of their own in each request.
 fn known_method(method: &str) -> Option<&'static str> {
-    let known = ["GET", "POST", "HEAD", "OPTIONS"];
+    let known = ["GET", "POST", "HEAD", "OPTIONS", "DELETE"];
     known.into_iter().find(|known| *known == method)
 }
 

@@ -18,6 +18,10 @@ impl<S: Store + ?Sized> Store for Box<S> {
         (**self).append(record)
     }
 
+    fn append_batch(&self, records: Vec<Record>) -> Result<u64, Error> {
+        (**self).append_batch(records)
+    }
+
     fn flush(&self, ticket: u64) -> Result<(), Error> {
         (**self).flush(ticket)
     }

@@ -61,7 +61,7 @@ pub use statistics::StoreStatistics;
 /// |---|---|---|---|
 /// | [`start`](Store::start) | the one that starts the broker | none | yes |
 /// | [`admit`](Store::admit) | any that publishes, several at once | none | yes |
-/// | [`append`](Store::append) | any, one at a time | some | no |
+/// | [`append`](Store::append), [`append_batch`](Store::append_batch) | any, one at a time | some | no |
 /// | [`flush`](Store::flush), [`settled`](Store::settled) | any that publishes or calls [`Snapshot::records`], a thread of the broker; several at once | none | yes |
 /// | [`stop`](Store::stop) | a thread of its own | none | yes |
 /// | [`statistics`](Store::statistics) | any, several at once | none | better not |
@@ -175,6 +175,21 @@ pub trait Store: Send + Sync {
     /// If the store can't accept the record. An event is then not published.
     fn append(&self, record: Record) -> Result<u64, Error>;
 
+    /// Accepts the records of events that were published together, the first of which is a [`Record::Batch`], and returns
+    /// the ticket of the last one. A [`flush`](Store::flush) of that ticket may succeed only if the store keeps all of them.
+    /// The default appends one after the other, which is correct unless `flush` can fail for some of them alone.
+    ///
+    /// Called as [`append`](Store::append) is.
+    ///
+    /// # Errors
+    ///
+    /// If the store can't accept a record. None of the events is then published, and the broker appends a
+    /// [`Record::Refused`] for those that were accepted.
+    fn append_batch(&self, records: Vec<Record>) -> Result<u64, Error> {
+        let mut tickets = records.into_iter().map(|record| self.append(record));
+        tickets.try_fold(0, |_, ticket| ticket)
+    }
+
     /// Waits until the store keeps every record up to this ticket.
     ///
     /// Called by several threads at once, without locks. The trait's documentation says when.
@@ -247,6 +262,10 @@ impl Store for NoStore {
     }
 
     fn append(&self, _: Record) -> Result<u64, Error> {
+        Ok(0)
+    }
+
+    fn append_batch(&self, _: Vec<Record>) -> Result<u64, Error> {
         Ok(0)
     }
 

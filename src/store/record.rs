@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! {"timestamp":1700000000000,"category":"c","data":"x","id":"…","sequence":7,"run":"18bcfe568000abc","crc":"0f1e2d3c"}
+//! {"timestamp":1700000000000,"category":"c","data":"x","id":"…","sequence":8,"ttl_ms":1500,"run":"18bcfe568000abc","crc":"…"}
 //! ["taken","c","…","crc:0f1e2d3c"]
 //! ```
 
@@ -57,6 +58,19 @@ pub enum Record {
         /// The event.
         event: Event,
     },
+    /// The events up to this position, which follow, were published together. If the log ends before the last of them, none
+    /// was published.
+    Batch(EventId),
+    /// A category was purged: all its events before this position were deleted. The purge has a number in the publish order,
+    /// as an event has.
+    Purged {
+        /// The category.
+        category: Arc<str>,
+        /// The position of the purge.
+        position: EventId,
+        /// The timestamp of the purge, in Unix milliseconds.
+        timestamp: u64,
+    },
     /// Events of a category were deleted by their retrieval.
     Taken {
         /// The category.
@@ -106,6 +120,26 @@ impl Record {
     pub fn event(&self) -> Option<&Event> {
         match self {
             Record::Published { event, .. } => Some(event),
+            _ => None,
+        }
+    }
+
+    /// Returns the sequence number of a record that has a place in the publish order: an event or a purge.
+    pub(crate) fn sequence(&self) -> Option<u64> {
+        match self {
+            Record::Published { sequence, .. } => Some(*sequence),
+            Record::Purged { position, .. } => {
+                Some(position.parts().map_or(0, |(_, number)| number))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the id of an event or a purge.
+    pub(crate) fn id(&self) -> Option<EventId> {
+        match self {
+            Record::Published { event, .. } => Some(event.id()),
+            Record::Purged { position, .. } => Some(*position),
             _ => None,
         }
     }

@@ -3,13 +3,12 @@
 use std::ops::RangeInclusive;
 
 use super::Record;
-use crate::event::Event;
 
 /// Removes all events from these records, and puts one [`Record::Refused`] in their place.
 pub(super) fn refuse_events(records: &mut Vec<Record>) {
     let mut newest_first = records.iter().rev();
-    let refused = newest_first.find_map(|record| record.event().map(Event::id));
-    records.retain(|record| record.event().is_none());
+    let refused = newest_first.find_map(Record::id);
+    records.retain(|record| record.id().is_none() && !matches!(record, Record::Batch(_)));
     let Some(last) = refused else { return };
     records.retain(|record| !matches!(record, Record::Refused(_)));
     // Before the end of the run, and after all else.

@@ -26,7 +26,8 @@ impl Snapshot {
     }
 
     /// Returns a log of all events in memory up to this sequence number, and of all losses. A store may replace every
-    /// record up to that event with it. Waits for locks of the broker.
+    /// record up to that event with it. If the number is that of an event within a [batch](Record::Batch), the log says so
+    /// again. Waits for locks of the broker.
     ///
     /// Call it only with a number for which this holds:
     ///

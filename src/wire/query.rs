@@ -6,6 +6,8 @@ use std::time::Duration;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::categories::Categories;
+#[cfg(feature = "_server")]
+use super::categories::check_category;
 use crate::error::Error;
 use crate::position::EventId;
 
@@ -87,13 +89,17 @@ impl SubscriptionRequest {
 
     /// Reads the query of a poll. The categories are not checked yet.
     ///
-    /// Unknown parameters are ignored. If a parameter other than `category` occurs twice, the first one counts.
+    /// Unknown parameters are ignored. If a parameter other than `category` occurs twice, the first one counts. Without a
+    /// `timeout`, `wait` gives it.
     ///
     /// # Errors
     ///
     /// `InvalidRequest` that names the parameter.
     #[cfg_attr(not(feature = "_server"), allow(dead_code))]
-    pub(crate) fn from_query(query: &str) -> Result<Self, Error> {
+    pub(crate) fn from_query(
+        query: &str,
+        wait: impl FnOnce() -> Option<Duration>,
+    ) -> Result<Self, Error> {
         let mut request = SubscriptionRequest::new(Categories::default());
         let mut timeout = None;
         let (mut since_time, mut last_id, mut max_events) = (None, None, None);
@@ -111,7 +117,7 @@ impl SubscriptionRequest {
                 _ => {}
             }
         }
-        request.timeout = timeout.ok_or_else(|| {
+        request.timeout = timeout.or_else(wait).ok_or_else(|| {
             Error::request("timeout is missing: give whole seconds, such as timeout=60")
         })?;
         request.since_time = since_time.flatten();
@@ -140,6 +146,35 @@ impl SubscriptionRequest {
             query.push_str(&format!("&limit={limit}"));
         }
         query
+    }
+}
+
+/// Reads the category that a query names.
+///
+/// # Errors
+///
+/// `InvalidRequest` if there is none, or more than one.
+#[cfg(feature = "_server")]
+pub(crate) fn category_of_query(query: &str) -> Result<String, Error> {
+    let mut categories = Categories::default();
+    for pair in query.split('&') {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if decode(name)? == "category" {
+            categories.add(&decode(value)?);
+        }
+    }
+    let mut names = categories.iter();
+    match (names.next(), names.next()) {
+        (Some(name), None) => {
+            check_category(name)?;
+            Ok(name.to_owned())
+        }
+        (None, _) => Err(Error::request(
+            "a category is missing: name the one to purge",
+        )),
+        _ => Err(Error::request(
+            "several categories: one request purges one of them",
+        )),
     }
 }
 
@@ -204,6 +239,10 @@ fn id(text: &str) -> Result<Option<EventId>, Error> {
 mod tests {
     use super::*;
 
+    fn from_query(query: &str) -> Result<SubscriptionRequest, Error> {
+        SubscriptionRequest::from_query(query, || None)
+    }
+
     #[test]
     fn a_query_reads_back_as_the_same_request() {
         let id: EventId = "d1f5a7c2-5d5e-4b0e-9c39-1d2c3b4a5f60".parse().unwrap();
@@ -214,16 +253,13 @@ mod tests {
             .limit(9);
         let query = request.to_query();
         assert!(query.is_ascii());
-        let read = SubscriptionRequest::from_query(&query).unwrap();
+        let read = from_query(&query).unwrap();
         assert_eq!(read, request.timeout(Duration::from_secs(2)));
     }
 
     #[test]
     fn plus_is_a_space_and_a_duplicate_category_is_dropped() {
-        let read = SubscriptionRequest::from_query(
-            "category=a+b&timeout=1&category=a%20b&category=c&x=y&&=",
-        )
-        .unwrap();
+        let read = from_query("category=a+b&timeout=1&category=a%20b&category=c&x=y&&=").unwrap();
         assert_eq!(read.categories, Categories::from(["a b", "c"]));
         assert_eq!((read.since_time, read.last_id), (None, None));
     }
@@ -231,14 +267,14 @@ mod tests {
     #[test]
     fn empty_parameters_are_absent_and_huge_numbers_are_clamped() {
         let query = "category=c&timeout=99999999999999999999999&since_time=&last_id=&limit=";
-        let read = SubscriptionRequest::from_query(query).unwrap();
+        let read = from_query(query).unwrap();
         assert_eq!(
             (read.since_time, read.last_id, read.limit),
             (None, None, None)
         );
         assert_eq!(read.timeout, Duration::from_secs(u64::MAX));
         let query = "timeout=1&limit=99999999999999999999999&limit=7";
-        let read = SubscriptionRequest::from_query(query).unwrap();
+        let read = from_query(query).unwrap();
         assert_eq!(read.limit, Some(usize::MAX));
     }
 
@@ -258,7 +294,7 @@ mod tests {
             ("category=%ff&timeout=1", "UTF-8"),
             ("category=+%ff&timeout=1", "UTF-8"),
         ] {
-            let error = SubscriptionRequest::from_query(query).unwrap_err();
+            let error = from_query(query).unwrap_err();
             assert!(error.to_string().contains(named), "{query}: {error}");
         }
     }

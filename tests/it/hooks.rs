@@ -441,7 +441,7 @@ fn cors_is_answered_where_an_origin_is_set_and_nowhere_else() {
     );
     for (target, methods) in [
         ("/events", "GET, HEAD, OPTIONS"),
-        ("/publish", "POST, OPTIONS"),
+        ("/publish", "POST, DELETE, OPTIONS"),
     ] {
         let answer = preflight(&server, target);
         let allow = |name: &str| {

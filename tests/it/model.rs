@@ -10,7 +10,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use long_polling::testing::{self, ManualClock};
-use long_polling::{Batch, Broker, Cursor, Durability, ErrorKind, EventId, FilePersistorInfo};
+use long_polling::{
+    Batch, Broker, Cursor, Durability, ErrorKind, EventId, FilePersistorInfo, PublishRequest,
+};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use tempfile::TempDir;
@@ -39,7 +41,11 @@ type Limit = Option<usize>;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Publish(usize),
+    /// To a category, with a time to live of the event's own, in milliseconds.
+    Publish(usize, Option<u64>),
+    /// Several events in one publish, to categories in which nobody is parked.
+    PublishAll(Vec<usize>, Option<u64>),
+    Purge(usize),
     /// A poll that does not wait; or, if it is to, times out at once.
     Poll {
         of: Set,
@@ -114,9 +120,17 @@ fn data(number: usize) -> String {
 
 const LARGEST: usize = 202;
 
+/// Counts only in a case with such times.
+fn own_ttl() -> impl Strategy<Value = Option<u64>> {
+    proptest::option::weighted(0.3, proptest::sample::select(&[1, 9, 10, 500, 2000][..]))
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        40 => (0..NAMES.len()).prop_map(Step::Publish),
+        40 => (0..NAMES.len(), own_ttl()).prop_map(|(category, ttl)| Step::Publish(category, ttl)),
+        4 => (proptest::collection::vec(0..NAMES.len(), 2..5), own_ttl())
+            .prop_map(|(of, ttl)| Step::PublishAll(of, ttl)),
+        2 => (0..NAMES.len()).prop_map(Step::Purge),
         20 => (set(), from(), limit(), any::<bool>())
             .prop_map(|(of, from, limit, waiting)| Step::Poll { of, from, limit, waiting }),
         10 => (set(), from(), limit()).prop_map(|(of, from, limit)| Step::Park { of, from, limit }),
@@ -138,6 +152,11 @@ prop_compose! {
         max_batch_size in prop_oneof![Just(4 << 20), 1..1000usize],
         // Some hold no event of the largest, with all its JSON.
         max_event_bytes in prop_oneof![Just(64 << 20), LARGEST..3000],
+        special in proptest::option::weighted(0.3, (
+            Just("b"),
+            1..6usize,
+            proptest::option::of(proptest::option::of(proptest::sample::select(&TTLS[..]))),
+        )),
     ) -> Limits {
         Limits {
             events_per_category,
@@ -148,6 +167,7 @@ prop_compose! {
             max_batch_size,
             max_event_bytes,
             max_event_size: LARGEST,
+            special,
         }
     }
 }
@@ -180,6 +200,8 @@ struct Follower {
 struct Pair {
     model: Model,
     broker: Broker,
+    /// Events have times to live of their own.
+    own_ttls: bool,
     clock: ManualClock,
     /// The latest time that the clock has shown.
     latest: u64,
@@ -219,14 +241,15 @@ impl File {
     }
 }
 
-fn start(options: &Limits, file: &Option<File>, clock: &ManualClock) -> Broker {
+fn start(options: &Limits, own_ttls: bool, file: &Option<File>, clock: &ManualClock) -> Broker {
+    let can_expire = own_ttls || options.can_expire();
     let can_evict = options.max_categories < NAMES.len() || options.max_event_bytes < 64 << 20;
     let info = file.as_ref().map(|file| {
         FilePersistorInfo::new(file.path())
             .durability(file.durability)
             // Compacted at times, except where that changes the answers: events that were evicted since may be back after
             // it, and events that expire by a clock that was set back may be missing.
-            .compact_from((!can_evict && options.event_ttl.is_none()).then_some(2000))
+            .compact_from((!can_evict && !can_expire).then_some(2000))
             .write_flush_period(Duration::from_millis(1))
     });
     match info {
@@ -251,7 +274,7 @@ fn subscribe(
 }
 
 impl Pair {
-    fn new(options: Limits, durability: Option<Durability>) -> Self {
+    fn new(options: Limits, own_ttls: bool, durability: Option<Durability>) -> Self {
         let clock = ManualClock::at(START);
         let file = durability.map(File::new);
         let follower = |of| Follower {
@@ -260,7 +283,8 @@ impl Pair {
             reached: Some(0),
         };
         Pair {
-            broker: start(&options, &file, &clock),
+            broker: start(&options, own_ttls, &file, &clock),
+            own_ttls,
             model: Model::new(options, START),
             clock,
             latest: START,
@@ -273,7 +297,9 @@ impl Pair {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Publish(category) => self.publish(category),
+            Step::Publish(category, ttl) => self.publish(category, ttl),
+            Step::PublishAll(of, ttl) => self.publish_all(&of, ttl),
+            Step::Purge(category) => self.purge(category),
             Step::Poll {
                 of,
                 from,
@@ -299,22 +325,68 @@ impl Pair {
             Step::Restart { keeping, end } => self.restart(keeping, end),
         }
         // What has expired is held until somebody looks.
-        if self.model.options.event_ttl.is_none() {
+        if !self.own_ttls && !self.model.options.can_expire() {
             let held = self.broker.statistics().event_bytes;
             assert_eq!(held, self.model.held_bytes());
         }
     }
 
-    fn publish(&mut self, category: usize) {
+    fn request(&self, category: usize, number: usize, ttl: Option<u64>) -> PublishRequest<String> {
+        let ttl = ttl.filter(|_| self.own_ttls).map(Duration::from_millis);
+        PublishRequest::new(NAMES[category], data(number)).ttl(ttl)
+    }
+
+    fn publish_all(&mut self, of: &[usize], ttl: Option<u64>) {
+        let is_followed = |category: &usize| {
+            let mut parked = self.parked.iter();
+            parked.any(|parked| parked.of.contains(category))
+        };
+        if of.iter().any(is_followed) {
+            return of.iter().for_each(|category| self.publish(*category, ttl));
+        }
+        let numbers = self.model.events.len()..;
+        let requests = of.iter().zip(numbers);
+        let requests = requests.map(|(category, number)| self.request(*category, number, ttl));
+        let requests: Vec<_> = requests.collect();
+        match self.broker.publish_all(&requests) {
+            Ok(ids) => {
+                assert!(ids.is_sorted() && ids.len() == of.len());
+                self.positions.extend(&ids);
+                let ttl = ttl.filter(|_| self.own_ttls);
+                let events = of.iter().copied().zip(ids).collect();
+                self.model.publish_all(events, ttl);
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::TooLarge);
+                assert!(self.model.options.max_event_bytes < 3000);
+            }
+        }
+    }
+
+    fn purge(&mut self, category: usize) {
+        let id = self.broker.purge(NAMES[category]).unwrap();
+        self.positions.push(id);
+        if !self.model.purge(category, id) {
+            return self.model.reach_end(id);
+        }
+        let parked = self.parked.iter_mut();
+        let parked = parked.filter(|parked| parked.of.contains(&category));
+        parked.for_each(|parked| parked.gap = true);
+    }
+
+    fn publish(&mut self, category: usize, ttl: Option<u64>) {
         let number = self.model.events.len();
-        let id = self.broker.publish(NAMES[category], &data(number)).unwrap();
+        let request = self.request(category, number, ttl);
+        let id = self.broker.publish_with(&request).unwrap();
         assert!(self.model.known().last().is_none_or(|last| last.id < id));
         let (woken, parked) = std::mem::take(&mut self.parked)
             .into_iter()
             .partition::<Vec<_>, _>(|parked| parked.of.contains(&category));
         self.parked = parked;
         let by_time = woken.iter().any(|parked| parked.by_time);
-        self.model.publish(category, id, !woken.is_empty(), by_time);
+        let ttl = ttl.filter(|_| self.own_ttls);
+        self.model
+            .publish(category, id, ttl, !woken.is_empty(), by_time);
         for parked in woken {
             let answer = Answer {
                 events: vec![number],
@@ -498,7 +570,7 @@ impl Pair {
             self.take(Step::Advance(self.latest - self.model.clock));
         }
         self.model.restart(keeping);
-        self.broker = start(&self.model.options, &self.file, &self.clock);
+        self.broker = start(&self.model.options, self.own_ttls, &self.file, &self.clock);
         for follower in &mut self.followers {
             if let Cursor::LastId(id) = follower.cursor {
                 let known = matches!(self.model.place(id), Some(Place::After(_)));
@@ -540,11 +612,12 @@ fn the_broker_answers_as_its_model_does_whatever_is_done() {
     // Short cases among long ones, so that the mean is as it should be.
     let case = (
         options(),
+        proptest::bool::weighted(0.4),
         durability(),
         prop::collection::vec(step(), 1..2 * STEPS_OF_A_CASE),
     );
-    let run = |(options, durability, steps): (_, _, Vec<Step>)| {
-        let mut pair = Pair::new(options, durability);
+    let run = |(options, own_ttls, durability, steps): (_, _, _, Vec<Step>)| {
+        let mut pair = Pair::new(options, own_ttls, durability);
         steps.into_iter().for_each(|step| pair.take(step));
         Ok(())
     };

@@ -53,7 +53,7 @@ type Row = (
 );
 
 /// Each number in `Statistics`.
-const STATISTICS: [Row; 21] = [
+const STATISTICS: [Row; 22] = [
     ("/published", "events_published_total", &[]),
     ("/delivered", "events_delivered_total", &[]),
     ("/timed_out", "polls_timed_out_total", &[]),
@@ -66,6 +66,7 @@ const STATISTICS: [Row; 21] = [
     ),
     ("/expired", "events_removed_total", &[("reason", "expired")]),
     ("/evicted", "events_removed_total", &[("reason", "evicted")]),
+    ("/purged", "events_removed_total", &[("reason", "purged")]),
     ("/parked", "parked_subscribers", &[]),
     ("/categories", "categories", &[]),
     ("/events", "events", &[]),
@@ -175,7 +176,7 @@ fn the_metrics_have_version_start_connections_and_answers_by_status() {
     for _ in 0..3 {
         assert_eq!(get(&server, &poll("c", 0, "")).status, 204);
     }
-    publish(&server, "[]").refuses(400, "form");
+    publish(&server, "[]").refuses(400, "no events");
     get(&server, "/nowhere").refuses(404, "not found");
     assert_eq!(ask(&server, "OPTIONS", "/events").status, 204);
     let mut kept = [Connection::to(&server), Connection::to(&server)];

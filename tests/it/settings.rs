@@ -245,7 +245,7 @@ fn the_endpoints_are_where_the_settings_say() {
     assert_eq!(get(&server, events).status, 204);
     assert_eq!(
         ask(&server, "OPTIONS", "/").header("Allow"),
-        Some("POST, OPTIONS")
+        Some("POST, DELETE, OPTIONS")
     );
     get(&server, "/events?category=c&timeout=0").refuses(404, "not found");
 }

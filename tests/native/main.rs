@@ -19,6 +19,8 @@ mod clock;
 mod conformance;
 #[path = "../it/cut.rs"]
 mod cut;
+#[path = "../it/event_ttl.rs"]
+mod event_ttl;
 #[path = "../it/exposition.rs"]
 mod exposition;
 #[path = "../it/follow.rs"]
@@ -31,6 +33,8 @@ mod hooks;
 mod http_answers;
 #[path = "../it/http_connection.rs"]
 mod http_connection;
+#[path = "../it/http_headers.rs"]
+mod http_headers;
 #[path = "../it/http_publish.rs"]
 mod http_publish;
 #[path = "../it/http_subscribe.rs"]
@@ -45,6 +49,10 @@ mod mounted;
 mod nginx;
 #[path = "../it/persistence.rs"]
 mod persistence;
+#[path = "../it/publish_all.rs"]
+mod publish_all;
+#[path = "../it/purge.rs"]
+mod purge;
 #[path = "../it/relay.rs"]
 mod relay;
 #[path = "../it/seed.rs"]

@@ -23,6 +23,7 @@ mod loss;
 mod monitoring;
 mod nginx;
 mod order;
+mod publishing;
 mod refusals;
 mod server;
 mod streams;

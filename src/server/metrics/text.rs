@@ -102,6 +102,7 @@ impl Exposition {
             pushed_out,
             expired,
             evicted,
+            purged,
             parked,
             categories,
             events,
@@ -144,6 +145,7 @@ impl Exposition {
             ("pushed_out", pushed_out),
             ("expired", expired),
             ("evicted", evicted),
+            ("purged", purged),
         ] {
             self.sample("events_removed_total", &[("reason", reason)], value);
         }

@@ -168,12 +168,10 @@ impl Connections {
     /// Sleeps while there is none of these.
     pub(super) fn maintain(&self) {
         let broker = &self.service.broker;
-        let sweep = broker
-            .options()
-            .event_ttl
-            .map_or(Duration::MAX, |ttl| (ttl / 8).clamp(PERIOD, LONGEST_SWEEP));
         loop {
             broker.sweep();
+            let sweep = broker.sweep_pause();
+            let sweep = sweep.map_or(Duration::MAX, |pause| pause.clamp(PERIOD, LONGEST_SWEEP));
             // Before the look: a poll that parks after it notifies this thread.
             self.is_awake.store(false, SeqCst);
             let open = self.open();

@@ -191,7 +191,9 @@ impl<D: Disk> Flusher<D> {
             attempt.lines += 1;
             attempt.bytes += record.line_len();
             match record {
-                Record::Published { sequence, .. } => attempt.last_sequence = *sequence,
+                Record::Published { .. } | Record::Purged { .. } => {
+                    attempt.last_sequence = record.sequence().unwrap_or(attempt.last_sequence);
+                }
                 Record::Refused(id) => {
                     let refused = id.parts().map_or(0, |(_, sequence)| sequence);
                     attempt.last_sequence = attempt.last_sequence.max(refused);
@@ -199,7 +201,8 @@ impl<D: Disk> Flusher<D> {
                 Record::Ended(_) => attempt.ended = Some(record.clone()),
                 _ => {}
             }
-            if buffer.len() >= CHUNK_BYTES {
+            // The line of a batch stays with its events: a compaction may begin after this chunk.
+            if buffer.len() >= CHUNK_BYTES && !matches!(record, Record::Batch(_)) {
                 break;
             }
         }

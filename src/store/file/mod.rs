@@ -151,6 +151,10 @@ impl<D: Disk> Store for FilePersistor<D> {
         self.queue.append(record)
     }
 
+    fn append_batch(&self, records: Vec<Record>) -> Result<u64, Error> {
+        self.queue.append_all(records)
+    }
+
     fn flush(&self, ticket: u64) -> Result<(), Error> {
         self.queue.flush(ticket)
     }

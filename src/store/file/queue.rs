@@ -170,7 +170,18 @@ impl Queue {
     ///
     /// `Stopped` after the stop.
     pub(super) fn append(&self, record: Record) -> Result<u64, Error> {
-        let bytes = record.line_len();
+        self.append_all(std::iter::once(record))
+    }
+
+    /// Appends records that the flusher takes together, and returns the ticket of the last one.
+    ///
+    /// # Errors
+    ///
+    /// `Stopped` after the stop. No record is appended then.
+    pub(super) fn append_all(
+        &self,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Result<u64, Error> {
         let mut state = self.state.lock();
         if state.stopped || state.flusher_ended {
             return Err(Error::new(
@@ -178,17 +189,22 @@ impl Queue {
                 "the file has been closed already",
             ));
         }
-        // No publisher waits for a record that is not an event, so nothing else would have it written soon.
-        let requests_flush = self.limits.acknowledges && record.event().is_none();
-        state.flush_requested |= requests_flush;
-        state.queued_events += u64::from(record.event().is_some());
-        state.queued.push(record);
         let before = state.queued_bytes;
         if before == 0 {
             state.queued_since = Some(Instant::now());
         }
+        let mut requests_flush = false;
+        let mut bytes = 0;
+        for record in records {
+            bytes += record.line_len();
+            // No publisher waits for a record that is not an event, so nothing else would have it written soon.
+            requests_flush |= self.limits.acknowledges && record.event().is_none();
+            state.queued_events += u64::from(record.event().is_some());
+            state.queued.push(record);
+            state.last_ticket += 1;
+        }
+        state.flush_requested |= requests_flush;
         state.queued_bytes += bytes;
-        state.last_ticket += 1;
         let ticket = state.last_ticket;
         let buffer_size = self.limits.buffer_size;
         let wakes_flusher = match self.limits.acknowledges {

@@ -145,10 +145,7 @@ impl<D: Disk> Flusher<D> {
     /// Returns the sequence number up to which a new file may have events: without acknowledgement, subscribers see all
     /// events in the queue already.
     fn last_rewritable_sequence(&self, records: &[Record]) -> u64 {
-        let newest = records.iter().rev().find_map(|record| match record {
-            Record::Published { sequence, .. } => Some(*sequence),
-            _ => None,
-        });
+        let newest = records.iter().rev().find_map(Record::sequence);
         match newest {
             Some(newest) if !self.is_acknowledged() => newest,
             _ => self.last_sequence,
@@ -160,7 +157,13 @@ impl<D: Disk> Flusher<D> {
         let bytes = |records: &[Record]| records.iter().map(Record::line_len).sum::<usize>();
         let (lines, before) = (records.len(), bytes(records));
         records.retain(|record| match record {
-            Record::Published { sequence, .. } => *sequence > last_sequence,
+            Record::Published { .. } | Record::Purged { .. } => {
+                record.sequence() > Some(last_sequence)
+            }
+            Record::Batch(last) => {
+                let last = last.parts().map_or(0, |(_, sequence)| sequence);
+                last > last_sequence
+            }
             Record::Refused(_) | Record::Ended(_) => true,
             // The snapshot includes what all others say.
             _ => false,

@@ -19,12 +19,14 @@ pub(super) struct Signature {
 }
 
 /// The beginnings of a log's lines. `#` stands for one digit or more. A line may have blanks before.
-const BEGINNINGS: [&[u8]; 10] = [
+const BEGINNINGS: [&[u8]; 12] = [
     br#"{"timestamp":#,"category":""#,
     br#"["started","#,
     br#"["ended","#,
     br#"["refused","#,
     br#"["compacted","#,
+    br#"["batch","#,
+    br#"["purged","#,
     br#"["taken","#,
     br#"["lost","#,
     br#"["forgotten","#,

@@ -180,6 +180,13 @@ impl<L: RecordLog> Store for GroupCommit<L> {
         self.queue.lock().append(record)
     }
 
+    /// One write takes all of the records, so that the log keeps them or refuses them together.
+    fn append_batch(&self, records: Vec<Record>) -> Result<u64, Error> {
+        let mut queue = self.queue.lock();
+        let mut tickets = records.into_iter().map(|record| queue.append(record));
+        tickets.try_fold(0, |_, ticket| ticket)
+    }
+
     fn flush(&self, ticket: u64) -> Result<(), Error> {
         let outcome = || self.queue.lock().outcome(ticket);
         if let Some(outcome) = outcome() {

@@ -83,7 +83,7 @@ impl<L: RecordLog> Writer<L> {
         self.log.write(&self.batch)?;
         for record in &self.batch {
             let sequence = match record {
-                Record::Published { sequence, .. } => Some(*sequence),
+                Record::Published { .. } | Record::Purged { .. } => record.sequence(),
                 // A run starts after all events that the log had before.
                 Record::Started { position: id, .. } | Record::Refused(id) => {
                     id.parts().map(|(_, sequence)| sequence)

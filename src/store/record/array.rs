@@ -14,6 +14,8 @@ use crate::store::loss::{Loss, LossTable};
 // The first string of each kind. "taken" and "forgotten" are older names, which the file format keeps.
 const STARTED: &str = "started";
 const ACKNOWLEDGES: &str = "acknowledges";
+const BATCH: &str = "batch";
+const PURGED: &str = "purged";
 const TAKEN: &str = "taken";
 const REFUSED: &str = "refused";
 const ENDED: &str = "ended";
@@ -45,6 +47,19 @@ pub(super) fn push(buffer: &mut Vec<u8>, record: &Record) {
         } => {
             let strings = [id_text(*position), timestamp.to_string().into()];
             push_strings(buffer, COMPACTED, strings);
+        }
+        Record::Batch(id) => push_strings(buffer, BATCH, [id_text(*id)]),
+        Record::Purged {
+            category,
+            position,
+            timestamp,
+        } => {
+            let strings = [
+                Cow::from(&**category),
+                id_text(*position),
+                timestamp.to_string().into(),
+            ];
+            push_strings(buffer, PURGED, strings);
         }
         Record::Taken {
             category,
@@ -85,6 +100,7 @@ pub(super) fn len(record: &Record) -> usize {
     const ID: usize = 39;
     match record {
         Record::Taken { category, ids, .. } => FRAME + 6 * category.len() + ID * (1 + ids.len()),
+        Record::Purged { category, .. } => FRAME + 6 * category.len() + ID + 46,
         Record::Lost { category, .. } => FRAME + 6 * category.len() + 46,
         Record::LossTable(table) => FRAME + 24 + 48 * table.rows().len(),
         Record::Compacted { .. } => FRAME + ID + 23,
@@ -109,6 +125,12 @@ pub(super) fn parse(line: &[u8]) -> Result<Record, String> {
         [REFUSED, position] => Ok(Record::Refused(id(position)?)),
         [ENDED, position] => Ok(Record::Ended(id(position)?)),
         [COMPACTED, position, timestamp] => Ok(Record::Compacted {
+            position: id(position)?,
+            timestamp: number(timestamp)?,
+        }),
+        [BATCH, position] => Ok(Record::Batch(id(position)?)),
+        [PURGED, category, position, timestamp] => Ok(Record::Purged {
+            category: (*category).into(),
             position: id(position)?,
             timestamp: number(timestamp)?,
         }),

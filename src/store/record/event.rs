@@ -3,6 +3,7 @@
 //! A line whose checksum matches is read without a JSON parser if [`push`] wrote it. Every other line is parsed.
 
 use std::borrow::Cow;
+use std::num::NonZeroU64;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -18,10 +19,12 @@ const CATEGORY: &[u8] = br#","category":"#;
 const DATA: &[u8] = br#","data":"#;
 const ID: &[u8] = br#","id":""#;
 const SEQUENCE: &[u8] = br#"","sequence":"#;
+const TTL: &[u8] = br#","ttl_ms":"#;
 const RUN: &[u8] = br#","run":""#;
 
 /// The most bytes that a line has besides the event's own JSON.
-const MAX_ADDED: usize = SEQUENCE.len() + 20 + RUN.len() + RUN_DIGITS + 1 + OBJECT.len();
+const MAX_ADDED: usize =
+    SEQUENCE.len() + 20 + TTL.len() + 20 + RUN.len() + RUN_DIGITS + 1 + OBJECT.len();
 
 /// Returns the most bytes that an event's line has, by the bytes of the event's JSON.
 pub(crate) fn event_line_len(json: usize) -> usize {
@@ -38,6 +41,10 @@ pub(super) fn push(buffer: &mut Vec<u8>, sequence: u64, event: &Event) {
     buffer.extend_from_slice(SEQUENCE);
     let mut digits = [0; 20];
     buffer.extend_from_slice(decimal(sequence, &mut digits).as_bytes());
+    if let Some(ttl) = event.own_ttl() {
+        buffer.extend_from_slice(TTL);
+        buffer.extend_from_slice(decimal(ttl, &mut digits).as_bytes());
+    }
     if let Some((run, _)) = event.id().parts() {
         buffer.extend_from_slice(RUN);
         checksum::push_hex(buffer, run.bits(), RUN_DIGITS);
@@ -52,13 +59,16 @@ pub(super) fn parse_sealed(line: &[u8], sealed: &[u8]) -> Result<Record, String>
     struct Added {
         #[serde(default)]
         sequence: u64,
+        #[serde(default)]
+        ttl_ms: u64,
     }
     if let Some((sequence, event)) = scan(sealed) {
         return published(sequence, event);
     }
-    let Added { sequence } = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    let event = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    published(sequence, event)
+    let Added { sequence, ttl_ms } =
+        serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let event: Event = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    published(sequence, event.with_own_ttl(NonZeroU64::new(ttl_ms)))
 }
 
 /// Reads a line without a checksum: one that golongpoll wrote. It has golongpoll's members in any order. A line with any
@@ -101,8 +111,12 @@ fn scan(sealed: &[u8]) -> Option<(u64, Event)> {
         }
         None => sealed,
     };
-    let digits = rest.iter().rev().take_while(|byte| byte.is_ascii_digit());
-    let (rest, sequence) = rest.split_at(rest.len() - digits.count());
+    let (mut rest, mut sequence) = split_digits(rest);
+    let mut ttl = None;
+    if let Some(before) = rest.strip_suffix(TTL) {
+        ttl = NonZeroU64::new(number(sequence)?);
+        (rest, sequence) = split_digits(before);
+    }
     let sequence = number(sequence)?;
     let json = rest.strip_suffix(SEQUENCE)?;
     let (before, id) = json.split_at_checked(json.len().checked_sub(ID_TEXT_LEN)?)?;
@@ -128,7 +142,13 @@ fn scan(sealed: &[u8]) -> Option<(u64, Event)> {
     };
     let data = start..before.len();
     let event = Event::from_parts(number(timestamp)?, id, &category, json, data);
-    Some((sequence, event))
+    Some((sequence, event.with_own_ttl(ttl)))
+}
+
+/// Splits off the digits at the end.
+fn split_digits(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let digits = bytes.iter().rev().take_while(|byte| byte.is_ascii_digit());
+    bytes.split_at(bytes.len() - digits.count())
 }
 
 fn number(digits: &[u8]) -> Option<u64> {

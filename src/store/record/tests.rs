@@ -1,5 +1,7 @@
 //! Tests of [`Record`]: its lines, and lines that are none.
 
+use std::num::NonZeroU64;
+
 use super::*;
 use crate::event::Draft;
 use crate::position::Run;
@@ -42,6 +44,12 @@ fn records() -> Vec<Record> {
             category: odd.clone(),
             seen: id,
             ids: vec![id, EventId::from(0), EventId::from(u128::MAX)],
+        },
+        Record::Batch(id),
+        Record::Purged {
+            category: odd.clone(),
+            position: id,
+            timestamp: u64::MAX,
         },
         Record::Refused(id),
         Record::Ended(id),
@@ -215,5 +223,38 @@ fn a_line_that_is_not_a_record_is_refused_with_a_short_reason() {
     ] {
         let reason = Record::parse(line).unwrap_err();
         assert!(!reason.is_empty() && reason.len() < 1000, "{reason}");
+    }
+}
+
+#[test]
+fn the_line_of_an_event_keeps_its_time_to_live() {
+    for (sequence, ttl) in [(0, 1), (7, 1500), (MAX_SEQUENCE, u64::MAX)] {
+        let ttl = NonZeroU64::new(ttl);
+        let record = published(sequence, event(7, "x").with_own_ttl(ttl));
+        let line = record.to_line();
+        assert!(line.len() <= record.line_len(), "{line}");
+        let Ok(Some(Record::Published {
+            sequence: read,
+            event,
+        })) = Record::from_line(&line)
+        else {
+            panic!("not an event: {line}");
+        };
+        assert_eq!(
+            (read, event.own_ttl()),
+            (sequence, ttl.map(NonZeroU64::get))
+        );
+        // The members of another order are read by the parser of JSON.
+        let text = line.as_bytes();
+        let Ok(checksum::Opened::Sealed(sealed)) = checksum::open(text) else {
+            panic!("no checksum: {line}");
+        };
+        let mut other = b"{\"new\":1,".to_vec();
+        other.extend_from_slice(&sealed[1..]);
+        checksum::seal(&mut other, 0, checksum::OBJECT);
+        let Ok(Some(Record::Published { event, .. })) = Record::from_line(&other) else {
+            panic!("not an event");
+        };
+        assert_eq!(event.own_ttl(), ttl.map(NonZeroU64::get));
     }
 }

@@ -1,6 +1,7 @@
 //! [`Model`]: a broker in its simplest form: a list of all events ever published, and the fate of each.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use long_polling::{Cursor, EventId};
 
@@ -27,6 +28,12 @@ pub(crate) struct Published {
     pub(crate) timestamp: u64,
     /// When it was published, by elapsed time: what it expires by.
     published: u64,
+    /// Its own time to live, in milliseconds.
+    own_ttl: Option<u64>,
+    /// It is the purge of its category, and was lost from the beginning.
+    is_purge: bool,
+    /// The number of the last event of the same publish.
+    together: usize,
     /// Bytes of its JSON.
     pub(crate) size: usize,
     pub(crate) fate: Fate,
@@ -65,7 +72,9 @@ pub(crate) struct Model {
     bytes: usize,
     /// When the newest event was published, in this run.
     published: u64,
-    /// All events ever published, in publish order.
+    /// An event can expire, so that the time of publishing counts.
+    can_expire: bool,
+    /// All events ever published, and all purges, in publish order.
     pub(crate) events: Vec<Published>,
     /// Those before are of runs that left no file: nothing is known of them any more.
     known_from: usize,
@@ -76,6 +85,7 @@ pub(crate) struct Model {
 impl Model {
     pub(crate) fn new(options: Limits, clock: u64) -> Self {
         Model {
+            can_expire: options.can_expire(),
             options,
             clock,
             age: clock,
@@ -108,18 +118,75 @@ impl Model {
         &mut self,
         category: usize,
         id: EventId,
+        own_ttl: Option<u64>,
         someone_is_parked: bool,
         by_time: bool,
     ) {
+        let deleted = someone_is_parked && self.options.delete_after_first_retrieval;
+        let number = self.stamp(category, id, own_ttl, false);
+        if by_time {
+            self.reached = self.reached.max(self.events[number].timestamp);
+        }
+        self.events[number].retrieved_after = deleted.then_some(number);
+        self.expire();
+        if !deleted {
+            self.hold(number..=number);
+        }
+    }
+
+    /// Publishes several events at once, while nobody is parked.
+    pub(crate) fn publish_all(&mut self, events: Vec<(usize, EventId)>, own_ttl: Option<u64>) {
+        let (first, last) = (self.events.len(), self.events.len() + events.len() - 1);
+        for (category, id) in events {
+            let number = self.stamp(category, id, own_ttl, false);
+            self.events[number].together = last;
+        }
+        self.expire();
+        self.hold(first..=last);
+    }
+
+    /// Returns `false` if there was nothing to purge.
+    pub(crate) fn purge(&mut self, category: usize, id: EventId) -> bool {
+        self.expire();
+        let held = |event: &Published| event.fate == Fate::Held && event.category == category;
+        if !self.events.iter().any(held) {
+            return false;
+        }
+        let number = self.stamp(category, id, None, true);
+        self.reached = self.reached.max(self.events[number].timestamp);
+        self.lose_all(category);
+        true
+    }
+
+    fn lose_all(&mut self, category: usize) {
+        let of_category = |event: &&mut Published| event.category == category;
+        for event in self.events.iter_mut().filter(of_category) {
+            if event.fate == Fate::Held {
+                event.fate = Fate::Lost;
+            }
+        }
+    }
+
+    /// Adds an event or a purge, and returns its number.
+    fn stamp(
+        &mut self,
+        category: usize,
+        id: EventId,
+        own_ttl: Option<u64>,
+        is_purge: bool,
+    ) -> usize {
         let mut timestamp = self.newest().max(self.clock);
         if self.reached >= timestamp {
             timestamp = self.reached + 1;
         }
-        let deleted = someone_is_parked && self.options.delete_after_first_retrieval;
-        let (name, data) = (super::NAMES[category], super::data(self.events.len()));
-        let json = format!(
-            r#"{{"timestamp":{timestamp},"category":"{name}","data":"{data}","id":"{id}"}}"#
-        );
+        let number = self.events.len();
+        let data = match is_purge {
+            true => "null".into(),
+            false => format!("\"{}\"", super::data(number)),
+        };
+        let name = super::NAMES[category];
+        let json =
+            format!(r#"{{"timestamp":{timestamp},"category":"{name}","data":{data},"id":"{id}"}}"#);
         // What has one timestamp fits into one answer.
         let added = json.len() + 1;
         if timestamp > self.newest() {
@@ -130,71 +197,106 @@ impl Model {
         self.bytes += added;
         let ahead = timestamp - self.clock;
         let steps = if ahead <= MAX_STEPS { ahead } else { 0 };
-        self.published = self.published.max(self.age + steps);
-        if by_time {
-            self.reached = self.reached.max(timestamp);
+        self.can_expire |= own_ttl.is_some();
+        if self.can_expire {
+            self.published = self.published.max(self.age + steps);
         }
         self.events.push(Published {
             id,
             category,
             timestamp,
-            published: self.published,
+            published: if self.can_expire { self.published } else { 0 },
+            own_ttl,
+            is_purge,
+            together: number,
             size: json.len(),
-            fate: Fate::Retrieved,
-            retrieved_after: deleted.then_some(self.events.len()),
+            fate: if is_purge {
+                Fate::Lost
+            } else {
+                Fate::Retrieved
+            },
+            retrieved_after: None,
         });
-        self.expire();
-        if !deleted {
-            self.hold(self.events.len() - 1);
+        number
+    }
+
+    fn held_of(&self, category: usize) -> Vec<usize> {
+        let held = |number: &usize| {
+            self.events[*number].fate == Fate::Held && self.events[*number].category == category
+        };
+        (0..self.events.len()).filter(held).collect()
+    }
+
+    /// The categories with events, the one that was published to least recently first.
+    fn rings(&self) -> Vec<Vec<usize>> {
+        let rings = (0..super::NAMES.len()).map(|category| self.held_of(category));
+        let mut rings: Vec<_> = rings.filter(|ring| !ring.is_empty()).collect();
+        rings.sort_by_key(|ring| ring.last().copied());
+        rings
+    }
+
+    /// Returns the events of these that have expired by then, in the order in which they did.
+    fn expired_by(&self, numbers: Vec<usize>, then: u64) -> Vec<usize> {
+        let expired = |number: &usize| self.has_expired(&self.events[*number], then);
+        let mut numbers: Vec<usize> = numbers.into_iter().filter(expired).collect();
+        numbers.sort_by_key(|number| (self.expiry(&self.events[*number]), *number));
+        numbers
+    }
+
+    fn capacity(&self, category: usize) -> usize {
+        match self.options.special {
+            Some((prefix, events, _)) if super::NAMES[category].starts_with(prefix) => events,
+            _ => self.options.events_per_category,
         }
     }
 
-    /// Holds an event, and evicts others for it. As far as needed, what has expired by the event's publish time goes first.
-    fn hold(&mut self, number: usize) {
-        self.events[number].fate = Fate::Held;
-        let held_of = |events: &[Published], category: usize| -> Vec<usize> {
-            let held = |number: &usize| {
-                events[*number].fate == Fate::Held && events[*number].category == category
-            };
-            (0..events.len()).filter(held).collect()
-        };
-        let ring = held_of(&self.events, self.events[number].category);
-        if ring.len() > self.options.events_per_category {
-            self.events[ring[0]].fate = Fate::Lost;
+    /// Holds the events of one publish, and evicts others for each.
+    fn hold(&mut self, numbers: RangeInclusive<usize>) {
+        let held: Vec<usize> = numbers.collect();
+        for number in held.iter().copied() {
+            let Published {
+                category,
+                published,
+                ..
+            } = self.events[number];
+            self.events[number].fate = Fate::Held;
+            let ring = self.held_of(category);
+            if ring.len() > self.capacity(category) {
+                let expired = self.expired_by(ring.clone(), published);
+                let lost = expired.first().unwrap_or(&ring[0]);
+                self.events[*lost].fate = Fate::Lost;
+            }
         }
-        let rings_of = |events: &[Published]| {
-            let mut rings: Vec<_> = (0..super::NAMES.len())
-                .map(|category| held_of(events, category))
-                .filter(|ring| !ring.is_empty())
-                .collect();
-            rings.sort_by_key(|ring| ring.last().copied());
-            rings
-        };
+        for number in held {
+            self.evict(self.events[number].published);
+        }
+    }
+
+    /// Evicts events after one was published. As far as needed, what has expired by then goes first.
+    fn evict(&mut self, published: u64) {
         let max = self.options.max_event_bytes;
         let max_categories = self.options.max_categories;
-        let is_too_much = |model: &Self| {
-            model.held_bytes() > max || rings_of(&model.events).len() > max_categories
-        };
-        for expired in 0..number {
-            let event = &self.events[expired];
-            let by_then = self.events[number].published;
-            if event.fate == Fate::Held && self.has_expired(event, by_then) && is_too_much(self) {
+        let is_too_much =
+            |model: &Self| model.held_bytes() > max || model.rings().len() > max_categories;
+        if !is_too_much(self) {
+            return;
+        }
+        for expired in self.expired_by(self.rings().concat(), published) {
+            if is_too_much(self) {
                 self.events[expired].fate = Fate::Lost;
             }
         }
-        let mut rings = rings_of(&self.events);
+        let mut rings = self.rings();
         let enough = match self.held_bytes() > max {
             true => max - max / 16,
             false => usize::MAX,
         };
-        if rings.len() > max_categories {
-            let evicted = rings.remove(0);
-            evicted
-                .iter()
-                .for_each(|number| self.events[*number].fate = Fate::Lost);
+        let surplus = rings.len().saturating_sub(max_categories);
+        for evicted in rings.drain(..surplus).collect::<Vec<_>>().concat() {
+            self.events[evicted].fate = Fate::Lost;
         }
         let mut evictable = rings.concat();
-        assert_eq!(evictable.pop(), Some(number), "the newest stays");
+        evictable.pop();
         for number in evictable {
             if self.held_bytes() <= enough {
                 break;
@@ -219,8 +321,18 @@ impl Model {
     }
 
     fn has_expired(&self, event: &Published, now: u64) -> bool {
-        let ttl = self.options.event_ttl;
-        ttl.is_some_and(|ttl| event.published < now - ttl.as_millis() as u64)
+        self.expiry(event) < now
+    }
+
+    /// Returns when an event expires.
+    fn expiry(&self, event: &Published) -> u64 {
+        let ttl = match self.options.special {
+            Some((prefix, _, Some(ttl))) if super::NAMES[event.category].starts_with(prefix) => ttl,
+            _ => self.options.event_ttl,
+        };
+        let ttl = ttl.map(|ttl| ttl.as_millis() as u64);
+        let ttl = ttl.into_iter().chain(event.own_ttl).min();
+        ttl.map_or(u64::MAX, |ttl| event.published + ttl)
     }
 
     /// Checks the position of an answer without events: it is after all events.
@@ -345,20 +457,29 @@ impl Model {
         let restored = |timestamp: u64, start: u64| timestamp.min(start + MAX_STEPS);
         self.published = restored(self.newest(), self.age);
         // All that happened to the events happens again when it did, as far as their timestamps say.
-        for number in self.known_from..self.events.len() {
-            let published = restored(self.events[number].timestamp, self.age);
-            self.events[number].published = published;
-            if self.events[number].retrieved_after == Some(number) {
+        let mut number = self.known_from;
+        while number < self.events.len() {
+            let last = self.events[number].together;
+            for number in number..=last {
+                let published = restored(self.events[number].timestamp, self.age);
+                self.events[number].published = published;
+            }
+            if self.events[number].is_purge {
+                self.lose_all(self.events[number].category);
+            } else if self.events[number].retrieved_after == Some(number) {
                 self.events[number].fate = Fate::Retrieved;
             } else {
-                self.hold(number);
+                self.hold(number..=last);
             }
-            for event in &mut self.events[self.known_from..=number] {
-                if event.retrieved_after == Some(number + 1) && event.fate == Fate::Held {
+            number = last + 1;
+            for event in &mut self.events[self.known_from..number] {
+                if event.retrieved_after == Some(number) && event.fate == Fate::Held {
                     event.fate = Fate::Retrieved;
                 }
             }
         }
         self.expire();
+        let can_expire = |event: &Published| event.fate == Fate::Held && event.own_ttl.is_some();
+        self.can_expire = self.options.can_expire() || self.events.iter().any(can_expire);
     }
 }

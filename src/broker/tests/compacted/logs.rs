@@ -96,6 +96,7 @@ fn covers(record: &Record) -> Option<u64> {
         Record::Published { sequence, .. } => Some(*sequence),
         Record::Started { position: id, .. }
         | Record::Refused(id)
+        | Record::Purged { position: id, .. }
         | Record::Compacted { position: id, .. } => Some(number(*id)),
         _ => None,
     }
@@ -156,7 +157,8 @@ impl LogKeeper {
         let started = |record: &Record| matches!(record, Record::Started { .. });
         let run = records.iter().rposition(started).unwrap();
         // A log that was compacted already does not have all records before that.
-        let first = records[..=run].iter().chain(
+        // An earlier run may have events of a cut publish, whose numbers this run gives again.
+        let first = std::iter::once(&records[run]).chain(
             records
                 .iter()
                 .filter(|record| matches!(record, Record::Compacted { .. })),
@@ -168,7 +170,13 @@ impl LogKeeper {
         let from = run + records[run..].iter().rposition(covered).unwrap() + 1;
         // A snapshot does not have the end of the run.
         let after = |record: &Record| {
-            covers(record).is_some_and(|to| to > up_to) || matches!(record, Record::Ended(_))
+            let is_later = match record {
+                // Its events follow.
+                Record::Batch(last) => number(*last) > up_to,
+                Record::Ended(_) => true,
+                _ => false,
+            };
+            is_later || covers(record).is_some_and(|to| to > up_to)
         };
         let most = records[from..].iter().position(after);
         let cut = from + cut.min(most.unwrap_or(records.len() - from));
@@ -200,7 +208,7 @@ impl Store for LogStore {
         let mut state = self.keeper.0.lock();
         let (started, published) = (
             matches!(record, Record::Started { .. }),
-            record.event().is_some(),
+            record.id().is_some(),
         );
         state.logs.push(record);
         state.appended += 1;
@@ -223,11 +231,18 @@ impl Store for LogStore {
             whole, compacted, ..
         } = &mut state.logs;
         for log in [whole, compacted] {
-            let at = log.iter().rposition(|record| record.event().is_some());
-            let Record::Published { event, .. } = log.remove(at.unwrap()) else {
-                unreachable!("an event");
-            };
-            log.push(Record::Refused(event.id()));
+            let at = log.iter().rposition(|record| record.id().is_some());
+            let id = log[at.unwrap()].id().unwrap();
+            // All events of the publish.
+            let batch = log.iter().rposition(|record| *record == Record::Batch(id));
+            let from = batch.or(at).unwrap();
+            let mut index = 0;
+            log.retain(|record| {
+                index += 1;
+                let is_batch = matches!(record, Record::Batch(_));
+                index <= from || record.id().is_none() && !is_batch
+            });
+            log.push(Record::Refused(id));
         }
         Err(Error::new(ErrorKind::Busy, "refused"))
     }

@@ -5,11 +5,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::NAMES;
-use crate::broker::BrokerOptions;
+use crate::broker::{BrokerOptions, CategoryOptions};
 use crate::position::{Cursor, EventId};
 
 /// How long events live, and the clock's steps: some as long to the millisecond.
 const TTLS: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
+const OWN_TTLS: [u64; 4] = [1, 9, 500, 2000];
 const ADVANCES: [u64; 8] = [1, 2, 9, 10, 11, 500, 1000, 3000];
 /// The most bytes of an event's data.
 const LARGEST: usize = 202;
@@ -23,6 +24,15 @@ pub(super) enum Log {
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Publish(usize),
+    /// A publish of an event with a time to live of its own, in milliseconds.
+    PublishFor(usize, u64),
+    /// A publish of several events, all or none of which the store refuses, if it acknowledges.
+    PublishAll {
+        of: Vec<usize>,
+        ttl: Option<u64>,
+        is_refused: bool,
+    },
+    Purge(usize),
     /// A publish, and a poll while the event is hidden, if the store acknowledges.
     PublishDuring(usize, Probe),
     /// The store refuses an event, if it acknowledges.
@@ -103,9 +113,15 @@ fn step() -> impl Strategy<Value = Step> {
     let log = || prop_oneof![Just(Log::Whole), Just(Log::Compacted)];
     let cut = || prop_oneof![Just(0usize), Just(usize::MAX), 0..6usize];
     let back = || prop_oneof![2 => Just(0u64), 1 => 0..5u64];
+    let own_ttl = || proptest::sample::select(&OWN_TTLS[..]);
     let switch = || prop::bool::weighted(0.2);
     prop_oneof![
         40 => category().prop_map(Step::Publish),
+        8 => (category(), own_ttl()).prop_map(|(category, ttl)| Step::PublishFor(category, ttl)),
+        6 => (prop::collection::vec(category(), 1..5), prop::option::weighted(0.3, own_ttl()),
+            prop::bool::weighted(0.1))
+            .prop_map(|(of, ttl, is_refused)| Step::PublishAll { of, ttl, is_refused }),
+        3 => category().prop_map(Step::Purge),
         5 => (category(), probe()).prop_map(|(category, probe)| Step::PublishDuring(category, probe)),
         2 => category().prop_map(Step::Refuse),
         15 => probe().prop_map(Step::Poll),
@@ -127,12 +143,24 @@ prop_compose! {
         events_per_category in 1..6usize,
         event_ttl in prop::option::of(prop::sample::select(&TTLS[..])),
         delete_after_first_retrieval in any::<bool>(),
+        special in prop::option::weighted(0.3, (
+            1..6usize,
+            prop::option::of(prop::option::of(prop::sample::select(&TTLS[..]))),
+        )),
         max_categories in prop_oneof![Just(NAMES.len()), 1..NAMES.len()],
         max_batch_size in prop_oneof![Just(4 << 20), 1..1000usize],
         // Some hold no event of the largest, with all its JSON.
         max_event_bytes in prop_oneof![Just(64 << 20), LARGEST..3000],
     ) -> BrokerOptions {
-        BrokerOptions::new()
+        let mut options = BrokerOptions::new();
+        if let Some((events, ttl)) = special {
+            let mut special = CategoryOptions::new().events_per_category(events);
+            if let Some(ttl) = ttl {
+                special = special.event_ttl(ttl);
+            }
+            options = options.for_categories("b", special);
+        }
+        options
 .events_per_category(events_per_category)
 .event_ttl(event_ttl)
 .delete_after_first_retrieval(delete_after_first_retrieval)

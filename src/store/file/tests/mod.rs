@@ -12,6 +12,7 @@ mod partial_sync;
 mod power_cut;
 mod run_history;
 mod stalled;
+mod together;
 mod uncommitted;
 
 use std::thread;
