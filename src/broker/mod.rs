@@ -364,6 +364,11 @@ impl Broker {
         self.0.parking.close();
     }
 
+    /// Returns `true` if the stop has begun.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.0.parking.is_closed()
+    }
+
     #[cfg(feature = "testing")]
     pub(crate) fn wait_until_parked(&self, count: usize, limit: Duration) -> bool {
         self.0.parking.wait_for(count, Deadline::after(limit))

@@ -47,6 +47,7 @@ impl Ready {
         persistence: Persistence,
         head_only: bool,
     ) -> Arc<[u8]> {
+        self.count(service);
         let origin = service.info.cors_origin.as_deref();
         let render = |response| cors::with_origin(response, origin).render(persistence, head_only);
         match self {
@@ -57,6 +58,23 @@ impl Ready {
             Ready::Batch(batch) => render(events(&batch)).into(),
             Ready::Response(response) => render(response).into(),
         }
+    }
+
+    /// The whole answer as a response, for another HTTP server to send.
+    pub(super) fn into_response(self, service: &Service) -> Response {
+        self.count(service);
+        let response = match self {
+            Ready::Batch(batch) => events(&batch),
+            Ready::Response(response) => response,
+        };
+        cors::with_origin(response, service.info.cors_origin.as_deref()).complete()
+    }
+
+    fn count(&self, service: &Service) {
+        service.traffic.count_answer(match self {
+            Ready::Batch(_) => 200,
+            Ready::Response(response) => response.status,
+        });
     }
 }
 

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use super::answer::{Answer, ParkedPoll, PollParams};
 use super::cors;
 use super::hooks::Handler;
+use super::info::ServerInfo;
+use super::monitoring::MonitoringEndpoint;
 use super::publish_body;
 use super::request::Request;
 use super::response::Response;
@@ -20,6 +22,8 @@ use crate::wire::{PUBLISHED, SubscriptionRequest, check_category};
 
 /// How much larger than its data the body of a publish may be, in bytes: the category, escaped, and the members' names.
 const ENVELOPE: usize = 8 * 1024;
+/// The methods of endpoints that change nothing.
+const READING: &str = "GET, HEAD, OPTIONS";
 /// The most that a poll times out before the time that the client asked for: the Go package's client gives up at that very
 /// moment.
 const EARLY: Duration = Duration::from_millis(200);
@@ -42,15 +46,62 @@ pub(super) trait Exchange {
     fn before_blocking(&mut self) -> Result<(), Response>;
 }
 
+/// What answers a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Subscription,
+    Publish,
+    Metrics,
+    Health,
+    Fallback,
+}
+
+impl Endpoint {
+    /// The endpoint at this path.
+    pub(super) fn at(info: &ServerInfo, path: &str) -> Self {
+        let is = |endpoint: &Option<MonitoringEndpoint>| {
+            endpoint.as_ref().is_some_and(|it| it.path == path)
+        };
+        if path == info.subscription_uri {
+            Endpoint::Subscription
+        } else if path == info.publish_uri {
+            Endpoint::Publish
+        } else if is(&info.metrics) {
+            Endpoint::Metrics
+        } else if is(&info.health) {
+            Endpoint::Health
+        } else {
+            Endpoint::Fallback
+        }
+    }
+}
+
+/// The most bytes that the body of a request may have.
+pub(super) fn max_body_size(service: &Service) -> usize {
+    let max = service.broker.options().max_event_size;
+    max.saturating_add(ENVELOPE)
+}
+
 /// Answers a request whose head has no [`fault`](Request::fault).
 pub(super) fn answer(
     service: &Service,
     request: &mut Request,
     exchange: &mut dyn Exchange,
 ) -> Answer {
+    let endpoint = Endpoint::at(&service.info, request.path());
+    answer_at(service, endpoint, request, exchange)
+}
+
+/// Answers a request at this endpoint, whatever its path is.
+pub(super) fn answer_at(
+    service: &Service,
+    endpoint: Endpoint,
+    request: &mut Request,
+    exchange: &mut dyn Exchange,
+) -> Answer {
     let arrived = Instant::now();
     let answered = catch_unwind(AssertUnwindSafe(|| {
-        route(service, request, exchange, arrived)
+        route(service, endpoint, request, exchange, arrived)
     }));
     answered
         .unwrap_or_else(|_| {
@@ -69,22 +120,29 @@ pub(super) fn answer(
 /// The answer that refuses.
 fn route(
     service: &Service,
+    endpoint: Endpoint,
     request: &mut Request,
     exchange: &mut dyn Exchange,
     arrived: Instant,
 ) -> Result<Answer, Response> {
     let info = &service.info;
-    authorize_publish(service, request)?;
-    let max = service.broker.options().max_event_size;
-    let body = exchange.read_body(max.saturating_add(ENVELOPE))?;
+    if endpoint == Endpoint::Publish {
+        authorize_publish(service, request)?;
+    }
+    let body = exchange.read_body(max_body_size(service))?;
     request.check()?;
-    if request.path() == info.subscription_uri {
-        subscription(service, request, exchange, arrived)
-    } else if request.path() == info.publish_uri {
-        publish(service, request, &body, exchange)
-    } else {
-        request.body = body;
-        fallback(service, request, exchange)
+    match endpoint {
+        Endpoint::Subscription => subscription(service, request, exchange, arrived),
+        Endpoint::Publish => publish(service, request, &body, exchange),
+        Endpoint::Metrics => {
+            let handler = info.before_metrics.as_ref();
+            monitoring(service, &info.metrics, handler, request, exchange)
+        }
+        Endpoint::Health => monitoring(service, &info.health, None, request, exchange),
+        Endpoint::Fallback => {
+            request.body = body;
+            fallback(service, request, exchange)
+        }
     }
 }
 
@@ -94,12 +152,10 @@ fn route(
 ///
 /// The handler's answer.
 fn authorize_publish(service: &Service, request: &Request) -> Result<(), Response> {
-    let info = &service.info;
-    match &info.before_publish {
+    match &service.info.before_publish {
         Some(handler)
             if handler.is_authorization
                 && request.method() == "POST"
-                && request.path() == info.publish_uri
                 && request.check().is_ok() =>
         {
             handler.run_caught(request)
@@ -117,8 +173,8 @@ fn subscription(
     let head_only = match request.method() {
         "GET" => false,
         "HEAD" => true,
-        "OPTIONS" => return Ok(options(service, request, "GET, HEAD, OPTIONS").into()),
-        _ => return Err(not_allowed("GET, HEAD, OPTIONS")),
+        "OPTIONS" => return Ok(options(service, request, READING).into()),
+        _ => return Err(not_allowed(READING)),
     };
     let info = &service.info;
     let poll = SubscriptionRequest::from_query(request.query())?;
@@ -208,6 +264,30 @@ fn publish(
         .broker
         .publish_uncounted(&published.category, published.data)?;
     Ok(Response::from_json(200, PUBLISHED).with_position(id).into())
+}
+
+#[inline(never)]
+fn monitoring(
+    service: &Service,
+    endpoint: &Option<MonitoringEndpoint>,
+    handler: Option<&Handler>,
+    request: &Request,
+    exchange: &mut dyn Exchange,
+) -> Result<Answer, Response> {
+    match request.method() {
+        "GET" | "HEAD" => {}
+        "OPTIONS" => return Ok(options(service, request, READING).into()),
+        _ => return Err(not_allowed(READING)),
+    }
+    let Some(endpoint) = endpoint else {
+        return Err(Response::error(404, "not found"));
+    };
+    // The statistics of a store of the program's own may take their time.
+    exchange.before_blocking()?;
+    if let Some(handler) = handler {
+        handler.run_caught(request)?;
+    }
+    Ok((endpoint.answer)(&service.status(), request).into())
 }
 
 #[inline(never)]

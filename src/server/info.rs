@@ -11,6 +11,7 @@ use super::forwarded::TrustedProxies;
 use super::hooks::{Fallback, Handler};
 use super::http_backend::HttpBackend;
 use super::listening_socket::ListeningSocket;
+use super::monitoring::MonitoringEndpoint;
 use crate::broker::{Broker, BrokerOptions, Clock};
 use crate::error::Error;
 use crate::position::Cursor;
@@ -46,6 +47,9 @@ pub struct ServerInfo {
     pub(crate) publish_uri: String,
     pub(crate) before_publish: Option<Handler>,
     pub(crate) fallback: Option<Fallback>,
+    pub(super) metrics: Option<MonitoringEndpoint>,
+    pub(super) before_metrics: Option<Handler>,
+    pub(super) health: Option<MonitoringEndpoint>,
     pub(crate) timeout_answer: TimeoutAnswer,
     pub(crate) poll_without_cursor: PollWithoutCursor,
     pub(crate) broker: BrokerOptions,
@@ -72,6 +76,19 @@ pub(crate) enum StoreSetting {
     Store(GivenStore),
     #[cfg(feature = "redis")]
     Redis(crate::RedisBackplane),
+}
+
+impl StoreSetting {
+    /// The name of the setting; `None` where none is set.
+    pub(super) fn name(&self) -> Option<&'static str> {
+        match self {
+            StoreSetting::None => None,
+            StoreSetting::File(_) => Some("file"),
+            StoreSetting::Store(_) => Some("store"),
+            #[cfg(feature = "redis")]
+            StoreSetting::Redis(_) => Some("redis"),
+        }
+    }
 }
 
 /// The store of [`ServerInfo::store`]. The first server that starts takes it; copies of the settings share it.
@@ -157,6 +174,9 @@ impl Default for ServerInfo {
             publish_uri: "/publish".into(),
             before_publish: None,
             fallback: None,
+            metrics: None,
+            before_metrics: None,
+            health: None,
             timeout_answer: TimeoutAnswer::default(),
             poll_without_cursor: PollWithoutCursor::default(),
             broker: BrokerOptions::default(),

@@ -5,7 +5,10 @@
 //! 1. A backend reads it and makes it a [`Request`] (`request`, `forwarded`), whose head it checks (`head`).
 //! 2. `endpoints` make an `Answer` of it (`answer`): a poll, a publish (`publish_body`) or the [`Fallback`], after the
 //!    `hooks`.
+//!    `metrics` and `health` answer at paths of their own (`monitoring`), from what the broker and `traffic` count.
 //! 3. The backend waits where the answer is a parked poll, has it rendered (`render`, `cors`) and writes it.
+//!
+//! `mounted` does this for programs that have an HTTP server of their own.
 //!
 //! All threads share one `Service`. `backend` knows the backends, `tiny_http` and `native`; none of the other modules does.
 //! Both listen by way of `listen` and `address`, the native one by `server_socket` and `unix_socket`, too.
@@ -17,11 +20,15 @@ mod cors;
 mod endpoints;
 mod forwarded;
 mod head;
+mod health;
 mod hooks;
 mod http_backend;
 mod info;
 mod listen;
 mod listening_socket;
+mod metrics;
+mod monitoring;
+mod mounted;
 #[cfg(feature = "native-http")]
 mod native;
 mod publish_body;
@@ -33,6 +40,7 @@ mod server_socket;
 mod service;
 #[cfg(feature = "server")]
 mod tiny_http;
+mod traffic;
 #[cfg(all(unix, feature = "native-http"))]
 mod unix_socket;
 mod validate;
@@ -46,9 +54,9 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use self::backend::{Backend, Listening};
-use self::service::Service;
+use self::service::{Service, still_in_flight};
 use crate::broker::{Batch, Broker, Clock, Statistics};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::position::{Cursor, EventId};
 use crate::wire::Categories;
 
@@ -59,6 +67,7 @@ pub use hooks::{Fallback, Handler};
 pub use http_backend::HttpBackend;
 pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
 pub use listening_socket::ListeningSocket;
+pub use mounted::Endpoints;
 pub use request::Request;
 pub use response::Response;
 
@@ -236,10 +245,7 @@ impl Server {
         self.backend.free_port(deadline.max(soon));
         flushed?;
         if !done {
-            let message = format!(
-                "requests were still in flight after {timeout:?}; they can't publish any more"
-            );
-            return Err(Error::new(ErrorKind::StopTimeout, message));
+            return Err(still_in_flight(timeout));
         }
         log::info!("the server on {address} stopped after {:?}", now.elapsed());
         Ok(())

@@ -88,6 +88,29 @@ impl Response {
         fields
     }
 
+    /// The status that is sent.
+    fn sent_status(&self) -> u16 {
+        if matches!(self.status, 200..=599) {
+            self.status
+        } else {
+            500
+        }
+    }
+
+    /// The response with all that is sent, besides the fields that frame the message.
+    pub(super) fn complete(self) -> Response {
+        let status = self.sent_status();
+        Response {
+            status,
+            headers: self.fields().into_iter().collect(),
+            body: if is_bodiless(status) {
+                Vec::new()
+            } else {
+                self.body
+            },
+        }
+    }
+
     /// The length of the body. For an answer to HEAD without a body, it is the one that a fallback gives, which may know
     /// it without the body.
     fn length(&self, head_only: bool) -> u64 {
@@ -100,11 +123,7 @@ impl Response {
 
     /// The whole answer as bytes. The answer to HEAD has no body, but has the body's length (RFC 9110, section 9.3.2).
     pub(super) fn render(&self, persistence: Persistence, head_only: bool) -> Vec<u8> {
-        let status = if matches!(self.status, 200..=599) {
-            self.status
-        } else {
-            500
-        };
+        let status = self.sent_status();
         let mut text = String::with_capacity(384 + self.body.len());
         let reason = reason(status);
         text.push_str(&format!(
@@ -116,8 +135,7 @@ impl Response {
                 text.push_str(part);
             }
         }
-        // 204 and 304 have no body and no length (RFC 9110, section 8.6).
-        let bodiless = matches!(status, 204 | 304);
+        let bodiless = is_bodiless(status);
         if !bodiless {
             text.push_str(&format!("Content-Length: {}\r\n", self.length(head_only)));
         }
@@ -141,6 +159,11 @@ pub(super) fn http_date(time: SystemTime) -> String {
     let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let representable = UNIX_EPOCH.checked_add(since_epoch.min(LAST_SECOND));
     httpdate::fmt_http_date(representable.unwrap_or(UNIX_EPOCH))
+}
+
+/// 204 and 304 have no body and no length (RFC 9110, section 8.6).
+fn is_bodiless(status: u16) -> bool {
+    matches!(status, 204 | 304)
 }
 
 fn is_one_of(names: &[&str], name: &str) -> bool {

@@ -95,6 +95,28 @@ impl Request {
         self
     }
 
+    /// Sets the body, as the client sent it: for [`Endpoints`](crate::server::Endpoints) and for tests of a fallback.
+    pub fn with_body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Sets the address that the connection came from. Defaults to none, as on a Unix socket.
+    pub fn with_remote_address(mut self, address: SocketAddr) -> Self {
+        self.remote_address = Some(address);
+        self
+    }
+
+    /// Completes a request that the program's own HTTP server has received. Its remote address is that of the connection
+    /// until then.
+    pub(super) fn received(&mut self, trusted_proxies: &TrustedProxies) {
+        self.remote_address = client_address(self.remote_address, &self.headers, trusted_proxies);
+        if self.headers.get("Host").is_none() {
+            // That server decides whether a request needs the field. HTTP/1.0 does not.
+            self.version = (1, 0);
+        }
+    }
+
     /// The same request, as a publish of `data` (JSON text) to a category.
     pub fn with_publish(mut self, category: &str, data: &str) -> Self {
         self.categories = category.into();

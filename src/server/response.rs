@@ -87,6 +87,12 @@ impl Response {
         Response::error(503, message).with_header("Retry-After", "1")
     }
 
+    /// The answer to a body of more than `max` bytes.
+    pub(super) fn body_too_large(max: usize) -> Self {
+        let message = format!("the body is too large: the limit is {max} bytes");
+        Response::error(413, &message)
+    }
+
     /// The 503 of a server that could not start a thread for the request.
     #[cfg(feature = "server")]
     pub(super) fn out_of_threads() -> Self {

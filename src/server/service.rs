@@ -1,13 +1,18 @@
 //! [`Service`]: what all threads of a server share, whichever backend they belong to.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
 
 use super::info::ServerInfo;
+use super::monitoring::Status;
+use super::traffic::Traffic;
 use crate::broker::Broker;
+use crate::error::{Error, ErrorKind};
 
 pub(super) struct Service {
     pub(super) info: ServerInfo,
     pub(super) broker: Broker,
+    pub(super) traffic: Traffic,
     /// Sequentially consistent; the backends compare it with their counts of requests in flight.
     stopping: AtomicBool,
 }
@@ -17,6 +22,7 @@ impl Service {
         Service {
             info,
             broker,
+            traffic: Traffic::new(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -26,7 +32,23 @@ impl Service {
         self.stopping.load(SeqCst)
     }
 
+    /// What the monitoring endpoints report.
+    pub(super) fn status(&self) -> Status<'_> {
+        Status {
+            broker: &self.broker,
+            traffic: &self.traffic,
+            is_stopping: self.is_stopping() || self.broker.is_stopping(),
+        }
+    }
+
     pub(super) fn begin_stop(&self) {
         self.stopping.store(true, SeqCst);
     }
+}
+
+/// The error of a stop that did not wait for every request.
+pub(super) fn still_in_flight(timeout: Duration) -> Error {
+    let message =
+        format!("requests were still in flight after {timeout:?}; they can't publish any more");
+    Error::new(ErrorKind::StopTimeout, message)
 }

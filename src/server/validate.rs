@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::cors::is_origin;
 use super::hooks::Handler;
 use super::info::ServerInfo;
+use super::monitoring::MonitoringEndpoint;
 use crate::error::Error;
 
 /// A century, roughly: no deadline made of it overflows.
@@ -15,19 +16,32 @@ impl ServerInfo {
     ///
     /// `InvalidSetting` that names the setting.
     pub(super) fn check(&self) -> Result<(), Error> {
+        self.check_endpoints()?;
+        self.check_backend()
+    }
+
+    /// Checks the settings that do not concern connections.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidSetting` that names the setting.
+    pub(super) fn check_endpoints(&self) -> Result<(), Error> {
         self.check_uris()?;
         self.check_durations()?;
         self.check_hooks()?;
         self.check_origin_and_proxies()?;
-        self.check_backend()?;
         self.broker.check()
     }
 
     fn check_uris(&self) -> Result<(), Error> {
-        for (name, uri) in [
-            ("subscription_uri", &self.subscription_uri),
-            ("publish_uri", &self.publish_uri),
-        ] {
+        let uris = [
+            ("subscription_uri", Some(&self.subscription_uri)),
+            ("publish_uri", Some(&self.publish_uri)),
+            ("metrics_uri", path_of(&self.metrics)),
+            ("health_uri", path_of(&self.health)),
+        ];
+        let uris = uris.map(|(name, uri)| Some((name, uri?)));
+        for (at, (name, uri)) in uris.iter().flatten().enumerate() {
             if !uri.starts_with('/') {
                 let problem = format!("{uri:?} does not begin with \"/\"");
                 return Err(Error::setting(name, problem));
@@ -42,11 +56,11 @@ impl ServerInfo {
                 let problem = format!("{uri:?} is not a path: give it decoded, without a query");
                 return Err(Error::setting(name, problem));
             }
-        }
-        if self.subscription_uri == self.publish_uri {
-            let uri = &self.publish_uri;
-            let problem = format!("{uri:?} is the subscription_uri, too; give another");
-            return Err(Error::setting("publish_uri", problem));
+            let mut others = uris.iter().flatten().take(at);
+            if let Some((other, _)) = others.find(|(_, other)| other == uri) {
+                let problem = format!("{uri:?} is the {other}, too; give another");
+                return Err(Error::setting(name, problem));
+            }
         }
         Ok(())
     }
@@ -84,6 +98,7 @@ impl ServerInfo {
         for (name, handler) in [
             ("before_subscription", &self.before_subscription),
             ("before_publish", &self.before_publish),
+            ("before_metrics", &self.before_metrics),
         ] {
             if let Some(fault) = handler.as_ref().and_then(Handler::fault) {
                 return Err(Error::setting(name, fault));
@@ -115,4 +130,8 @@ impl ServerInfo {
         }
         Ok(())
     }
+}
+
+fn path_of(endpoint: &Option<MonitoringEndpoint>) -> Option<&String> {
+    endpoint.as_ref().map(|endpoint| &endpoint.path)
 }

@@ -94,7 +94,9 @@ impl Acceptor {
     fn refuse(&self, connection: Arc<Connection>, why: &str) {
         let service = &self.shared.service;
         service.broker.count_refused();
+        service.traffic.count_refused_connection();
         let refusal = Response::busy(&format!("{why}; try again"));
+        service.traffic.count_answer(refusal.status);
         let answer = refusal.render(Persistence::Close, false);
         // No thread has it: this is the only reference.
         if let Some(Connection { mut stream, .. }) = Arc::into_inner(connection)

@@ -37,8 +37,7 @@ pub(super) fn read(
 
 fn check_size(size: usize, room: usize, max: usize) -> Result<(), Response> {
     if size > room {
-        let message = format!("the body is too large: the limit is {max} bytes");
-        return Err(Response::error(413, &message));
+        return Err(Response::body_too_large(max));
     }
     Ok(())
 }

@@ -131,6 +131,11 @@ impl Connections {
         }
     }
 
+    /// The number of open connections.
+    pub(super) fn open(&self) -> usize {
+        self.table.lock().open.len()
+    }
+
     /// The connections whose polls are parked.
     pub(super) fn parked(&self) -> Vec<Arc<Connection>> {
         let table = self.table.lock();

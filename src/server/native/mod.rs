@@ -90,6 +90,12 @@ impl Listening {
             maintenance: Maintenance::default(),
             service,
         });
+        let connections = shared.connections.clone();
+        let open_connections = move || Some(connections.open());
+        shared
+            .service
+            .traffic
+            .set_backend("native", open_connections);
         let socket = Arc::new(self.0);
         let (maintained, listening) = (shared.clone(), socket.clone());
         let acceptor = Acceptor::new(shared.clone());

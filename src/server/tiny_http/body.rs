@@ -64,10 +64,7 @@ fn read_whole(
     treatment: Treatment,
     max: usize,
 ) -> Result<Vec<u8>, Response> {
-    let too_large = || {
-        let message = format!("the body is too large: the limit is {max} bytes");
-        Response::error(413, &message)
-    };
+    let too_large = || Response::body_too_large(max);
     let announced = match framing {
         Framing::Held if incoming.body_length().unwrap_or(0) == 0 => return Ok(Vec::new()),
         Framing::Held => incoming.body_length(),

@@ -207,6 +207,7 @@ impl<'a> TinyHttpExchange<'a> {
         self.settle_framing();
         let info = &self.shared.service.info;
         let response = cors::with_origin(response, info.cors_origin.as_deref());
+        self.shared.service.traffic.count_answer(response.status);
         let rest = self.rest();
         let Treatment { has_te, .. } = self.treatment;
         if rest <= drain::SMALL && !has_te {

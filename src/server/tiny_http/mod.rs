@@ -73,6 +73,12 @@ impl Listening {
             bad_connections: BadConnections::default(),
             unread: Arc::default(),
         });
+        let address = shared.listener.address();
+        let open_connections = move || Some(peers::connected(address)?.len());
+        shared
+            .service
+            .traffic
+            .set_backend("tiny_http", open_connections);
         let workers = WorkerPool::new(Arc::new(shared.clone()));
         let started = workers
             .receive_at(&self.acceptor)
