@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::cors;
+use super::cors::{self, Grant};
 use super::info::TimeoutAnswer;
 use super::render::Persistence;
 use super::response::Response;
@@ -23,7 +23,7 @@ pub(super) enum Answer {
 /// An answer that can be sent.
 pub(super) enum Ready {
     Response(Response),
-    /// Events. Subscribers that share the batch share its rendered answer, too.
+    /// Events. Subscribers that share the batch share its rendered answer, too, unless they are pages of different origins.
     Batch(Arc<Batch>),
 }
 
@@ -44,16 +44,17 @@ impl Ready {
     pub(super) fn render(
         self,
         service: &Service,
+        grant: &Grant,
         persistence: Persistence,
         head_only: bool,
     ) -> Arc<[u8]> {
         self.count(service);
-        let origin = service.info.cors_origin.as_deref();
-        let render = |response| cors::with_origin(response, origin).render(persistence, head_only);
+        let cors = service.info.cors.as_ref();
+        let render =
+            |response| cors::with_fields(response, cors, grant).render(persistence, head_only);
         match self {
             Ready::Batch(batch) if persistence == Persistence::Keep && !head_only => {
-                let rendered = batch.rendered(|batch| render(events(batch)));
-                rendered.clone()
+                batch.rendered(&grant.variant(cors), |batch| render(events(batch)))
             }
             Ready::Batch(batch) => render(events(&batch)).into(),
             Ready::Response(response) => render(response).into(),
@@ -61,13 +62,13 @@ impl Ready {
     }
 
     /// The whole answer as a response, for another HTTP server to send.
-    pub(super) fn into_response(self, service: &Service) -> Response {
+    pub(super) fn into_response(self, service: &Service, grant: &Grant) -> Response {
         self.count(service);
         let response = match self {
             Ready::Batch(batch) => events(&batch),
             Ready::Response(response) => response,
         };
-        cors::with_origin(response, service.info.cors_origin.as_deref()).complete()
+        cors::with_fields(response, service.info.cors.as_ref(), grant).complete()
     }
 
     fn count(&self, service: &Service) {

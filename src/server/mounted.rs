@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::answer::{Answer, Ready};
+use super::cors::Grant;
 use super::endpoints::{self, Endpoint, Exchange};
 use super::info::ServerInfo;
 use super::request::Request;
@@ -202,6 +203,7 @@ impl Endpoints {
         let _in_flight = InFlight::enter(&self.0);
         let service = &self.0.service;
         request.received(&service.info.trusted_proxies);
+        let grant = Grant::of(&request, service.info.cors.as_ref());
         let answer = match request.fault() {
             Some(fault) => {
                 service.broker.count_refused();
@@ -220,7 +222,7 @@ impl Endpoints {
             Answer::Ready(ready) => ready,
             Answer::Parked(poll) => poll.wait(service),
         };
-        ready.into_response(service)
+        ready.into_response(service, &grant)
     }
 }
 

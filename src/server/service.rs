@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
+use super::hosts::Hosts;
 use super::info::ServerInfo;
 use super::monitoring::Status;
 use super::traffic::Traffic;
@@ -12,6 +13,7 @@ use crate::error::{Error, ErrorKind};
 pub(super) struct Service {
     pub(super) info: ServerInfo,
     pub(super) broker: Broker,
+    pub(super) hosts: Hosts,
     pub(super) traffic: Traffic,
     /// Sequentially consistent; the backends compare it with their counts of requests in flight.
     stopping: AtomicBool,
@@ -20,6 +22,7 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(info: ServerInfo, broker: Broker) -> Self {
         Service {
+            hosts: Hosts::new(&info.hosts),
             info,
             broker,
             traffic: Traffic::new(),

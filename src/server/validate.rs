@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::cors::is_origin;
 use super::hooks::Handler;
+use super::hosts;
 use super::info::ServerInfo;
 use super::monitoring::MonitoringEndpoint;
 use crate::error::Error;
@@ -39,6 +39,10 @@ impl ServerInfo {
             ("publish_uri", Some(&self.publish_uri)),
             ("metrics_uri", path_of(&self.metrics)),
             ("health_uri", path_of(&self.health)),
+            (
+                "browser_client",
+                self.browser_client.as_ref().map(|client| &client.path),
+            ),
         ];
         let uris = uris.map(|(name, uri)| Some((name, uri?)));
         for (at, (name, uri)) in uris.iter().flatten().enumerate() {
@@ -108,15 +112,10 @@ impl ServerInfo {
     }
 
     fn check_origin_and_proxies(&self) -> Result<(), Error> {
-        if let Some(origin) = &self.cors_origin
-            && !is_origin(origin)
-        {
-            let problem = format!(
-                "{origin:?} is not an origin as browsers send it, such as \"https://example.com\" or \"*\": one scheme and \
-                 host in lower case, a port where it is not the scheme's own, no path"
-            );
-            return Err(Error::setting("cors_origin", problem));
+        if let Some(cors) = &self.cors {
+            cors.check()?;
         }
+        hosts::check(&self.hosts)?;
         if let Some(proxy) = self
             .trusted_proxies
             .addresses

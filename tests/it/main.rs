@@ -33,6 +33,7 @@ mod log;
 mod log_file;
 mod model;
 mod nginx;
+mod pages;
 mod persistence;
 mod proxy;
 mod redirect;

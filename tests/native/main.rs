@@ -35,6 +35,8 @@ mod http_subscribe;
 mod listener;
 #[path = "../it/nginx.rs"]
 mod nginx;
+#[path = "../it/pages.rs"]
+mod pages;
 #[path = "../it/persistence.rs"]
 mod persistence;
 #[path = "../it/seed.rs"]

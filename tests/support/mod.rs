@@ -20,9 +20,11 @@ const fn is_native(name: &str) -> bool {
     matches!(name.as_bytes(), b"native" | b"overload_native")
 }
 
-/// Settings for a test: a free port, and polls that are long enough to be parked for all of a test.
+/// Settings for a test: a free port, polls that are long enough to be parked for all of a test, and any `Host`.
 pub(crate) fn info() -> ServerInfo {
-    let info = ServerInfo::new("127.0.0.1:0").timeout(Duration::from_secs(60));
+    let info = ServerInfo::new("127.0.0.1:0")
+        .timeout(Duration::from_secs(60))
+        .hosts(["*"]);
     #[cfg(feature = "native-http")]
     if IS_NATIVE {
         return info.http_backend(HttpBackend::Native);

@@ -11,6 +11,7 @@ use super::Shared;
 use super::connection::Connection;
 use super::exchange;
 use crate::error::{Error, ErrorKind as Kind};
+use crate::server::cors::{self, Grant};
 use crate::server::info::OnFailure;
 use crate::server::render::Persistence;
 use crate::server::response::Response;
@@ -97,6 +98,8 @@ impl Acceptor {
         service.traffic.count_refused_connection();
         let refusal = Response::busy(&format!("{why}; try again"));
         service.traffic.count_answer(refusal.status);
+        let cors = service.info.cors.as_ref();
+        let refusal = cors::with_fields(refusal, cors, &Grant::default());
         let answer = refusal.render(Persistence::Close, false);
         // No thread has it: this is the only reference.
         if let Some(Connection { mut stream, .. }) = Arc::into_inner(connection)

@@ -9,6 +9,7 @@ use super::connection::{Connection, State};
 use super::head;
 use super::reader::{BUFFER, Reader};
 use crate::server::answer::{Answer, ParkedPoll, Ready};
+use crate::server::cors::Grant;
 use crate::server::endpoints::{self, Exchange};
 use crate::server::head::BodyLength;
 use crate::server::render::Persistence;
@@ -101,10 +102,11 @@ impl NativeExchange<'_> {
             Ok(request) => request,
             Err(refusal) => {
                 service.broker.count_refused();
-                return self.send(refusal.into(), Persistence::Close, false);
+                return self.send(refusal.into(), &Grant::default(), Persistence::Close, false);
             }
         };
         let (persistence, head_only) = (request.persistence(), request.method() == "HEAD");
+        let grant = Grant::of(&request, service.info.cors.as_ref());
         let answer = endpoints::answer(service, &mut request, self);
         // While a poll is parked, nothing is kept of its request.
         drop(request);
@@ -113,7 +115,7 @@ impl NativeExchange<'_> {
             Answer::Ready(ready) => ready,
             Answer::Parked(poll) => self.wait(poll),
         };
-        self.send(ready, persistence, head_only)
+        self.send(ready, &grant, persistence, head_only)
     }
 
     /// Receives the head of a request: in a box, and not inlined, as [`send`](NativeExchange::send), since the stack of a
@@ -180,7 +182,13 @@ impl NativeExchange<'_> {
 
     /// Sends an answer. Returns `false` if it is the connection's last one.
     #[inline(never)]
-    fn send(&mut self, ready: Ready, persistence: Persistence, head_only: bool) -> bool {
+    fn send(
+        &mut self,
+        ready: Ready,
+        grant: &Grant,
+        persistence: Persistence,
+        head_only: bool,
+    ) -> bool {
         let service = &self.shared.service;
         // From here on, a stop waits for the answer.
         if !self.connection.enter(State::Serving) {
@@ -191,7 +199,7 @@ impl NativeExchange<'_> {
         } else {
             Persistence::Close
         };
-        let answer = ready.render(service, persistence, head_only);
+        let answer = ready.render(service, grant, persistence, head_only);
         let written = self.connection.write(&answer, service.info.write_timeout);
         if let Err(error) = &written {
             log::debug!(

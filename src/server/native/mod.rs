@@ -71,6 +71,10 @@ impl Listening {
         ServerSocket::open(info).map(Listening)
     }
 
+    pub(super) fn local_addr(&self) -> SocketAddr {
+        self.0.local_addr()
+    }
+
     /// Starts the threads that serve.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use super::head::{self, Treatment};
 use super::response;
 use super::workers::ReceiveToken;
 use crate::server::answer::{Answer, ParkedPoll, Ready};
-use crate::server::cors;
+use crate::server::cors::{self, Grant};
 use crate::server::endpoints::{self, Exchange};
 use crate::server::render::Persistence;
 use crate::server::request::Request;
@@ -108,6 +108,7 @@ impl<'a> TinyHttpExchange<'a> {
                 head_only: request.method() == "HEAD",
                 persistence: head::persistence(request),
                 idle_since: Instant::now(),
+                grant: Grant::of(request, shared.service.info.cors.as_ref()),
             },
         }
     }
@@ -206,7 +207,7 @@ impl<'a> TinyHttpExchange<'a> {
         let _receiving = self.token.receiving();
         self.settle_framing();
         let info = &self.shared.service.info;
-        let response = cors::with_origin(response, info.cors_origin.as_deref());
+        let response = cors::with_fields(response, info.cors.as_ref(), &self.form.grant);
         self.shared.service.traffic.count_answer(response.status);
         let rest = self.rest();
         let Treatment { has_te, .. } = self.treatment;
@@ -224,7 +225,6 @@ impl<'a> TinyHttpExchange<'a> {
 }
 
 /// What the form of an answer depends on besides its content.
-#[derive(Clone, Copy)]
 struct AnswerForm {
     /// The request's method is HEAD.
     head_only: bool,
@@ -232,11 +232,18 @@ struct AnswerForm {
     persistence: Persistence,
     /// When tiny_http began to wait for the connection's next request.
     idle_since: Instant,
+    /// The origin of the page that may read the answer.
+    grant: Grant,
 }
 
 impl AnswerForm {
     fn render(&self, ready: Ready, service: &Service) -> Arc<[u8]> {
-        ready.render(service, self.persistence_now(service), self.head_only)
+        ready.render(
+            service,
+            &self.grant,
+            self.persistence_now(service),
+            self.head_only,
+        )
     }
 
     /// tiny_http itself closes only a connection whose client asked for it. In other cases the answer asks the client to

@@ -55,6 +55,10 @@ impl Listening {
         Ok(Listening { listener, acceptor })
     }
 
+    pub(super) fn local_addr(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
     /// Frees the port again.
     pub(super) fn withdraw(self) {
         self.listener.withdraw();

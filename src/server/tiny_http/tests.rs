@@ -21,7 +21,7 @@ fn listener(server: &Server) -> &Listener {
 }
 
 fn info() -> ServerInfo {
-    ServerInfo::new("127.0.0.1:0")
+    ServerInfo::new("127.0.0.1:0").hosts(["*"])
 }
 
 /// The status of a publish on a connection of its own; `None` where it is not answered in ten seconds.
