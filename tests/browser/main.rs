@@ -1,12 +1,15 @@
-//! The JavaScript client, as the server serves it: run by Node against servers of this process.
+//! The JavaScript client, as the server serves it: run by Node against servers of this process, and by Chromium in the page of
+//! the example `chat`.
 //!
-//! `cargo test --test browser -- --ignored`, where Node 18.17 or newer is installed.
+//! `cargo test --test browser -- --ignored`, where Node 18.17 or newer, Chromium and its driver are installed.
 
 #[allow(dead_code)]
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chat;
 mod servers;
+mod webdriver;
 
 use std::fs;
 use std::process::{Command, Stdio};

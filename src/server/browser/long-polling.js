@@ -55,7 +55,7 @@ export async function follow(url, categories, options = {}) {
 		while (!signal?.aborted) {
 			const oldest = from === "oldest" && !position, before = position, start = Date.now();
 			// Zero to learn a position, or that a failure is over.
-			const seconds = failures || !(position || oldest) ? 0 : timeout;
+			const seconds = failures || !position ? 0 : timeout;
 			const query = new URLSearchParams([
 				...[categories].flat().map((name) => ["category", name]),
 				["timeout", seconds], ["since_time", oldest ? 1 : ""], ["last_id", position], ["limit", limit],
