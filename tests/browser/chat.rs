@@ -248,7 +248,7 @@ fn the_page_fits_a_phone_and_a_desk_light_and_dark_and_has_roles_and_names() {
         const log = document.querySelector('.log');
         return document.documentElement.scrollWidth <= innerWidth
             && document.documentElement.scrollHeight <= innerHeight
-            && ['#send button', '#text', '.log', '#status'].every((it) => inside(document.querySelector(it)))
+            && ['#send button', '#join button', '#rooms button', '#text', '.log', '#status'].every((it) => inside(document.querySelector(it)))
             && log.scrollWidth <= log.clientWidth && log.clientHeight > 150;";
     let contrast = "
         const channel = (it) => (it /= 255) <= 0.04045 ? it / 12.92 : ((it + 0.055) / 1.055) ** 2.4;
