@@ -4,7 +4,7 @@
 //! With an address as argument, the program serves until a signal arrives. Without one, it sends itself SIGTERM as soon as
 //! a subscriber is parked.
 
-#[path = "common/signals.rs"]
+#[path = "../src/bin/long-polling-server/signals.rs"]
 mod signals;
 
 use std::thread;

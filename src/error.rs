@@ -1,12 +1,13 @@
 //! [`Error`], with a [`kind`](Error::kind) to match on and a message that says what to do.
 
 use std::error::Error as StdError;
-use std::fmt;
+use std::{fmt, io};
 
 /// An error of this crate: an [`ErrorKind`] to match on, a message for people, and the cause where there is one.
 ///
 /// `Display` gives the message alone; the cause is [`source`](std::error::Error::source). Log or print
-/// [`report`](Error::report), which gives both.
+/// [`report`](Error::report), which gives both. `Debug`, which `unwrap` and `main` print, gives the report with the kind before
+/// it, on one line; `{:#?}` gives each part a line.
 ///
 /// ```
 /// use long_polling::{Error, ErrorKind, EventId};
@@ -14,6 +15,7 @@ use std::fmt;
 /// let error: Error = "not-a-uuid".parse::<EventId>().unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::InvalidRequest);
 /// assert_eq!(error.to_string(), r#"not an event id (a UUID is expected): "not-a-uuid""#);
+/// assert_eq!(format!("{error:?}"), r#"invalid request: not an event id (a UUID is expected): "not-a-uuid""#);
 /// ```
 // Boxed, so that a `Result` of this crate is the size of a pointer.
 pub struct Error(Box<Inner>);
@@ -35,6 +37,8 @@ pub enum ErrorKind {
     Listen,
     /// A file could not be opened, read or written.
     File,
+    /// A store of the program's own failed; the cause says why. Over HTTP, a publish is answered with 503 and `Retry-After`.
+    Store,
     /// The request itself is wrong: an empty category, data that is not JSON, an id that is not a UUID, a bad URL.
     InvalidRequest,
     /// The data of an event can't be decoded into the type that [`Event::decode`](crate::Event::decode) was given.
@@ -66,6 +70,31 @@ pub enum ErrorKind {
     Gap,
 }
 
+/// A few words, such as `invalid setting`.
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            ErrorKind::InvalidSetting => "invalid setting",
+            ErrorKind::Listen => "can't listen",
+            ErrorKind::File => "file error",
+            ErrorKind::Store => "store failed",
+            ErrorKind::InvalidRequest => "invalid request",
+            ErrorKind::Decode => "can't decode data",
+            ErrorKind::TooLarge => "too large",
+            ErrorKind::Busy => "busy",
+            ErrorKind::Stopped => "stopped",
+            ErrorKind::StopTimeout => "stop timed out",
+            ErrorKind::ServingFailed => "serving failed",
+            ErrorKind::Unreachable => "unreachable",
+            ErrorKind::TimedOut => "timed out",
+            ErrorKind::InvalidResponse => "invalid response",
+            ErrorKind::Refused => "refused",
+            ErrorKind::Misdirected => "misdirected",
+            ErrorKind::Gap => "gap",
+        })
+    }
+}
+
 impl Error {
     /// Returns an error without a cause, for a program's own implementation of a trait of this crate, such as a
     /// [`Store`](crate::store::Store). The message says what failed and what to do about it.
@@ -78,9 +107,38 @@ impl Error {
         }))
     }
 
+    /// Returns the error of a program's own [`Store`](crate::store::Store) for the error of a library that it uses, which
+    /// becomes the [`source`](std::error::Error::source). Meant for `map_err`. An [`io::Error`] and a boxed error need
+    /// none: `?` converts them.
+    ///
+    /// ```
+    /// use std::fs;
+    /// use long_polling::{Error, ErrorKind};
+    ///
+    /// fn read(path: &str) -> Result<u64, Error> {
+    ///     let text = fs::read_to_string(path)?;
+    ///     text.trim().parse().map_err(Error::store)
+    /// }
+    ///
+    /// let error = read("no-such-file").unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Store);
+    /// assert!(error.report().to_string().starts_with("the store failed: "));
+    /// ```
+    pub fn store(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Error::new(ErrorKind::Store, "the store failed").with_source(source)
+    }
+
     #[cfg(feature = "_server")]
     pub(crate) fn setting(name: &str, problem: impl fmt::Display) -> Self {
         Error::new(ErrorKind::InvalidSetting, format!("{name}: {problem}"))
+    }
+
+    /// A text that does not stand for a value: `not WHAT: "TEXT"; give EXPECTED`.
+    pub(crate) fn not_a(what: &str, text: &str, expected: impl fmt::Display) -> Self {
+        const MAX_QUOTED_CHARS: usize = 64;
+        let quoted: String = text.chars().take(MAX_QUOTED_CHARS).collect();
+        let message = format!("not {what}: {quoted:?}; give {expected}");
+        Error::new(ErrorKind::InvalidSetting, message)
     }
 
     pub(crate) fn request(message: impl Into<String>) -> Self {
@@ -177,6 +235,9 @@ impl fmt::Debug for Error {
             status,
             source,
         } = &*self.0;
+        if !f.alternate() {
+            return write!(f, "{kind}: {}", self.report());
+        }
         let mut debug = f.debug_struct("Error");
         debug.field("kind", kind).field("message", message);
         if let Some(status) = status {
@@ -186,6 +247,23 @@ impl fmt::Debug for Error {
             debug.field("source", source);
         }
         debug.finish()
+    }
+}
+
+/// [`Error::store`], for `?` in a program's own store.
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Error::store(error)
+    }
+}
+
+/// [`Error::store`], for `?` in a program's own store. An [`Error`] in the box is returned as it is.
+impl From<Box<dyn StdError + Send + Sync>> for Error {
+    fn from(error: Box<dyn StdError + Send + Sync>) -> Self {
+        match error.downcast::<Error>() {
+            Ok(error) => *error,
+            Err(error) => Error::store(error),
+        }
     }
 }
 
@@ -217,16 +295,36 @@ mod tests {
     }
 
     #[test]
-    fn debug_gives_kind_message_and_cause_and_no_empty_field() {
+    fn errors_of_other_libraries_become_errors_of_a_store_and_errors_in_a_box_stay_themselves() {
+        fn boxed(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Result<(), Error> {
+            Err(error.into())?
+        }
+        fn system() -> Result<(), Error> {
+            Err(std::io::Error::other("disk on fire"))?
+        }
+        for error in [system(), boxed("disk on fire")] {
+            let error = error.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Store);
+            assert_eq!(error.report().to_string(), "the store failed: disk on fire");
+        }
+        let busy = boxed(Error::new(ErrorKind::Busy, "try again")).unwrap_err();
+        assert_eq!(busy.kind(), ErrorKind::Busy);
+        assert_eq!(busy.report().to_string(), "try again");
+    }
+
+    #[test]
+    fn debug_gives_the_kind_and_the_report_on_one_line_and_the_parts_on_several() {
         let error = Error::request("bad URL");
+        assert_eq!(format!("{error:?}"), "invalid request: bad URL");
+        let parts = "Error {\n    kind: InvalidRequest,\n    message: \"bad URL\",\n}";
+        assert_eq!(format!("{error:#?}"), parts);
+        let disk = Error::new(ErrorKind::File, "can't open events.log")
+            .with_source(std::io::Error::other("disk on fire"));
+        let error = Error::new(ErrorKind::Busy, "try again").with_source(disk);
         assert_eq!(
             format!("{error:?}"),
-            r#"Error { kind: InvalidRequest, message: "bad URL" }"#
+            "busy: try again: can't open events.log: disk on fire"
         );
-        let error = error.with_source("no host");
-        assert_eq!(
-            format!("{error:?}"),
-            r#"Error { kind: InvalidRequest, message: "bad URL", source: "no host" }"#
-        );
+        assert!(format!("{error:#?}").contains("disk on fire"));
     }
 }

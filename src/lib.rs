@@ -27,8 +27,8 @@
 //!
 //! - Server: [`Server::start`] with the settings [`ServerInfo`] and [`BrokerOptions`]; authentication and other hooks in the
 //!   module [`server`].
-//! - Events that survive a restart: [`FilePersistorInfo`] and its [`Durability`]; your own storage by the trait
-//!   [`Store`](store::Store) in the module [`store`].
+//! - Events that survive a restart: [`FilePersistorInfo`] and its [`Durability`]; your own storage, such
+//!   as a database, by a [`RecordLog`](store::RecordLog) or a [`Store`](store::Store) in the module [`store`].
 //! - Several servers with one history of events: `RedisBackplane`, with the feature `redis`.
 //! - Client: [`Subscriber`] and [`Publisher`]; or one request at a time, as in the Go package, with [`subscription`] and
 //!   [`publish`].
@@ -47,7 +47,8 @@
 //! | `tls` | no | `https://` for the client, by rustls |
 //! | `redis` | no | `RedisBackplane`: several servers with one history of events in Redis or Valkey |
 //! | `redis-tls` | no | `rediss://` for it, by rustls |
-//! | `testing` | no | the module `testing`, for tests of programs that embed a server or broker |
+//! | `cli` | no | the program `long-polling-server`, with both HTTP backends |
+//! | `testing` | no | the module `testing`, for tests of programs that embed a server or broker, or have a store of their own |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -63,6 +64,8 @@ mod atomic;
 mod broker;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "_server")]
+mod config;
 #[cfg(feature = "_server")]
 mod deadline;
 mod error;
@@ -87,6 +90,8 @@ pub mod server;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text;
+pub mod units;
 mod wire;
 
 #[cfg(feature = "redis")]
@@ -121,6 +126,9 @@ pub use server::{Server, ServerInfo};
 #[cfg_attr(docsrs, doc(cfg(any(feature = "server", feature = "native-http"))))]
 #[doc(inline)]
 pub use store::file::{Durability, FilePersistorInfo, FileState};
+/// The HTTP client whose agents [`Subscriber::agent`], [`Publisher::agent`], [`subscription`] and [`publish`] take.
+#[cfg(feature = "client")]
+pub use ureq;
 #[doc(inline)]
 pub use wire::{Categories, PublishRequest, SubscriptionRequest};
 

@@ -1,13 +1,10 @@
 //! [`EventId`], the id of an event and a position in the stream of events, and [`Cursor`], where a poll starts.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::str::FromStr;
 
-use serde::de::{self, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use crate::error::Error;
+use crate::text::serde_as_text;
 
 /// The id of an event: a UUID whose order is the publish order, so that an id is a position, too.
 ///
@@ -163,20 +160,7 @@ impl FromStr for EventId {
     }
 }
 
-impl Serialize for EventId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for EventId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(FromText {
-            expected: "a UUID",
-            value: PhantomData,
-        })
-    }
-}
+serde_as_text!(EventId, "a UUID");
 
 /// Where a poll starts in the stream of events.
 ///
@@ -285,38 +269,7 @@ impl FromStr for Cursor {
     }
 }
 
-impl Serialize for Cursor {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Cursor {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(FromText {
-            expected: "a cursor: now, oldest, since_time=… or last_id=…",
-            value: PhantomData,
-        })
-    }
-}
-
-/// Reads a value from its text.
-struct FromText<T> {
-    expected: &'static str,
-    value: PhantomData<T>,
-}
-
-impl<T: FromStr<Err = Error>> Visitor<'_> for FromText<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.expected)
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        text.parse().map_err(E::custom)
-    }
-}
+serde_as_text!(Cursor, "a cursor: now, oldest, since_time=… or last_id=…");
 
 #[cfg(feature = "client")]
 impl Cursor {

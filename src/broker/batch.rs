@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::position::EventId;
 
 /// The answer to one poll: events in publish order, or none if the poll timed out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Batch {
     events: Vec<Event>,
     gap: bool,
@@ -15,11 +15,11 @@ pub struct Batch {
     before: u64,
     /// The answers of HTTP servers that have been rendered: the first one, and those of other variants.
     rendered: OnceLock<Rendered>,
-    variants: Mutex<Vec<Rendered>>,
+    variants: OnceLock<Arc<Mutex<Vec<Rendered>>>>,
 }
 
 /// The answers of one variant.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Rendered {
     variant: Box<str>,
     bytes: Arc<[u8]>,
@@ -36,7 +36,7 @@ impl Batch {
             last_id,
             before: 0,
             rendered: OnceLock::new(),
-            variants: Mutex::default(),
+            variants: OnceLock::new(),
         }
     }
 
@@ -71,6 +71,16 @@ impl Batch {
         self.last_id
     }
 
+    /// Returns the number of events.
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Returns `true` if no event came before the timeout.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
     /// Returns the bytes that `render` makes of this batch. It is called once for all subscribers that share the batch and are
     /// of the same variant, such as pages of one origin; for more than [`MAX_VARIANTS`], once for each subscriber.
     pub(crate) fn rendered(&self, variant: &str, render: impl Fn(&Batch) -> Vec<u8>) -> Arc<[u8]> {
@@ -83,7 +93,7 @@ impl Batch {
             return first.bytes.clone();
         }
         // Held while one subscriber renders, so that the others of its variant wait for it.
-        let mut variants = self.variants.lock();
+        let mut variants = self.variants.get_or_init(Arc::default).lock();
         if let Some(known) = variants.iter().find(|known| *known.variant == *variant) {
             return known.bytes.clone();
         }

@@ -364,11 +364,6 @@ impl Broker {
         self.0.parking.close();
     }
 
-    /// Returns `true` if the stop has begun.
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.0.parking.is_closed()
-    }
-
     #[cfg(feature = "testing")]
     pub(crate) fn wait_until_parked(&self, count: usize, limit: Duration) -> bool {
         self.0.parking.wait_for(count, Deadline::after(limit))
@@ -376,6 +371,11 @@ impl Broker {
 
     pub(crate) fn options(&self) -> &BrokerOptions {
         &self.0.options
+    }
+
+    /// Returns `true` from the begin of a stop on.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.0.parking.is_closed()
     }
 
     pub(crate) fn count_refused(&self) {

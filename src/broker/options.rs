@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::config::{Count, Flag, Optional, Size, Time, settings};
 use crate::error::Error;
 
 /// What a broker keeps of the events published, and its limits: golongpoll's `Options`, which the Go package hides, and
@@ -18,8 +19,11 @@ use crate::error::Error;
 /// # Ok::<(), long_polling::Error>(())
 /// ```
 ///
+/// A configuration file can have them; [`ServerInfo`](crate::ServerInfo) says how.
+///
 /// A setting that is given twice has the last value. A value that can't be used is reported where the broker starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "options do nothing until a broker or server starts with them"]
 pub struct BrokerOptions {
     pub(crate) events_per_category: usize,
     pub(crate) event_ttl: Option<Duration>,
@@ -30,6 +34,20 @@ pub struct BrokerOptions {
     pub(crate) max_batch_size: usize,
     pub(crate) max_event_bytes: usize,
 }
+
+settings!(
+    BrokerOptions, of "a broker", unset BrokerOptions::default(),
+    {
+        events_per_category: Count,
+        event_ttl: Optional<Time>,
+        delete_after_first_retrieval: Flag,
+        max_event_size: Size,
+        max_parked: Count,
+        max_categories: Count,
+        max_batch_size: Size,
+        max_event_bytes: Size,
+    }
+);
 
 impl Default for BrokerOptions {
     fn default() -> Self {

@@ -56,7 +56,7 @@ impl Shared {
         if self.store.acknowledges() {
             return self.publish_acknowledged(draft);
         }
-        let delivered = self.catalog.with(category, |category| {
+        let delivered: Result<_, Error> = self.catalog.with(category, |category| {
             let (entry, _) = self.sequencer.stamp(draft, |entry| self.append(entry))?;
             let id = entry.event.id();
             Ok((id, self.deliver(category, entry)))

@@ -6,6 +6,7 @@ mod endpoint;
 mod failure;
 mod no_proxy;
 mod poll_thread;
+mod position_file;
 mod proxy;
 mod publisher;
 mod redirect;

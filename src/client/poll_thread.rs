@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, select_biased};
+use crossbeam_channel::{Receiver, Sender, at, never, select_biased};
 
 use super::endpoint::{Endpoint, GRACE};
 use super::response::SubscriptionResponse;
@@ -16,11 +16,20 @@ const JOIN_TIMEOUT: Duration = Duration::from_millis(100);
 
 type PollResult = Result<SubscriptionResponse, Error>;
 
+/// Why a wait for the result of a poll ended without one.
+#[derive(Debug)]
+pub(crate) enum NoResult {
+    /// The deadline passed. The poll goes on.
+    Elapsed,
+    /// The subscriber was stopped.
+    Stopped,
+}
+
 pub(crate) struct PollThread {
     /// `None` only while dropping: closing the channel ends the thread.
     requests: Option<Sender<SubscriptionRequest>>,
     /// One result for each request. Disconnected when the thread has ended.
-    results: Receiver<PollResult>,
+    results: Receiver<(PollResult, Duration)>,
     /// Disconnected when the subscriber is stopped.
     stopped: Receiver<Infallible>,
     thread: Option<JoinHandle<()>>,
@@ -39,8 +48,9 @@ impl PollThread {
         let (result_sender, results) = crossbeam_channel::bounded(1);
         let poll_all = move || {
             for request in received_requests {
+                let started = Instant::now();
                 let result = endpoint.poll(&agent, &request, GRACE);
-                if result_sender.send(result).is_err() {
+                if result_sender.send((result, started.elapsed())).is_err() {
                     break;
                 }
             }
@@ -60,29 +70,41 @@ impl PollThread {
         })
     }
 
-    /// Polls once. Returns `None` as soon as the subscriber is stopped.
+    /// Starts a poll. The one before it must be done.
     ///
     /// # Errors
     ///
-    /// The error of the poll, or `Unreachable` if the thread has panicked; start another one then.
-    pub(crate) fn poll(&self, request: SubscriptionRequest) -> Option<PollResult> {
-        let panicked = || {
-            let message = "the thread that polls has panicked";
-            Err(Error::new(ErrorKind::Unreachable, message))
-        };
+    /// `Unreachable` if the thread has panicked; start another one then.
+    pub(crate) fn send(&self, request: SubscriptionRequest) -> Result<(), Error> {
         let sent = self
             .requests
             .as_ref()
             .map(|requests| requests.send(request));
-        if !matches!(sent, Some(Ok(()))) {
-            return Some(panicked());
-        }
-        // In this order, because a poll that failed because of the stop is not an error.
-        select_biased! {
-            recv(self.stopped) -> _ => None,
-            recv(self.results) -> result => Some(result.unwrap_or_else(|_| panicked())),
+        match sent {
+            Some(Ok(())) => Ok(()),
+            _ => Err(panicked()),
         }
     }
+
+    /// Waits for the result of the poll, until the deadline if there is one, and returns it with the time that the poll took.
+    /// If the thread has panicked, the result is `Unreachable`; start another one then.
+    pub(crate) fn wait(
+        &self,
+        deadline: Option<Instant>,
+    ) -> Result<(PollResult, Duration), NoResult> {
+        let deadline = deadline.map_or_else(never, at);
+        // In this order, because a poll that failed because of the stop is not an error.
+        select_biased! {
+            recv(self.stopped) -> _ => Err(NoResult::Stopped),
+            recv(self.results) -> result => Ok(result.unwrap_or_else(|_| (Err(panicked()), Duration::ZERO))),
+            recv(deadline) -> _ => Err(NoResult::Elapsed),
+        }
+    }
+}
+
+fn panicked() -> Error {
+    let message = "the thread that polls has panicked";
+    Error::new(ErrorKind::Unreachable, message)
 }
 
 impl Drop for PollThread {
@@ -137,13 +159,18 @@ mod tests {
         let poll_thread = poll_thread(&listener, &agent, stopped);
         let results = poll_thread.results.clone();
 
-        let poll = thread::spawn(move || poll_thread.poll(SubscriptionRequest::new("c")).is_none());
+        let poll = thread::spawn(move || {
+            poll_thread.send(SubscriptionRequest::new("c")).unwrap();
+            let past = Some(Instant::now());
+            assert!(matches!(poll_thread.wait(past), Err(NoResult::Elapsed)));
+            matches!(poll_thread.wait(None), Err(NoResult::Stopped))
+        });
         let connection = listener.accept().unwrap();
         drop(running);
         agent.shutdown();
         assert!(poll.join().unwrap(), "a stopped poll has no result");
 
-        while let Ok(result) = results.recv_timeout(LIMIT) {
+        while let Ok((result, _)) = results.recv_timeout(LIMIT) {
             assert!(result.is_err(), "the listener sends no response");
         }
         let ended = results.recv_timeout(LIMIT).map(drop);

@@ -31,6 +31,7 @@ use crate::headers::Headers;
 /// # Ok::<(), long_polling::Error>(())
 /// ```
 #[derive(Clone)]
+#[must_use = "a publisher sends nothing until `publish` is called"]
 pub struct Publisher {
     url: String,
     headers: Headers,

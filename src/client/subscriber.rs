@@ -1,12 +1,12 @@
 //! [`Subscriber`]: follows categories, poll after poll, and returns each event once.
 
+mod next;
 mod polling;
+mod saving;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::iter::FusedIterator;
-use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::vec;
 
 use crossbeam_channel::Receiver;
@@ -15,6 +15,7 @@ use super::backoff::Backoff;
 use super::credentials::Credentials;
 use super::failure::redacted;
 use super::poll_thread::PollThread;
+use super::position_file::PositionStore;
 use super::stopper::Stopper;
 use super::tracker::PositionTracker;
 use crate::error::Error;
@@ -40,7 +41,8 @@ type OnRetry = Box<dyn Fn(&Error) + Send>;
 /// [`Cursor::Now`] first polls with `timeout=0`, which the server answers at once, and so knows its position before it
 /// waits. From then on it misses no event that the server still buffers, neither between two polls, nor while the server
 /// is unreachable, nor when a proxy cuts polls off. If the server no longer buffers the next events, `next` returns an error
-/// of kind [`Gap`](ErrorKind::Gap) and continues after the gap. To continue after a restart of the program, save
+/// of kind [`Gap`](ErrorKind::Gap) and continues after the gap. To continue after a restart of the program, let
+/// [`save_position`](Subscriber::save_position) keep the position in a file; or save
 /// [`position`](Subscriber::position) and give it to [`start_at`](Subscriber::start_at).
 ///
 /// golongpoll's own server has neither the header nor gaps; the subscriber follows it by event ids and times, as
@@ -56,7 +58,9 @@ type OnRetry = Box<dyn Fn(&Error) + Send>;
 /// - of kind [`Refused`](ErrorKind::Refused) once, then ends, for a status that another try would not change: 400, 401,
 ///   403, 404, 405 and 410;
 /// - of kind [`InvalidRequest`](ErrorKind::InvalidRequest) once, then ends, if the URL, a header or a category can't be
-///   used, and of kind [`Stopped`](ErrorKind::Stopped) if the [`agent`](Subscriber::agent) was shut down.
+///   used, and of kind [`Stopped`](ErrorKind::Stopped) if the [`agent`](Subscriber::agent) was shut down;
+/// - of kind [`File`](ErrorKind::File) if the position can't be read from its
+///   [file](Subscriber::save_position), and ends, or if it can't be saved, and continues.
 ///
 /// The subscriber logs all other errors (unreachable, too slow, overloaded, an invalid response) as warnings, passes them
 /// to [`on_retry`](Subscriber::on_retry), and retries after a [`backoff`](Subscriber::backoff), without limit.
@@ -71,6 +75,20 @@ type OnRetry = Box<dyn Fn(&Error) + Send>;
 ///         Err(gap) if gap.is_gap() => eprintln!("{gap}"),
 ///         Err(error) => return Err(error),
 ///     }
+/// }
+/// # Ok::<(), long_polling::Error>(())
+/// ```
+///
+/// A `for` loop has the subscriber to itself. A loop that also calls its methods, such as
+/// [`position`](Subscriber::position), is a `while let` loop; [`next_timeout`](Subscriber::next_timeout) and
+/// [`try_next`](Subscriber::try_next) are for a program that has other work, too.
+///
+/// ```no_run
+/// use long_polling::Subscriber;
+///
+/// let mut subscriber = Subscriber::new("http://localhost:8080/events", "alerts");
+/// while let Some(event) = subscriber.next() {
+///     println!("{}, position {:?}", event?.text(), subscriber.position());
 /// }
 /// # Ok::<(), long_polling::Error>(())
 /// ```
@@ -90,6 +108,9 @@ pub struct Subscriber {
     tracker: PositionTracker,
     /// The position after all events returned.
     position: Option<EventId>,
+    /// The timestamp of the last event returned.
+    position_time: Option<u64>,
+    position_file: Option<Box<dyn PositionStore>>,
     /// The gap to return before the pending events.
     gap: Option<Error>,
     /// The next event follows a gap, so it may belong to another run than the position.
@@ -98,6 +119,10 @@ pub struct Subscriber {
     pending: vec::IntoIter<Event>,
     /// The number of successive responses that had no event and came at once.
     quick_responses: u32,
+    /// When the next poll may start, if the last one has asked for a wait.
+    retry_at: Option<Instant>,
+    /// The poll thread has a poll whose result was not taken yet.
+    is_polling: bool,
     ended: bool,
 
     stopper: Stopper,
@@ -122,10 +147,14 @@ impl Subscriber {
             first_poll: FirstPoll::NoWait,
             tracker: PositionTracker::new(Cursor::Now),
             position: None,
+            position_time: None,
+            position_file: None,
             gap: None,
             after_gap: false,
             pending: vec::IntoIter::default(),
             quick_responses: 0,
+            retry_at: None,
+            is_polling: false,
             ended: false,
             stopper,
             stopped,
@@ -206,7 +235,7 @@ impl Subscriber {
 
     /// Sets a callback for each error after which the subscriber retries. Defaults to none.
     ///
-    /// The thread that calls `next` runs it before the wait.
+    /// The thread that waits for the next event runs it, before the wait for the retry.
     ///
     /// ```
     /// use long_polling::Subscriber;
@@ -224,6 +253,24 @@ impl Subscriber {
     ///
     /// It is the id of the last event, or a later position at which the server had nothing newer. Give it to
     /// [`start_at`](Subscriber::start_at) of a new subscriber to continue from here.
+    ///
+    /// In a loop over `&mut subscriber` (or [`by_ref`](Iterator::by_ref)), the position can be read after the loop; within
+    /// it, [`Event::id`] is the position after that event.
+    ///
+    /// ```
+    /// # use long_polling::{Cursor, Server, ServerInfo, Subscriber};
+    /// # let server = Server::start(ServerInfo::new("127.0.0.1:0"))?;
+    /// # let url = format!("http://{}/events", server.local_addr());
+    /// # server.publish("alerts", "first")?;
+    /// # let second = server.publish("alerts", "second")?;
+    /// let mut subscriber = Subscriber::new(url, "alerts").start_at(Cursor::Oldest);
+    /// for event in subscriber.by_ref().take(2) {
+    ///     let event = event?;
+    ///     println!("{}, position {}", event.text(), event.id());
+    /// }
+    /// assert_eq!(subscriber.position(), Some(second));
+    /// # Ok::<(), long_polling::Error>(())
+    /// ```
     pub fn position(&self) -> Option<EventId> {
         self.position
     }
@@ -233,39 +280,6 @@ impl Subscriber {
         self.stopper.clone()
     }
 }
-
-impl Iterator for Subscriber {
-    type Item = Result<Event, Error>;
-
-    /// Returns the next event, and waits until there is one.
-    ///
-    /// Returns `None` after the subscriber was stopped, even if events are pending, and after an error that ends it.
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if self.ended || self.stopper.is_stopped() {
-                return None;
-            }
-            if let Some(gap) = self.gap.take() {
-                return Some(Err(gap));
-            }
-            if let Some(event) = self.pending.next() {
-                self.advance_position(event.id());
-                return Some(Ok(event));
-            }
-            if let ControlFlow::Break(error) = self.poll_once() {
-                self.ended = true;
-                // A poll that failed because of the stop is not an error.
-                let error = error.filter(|_| !self.stopper.is_stopped());
-                // A stop before the first poll found no agent to shut down.
-                self.stopper.stop();
-                self.poll_thread = None;
-                return error.map(Err);
-            }
-        }
-    }
-}
-
-impl FusedIterator for Subscriber {}
 
 impl Drop for Subscriber {
     fn drop(&mut self) {

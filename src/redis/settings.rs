@@ -8,6 +8,7 @@ use ::redis::ConnectionInfo;
 use ::redis::IntoConnectionInfo;
 
 use super::state::{OnState, RedisState};
+use crate::config::{Count, List, Text, Time, settings};
 use crate::error::Error;
 
 /// The most streams, so that a mistaken number does not start thousands of threads.
@@ -27,9 +28,12 @@ const MAX_STREAMS: usize = 1024;
 /// # Ok::<(), long_polling::Error>(())
 /// ```
 ///
+/// A configuration file can have these settings, and has to have `url`; [`ServerInfo`](crate::ServerInfo) says how.
+///
 /// All nodes must have the same [`key_prefix`](RedisBackplane::key_prefix) and [`streams`](RedisBackplane::streams). A
 /// setting that is given twice has the last value. A value that can't be used is reported where the broker starts.
 #[derive(Clone)]
+#[must_use = "settings do nothing until a broker or server starts with them"]
 pub struct RedisBackplane {
     pub(super) url: String,
     pub(super) key_prefix: String,
@@ -41,6 +45,26 @@ pub struct RedisBackplane {
     pub(super) replicas: usize,
     pub(super) on_state: Option<OnState>,
 }
+
+settings!(
+    RedisBackplane, of "Redis", unset RedisBackplane::new(""),
+    {
+        url: Text,
+        key_prefix: Text,
+        streams: Count,
+        read_streams: List<Count>,
+        max_stream_length: Count,
+        max_wait: Time,
+        response_timeout: Time,
+        wait_for_replicas: Count,
+    }
+    fn check_given<E: serde::de::Error>(given: &[&str]) -> Result<(), E> {
+        match given.contains(&"url") {
+            true => Ok(()),
+            false => Err(E::missing_field("url")),
+        }
+    }
+);
 
 impl RedisBackplane {
     /// The default settings, and the URL of Redis: `redis://[user][:password@]host[:port][/database]`, or `rediss://…` for
@@ -57,6 +81,11 @@ impl RedisBackplane {
             replicas: 0,
             on_state: None,
         }
+    }
+
+    fn url(mut self, url: String) -> Self {
+        self.url = url;
+        self
     }
 
     /// Sets what every key in Redis begins with, so that several programs can share a Redis. Braces are an error, since

@@ -1,5 +1,6 @@
 //! [`RedisState`]: whether Redis can be reached, and [`Monitor`]: which reports it and counts.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,6 +28,18 @@ pub enum RedisState {
         /// What happened, for people.
         reason: String,
     },
+}
+
+impl fmt::Display for RedisState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RedisState::Connected => f.pad("connected"),
+            RedisState::Away { reason } => f.pad(&format!("away: {reason}")),
+            RedisState::Lost { stream, reason } => {
+                f.pad(&format!("events of stream {stream} lost: {reason}"))
+            }
+        }
+    }
 }
 
 /// The callback of [`RedisBackplane::on_state`](crate::RedisBackplane::on_state).

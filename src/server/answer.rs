@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::cors::{self, Grant};
-use super::info::TimeoutAnswer;
+use super::poll_group::Member;
+use super::poll_settings::TimeoutAnswer;
 use super::render::Persistence;
 use super::response::Response;
 use super::service::Service;
@@ -132,11 +133,16 @@ impl PollParams {
 pub(super) struct ParkedPoll {
     parked: Parked,
     params: PollParams,
+    _member: Option<Member>,
 }
 
 impl ParkedPoll {
-    pub(super) fn new(parked: Parked, params: PollParams) -> Self {
-        ParkedPoll { parked, params }
+    pub(super) fn new(service: &Service, parked: Parked, params: PollParams) -> Self {
+        ParkedPoll {
+            _member: service.enter_group(parked.waiter()),
+            parked,
+            params,
+        }
     }
 
     /// The handle by which another thread ends the wait when the client has hung up.

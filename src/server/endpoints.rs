@@ -83,10 +83,15 @@ impl Endpoint {
     }
 }
 
-/// The most bytes that the body of a request may have.
-pub(super) fn max_body_size(service: &Service) -> usize {
+/// The most bytes that the body of a request to this endpoint may have.
+pub(super) fn max_body_size(service: &Service, endpoint: Endpoint) -> usize {
     let max = service.broker.options().max_event_size;
-    max.saturating_add(ENVELOPE)
+    let of_event = max.saturating_add(ENVELOPE);
+    let of_fallback = service.info.max_body_size;
+    match endpoint {
+        Endpoint::Fallback => of_fallback.unwrap_or(of_event),
+        _ => of_event,
+    }
 }
 
 /// Answers a request whose head has no [`fault`](Request::fault).
@@ -134,7 +139,7 @@ fn route(
 ) -> Result<Answer, Response> {
     let info = &service.info;
     check_before_body(service, endpoint, request)?;
-    let body = exchange.read_body(max_body_size(service))?;
+    let body = exchange.read_body(max_body_size(service, endpoint))?;
     request.check()?;
     match endpoint {
         Endpoint::Subscription => subscription(service, request, exchange, arrived),
@@ -196,7 +201,7 @@ fn subscription(
     poll.categories.check()?;
     if let Some(handler) = &info.before_subscription {
         request.categories = poll.categories.clone();
-        run(handler, request, exchange)?;
+        run(service, handler, request, exchange)?;
     }
     let timeout = poll.timeout.min(info.timeout);
     let mode = match (head_only, timeout.is_zero()) {
@@ -229,10 +234,12 @@ fn look_for_events(
     let (categories, limit) = (&poll.categories, poll.limit);
     match broker.poll(categories, cursor, limit, mode) {
         Ok(Polled::Ready(batch)) => Ok(params.answer(service, batch).into()),
-        Ok(Polled::Parked(parked)) => Ok(Answer::Parked(Box::new(ParkedPoll::new(parked, params)))),
+        Ok(Polled::Parked(parked)) => Ok(Answer::Parked(Box::new(ParkedPoll::new(
+            service, parked, params,
+        )))),
         // The server stops, and the client has kept its connection from before: it gets an answer at once, and comes back
         // on a new connection.
-        Err(error) if error.kind() == ErrorKind::Stopped => {
+        Err(error) if error.kind() == ErrorKind::Stopped && service.is_stopping() => {
             Ok(match broker.look_after_stop(categories, cursor, limit) {
                 Some(batch) => params.answer(service, batch).into(),
                 // The client keeps its position.
@@ -269,7 +276,7 @@ fn publish(
     {
         request.categories = (&*published.category).into();
         request.data = Some(published.data.get().to_owned());
-        run(handler, request, exchange)?;
+        run(service, handler, request, exchange)?;
     }
     if service.broker.acknowledges() && exchange.before_blocking().is_err() {
         log::debug!("no thread could be started to receive requests during the wait for the disk");
@@ -286,7 +293,7 @@ fn monitoring(
     service: &Service,
     endpoint: &Option<MonitoringEndpoint>,
     handler: Option<&Handler>,
-    request: &Request,
+    request: &mut Request,
     exchange: &mut dyn Exchange,
 ) -> Result<Answer, Response> {
     match request.method() {
@@ -300,7 +307,7 @@ fn monitoring(
     // The statistics of a store of the program's own may take their time.
     exchange.before_blocking()?;
     if let Some(handler) = handler {
-        handler.run_caught(request)?;
+        run(service, handler, request, exchange)?;
     }
     Ok((endpoint.answer)(&service.status(), request).into())
 }
@@ -339,6 +346,7 @@ fn fallback(
         // Rendering leaves out the body of the answer.
         request.method = "GET".into();
     }
+    request.broker = Some(service.broker.clone());
     Ok(fallback.run_caught(request).into())
 }
 
@@ -347,9 +355,15 @@ fn options(service: &Service, request: &Request, methods: &str) -> Response {
 }
 
 /// Runs a handler of the embedding program's.
-fn run(handler: &Handler, request: &Request, exchange: &mut dyn Exchange) -> Result<(), Response> {
+fn run(
+    service: &Service,
+    handler: &Handler,
+    request: &mut Request,
+    exchange: &mut dyn Exchange,
+) -> Result<(), Response> {
     if !handler.is_authorization {
         exchange.before_blocking()?;
+        request.broker = Some(service.broker.clone());
     }
     handler.run_caught(request)
 }

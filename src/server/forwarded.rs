@@ -2,12 +2,14 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use super::network::Network;
 use crate::headers::Headers;
 
 /// The proxies whose `X-Forwarded-For` is believed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TrustedProxies {
-    pub(super) addresses: Vec<IpAddr>,
+    pub(super) addresses: Vec<Network>,
+    pub(super) networks: Vec<Network>,
     /// Every program that connects over a Unix socket is one.
     pub(super) unix_peers: bool,
 }
@@ -18,8 +20,8 @@ impl TrustedProxies {
         match peer {
             None => self.unix_peers,
             Some(peer) => {
-                let mut proxies = self.addresses.iter().map(IpAddr::to_canonical);
-                proxies.any(|proxy| proxy == peer.ip())
+                let mut proxies = self.addresses.iter().chain(&self.networks);
+                proxies.any(|network| network.contains(peer.ip()))
             }
         }
     }

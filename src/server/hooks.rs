@@ -10,6 +10,7 @@ use subtle::ConstantTimeEq;
 
 use super::request::Request;
 use super::response::Response;
+use crate::broker::Broker;
 
 type Check = dyn Fn(&Request) -> Result<(), Response> + Send + Sync;
 
@@ -28,6 +29,7 @@ type Check = dyn Fn(&Request) -> Result<(), Response> + Send + Sync;
 /// });
 /// ```
 #[derive(Clone)]
+#[must_use = "a handler checks nothing until it is given to a `ServerInfo`"]
 pub struct Handler {
     check: Arc<Check>,
     /// Why no request could ever pass; reported when a server starts.
@@ -44,6 +46,24 @@ impl Handler {
             fault: None,
             is_authorization: false,
         }
+    }
+
+    /// A handler of the program's own that also uses the server's broker, which [`Request::broker`] returns, too.
+    ///
+    /// ```
+    /// use long_polling::ServerInfo;
+    /// use long_polling::server::{Handler, Response};
+    ///
+    /// let info = ServerInfo::default().before_subscription(Handler::with_broker(|request, broker| {
+    ///     // `?` turns an error of the broker into an answer.
+    ///     broker.publish("audit", request.path())?;
+    ///     Ok(())
+    /// }));
+    /// ```
+    pub fn with_broker(
+        check: impl Fn(&Request, &Broker) -> Result<(), Response> + Send + Sync + 'static,
+    ) -> Self {
+        Handler::new(move |request| check(request, broker_of(request)?))
     }
 
     /// Asks for HTTP basic authentication (RFC 7617) with this name and password. Both are compared in constant time:
@@ -131,6 +151,17 @@ impl Handler {
     }
 }
 
+/// # Errors
+///
+/// The answer to send where a test has made the request without a broker.
+fn broker_of(request: &Request) -> Result<&Broker, Response> {
+    request.broker().ok_or_else(|| {
+        let message =
+            "this request has no broker; give a test's own request one by Request::with_broker";
+        Response::error(500, message)
+    })
+}
+
 /// The token itself is a secret, so the words leave it out.
 fn bearer_token_fault(token: &str) -> Option<&'static str> {
     if token.is_empty() {
@@ -196,9 +227,30 @@ impl std::fmt::Debug for Handler {
 /// });
 /// ```
 ///
+/// A function that is converted into a fallback, as [`ServerInfo::fallback`](crate::ServerInfo::fallback) does it, may return
+/// a `Result`, so that it can use `?`. The error is a [`Response`], or an [`Error`](crate::Error) of this crate, which becomes
+/// one:
+///
+/// ```
+/// use long_polling::server::{Fallback, Request, Response};
+///
+/// fn api(request: &Request) -> Result<Response, Response> {
+///     let user = request.header("X-User").ok_or_else(|| Response::error(401, "who are you?"))?;
+///     let id: long_polling::EventId = request.query().parse()?;
+///     Ok(Response::text(200, format!("{user} asks for {id}")))
+/// }
+/// let fallback = Fallback::from(api);
+/// assert_eq!(fallback.run(&Request::new("GET", "/api")).status, 401);
+/// assert_eq!(fallback.run(&Request::new("GET", "/api?x").with_header("X-User", "a")).status, 400);
+/// ```
+///
+/// The server reads the whole body of a request before the fallback runs, up to
+/// [`max_body_size`](crate::ServerInfo::max_body_size).
+///
 /// A HEAD request reaches it as GET, and the answer is sent without its body (RFC 9110, section 9.3.2);
 /// [`with_head`](Fallback::with_head) passes HEAD on as it is.
 #[derive(Clone)]
+#[must_use = "a fallback answers nothing until it is given to a `ServerInfo`"]
 pub struct Fallback {
     answer: Arc<dyn Fn(&Request) -> Response + Send + Sync>,
     pub(super) takes_head: bool,
@@ -213,6 +265,26 @@ impl Fallback {
             takes_head: false,
             takes_preflight: false,
         }
+    }
+
+    /// A fallback of the program's own that also uses the server's broker, which [`Request::broker`] returns, too.
+    ///
+    /// ```
+    /// use long_polling::ServerInfo;
+    /// use long_polling::server::{Fallback, Response};
+    ///
+    /// let info = ServerInfo::default().fallback(Fallback::with_broker(|request, broker| match request.path() {
+    ///     "/statistics" => Response::json(200, &broker.statistics()),
+    ///     _ => Response::error(404, "not found"),
+    /// }));
+    /// ```
+    pub fn with_broker<R: Into<Response>>(
+        answer: impl Fn(&Request, &Broker) -> R + Send + Sync + 'static,
+    ) -> Self {
+        Fallback::new(move |request| match broker_of(request) {
+            Ok(broker) => answer(request, broker).into(),
+            Err(response) => response,
+        })
     }
 
     /// Passes HEAD requests on as HEAD. The server leaves the body out of the answer in any case; where the fallback gives
@@ -251,18 +323,24 @@ impl Fallback {
         self
     }
 
+    /// Runs the fallback on a request: for tests, and for fallbacks made of others.
+    pub fn run(&self, request: &Request) -> Response {
+        (self.answer)(request)
+    }
+
     /// Runs the fallback; a panic becomes a 500.
     pub(super) fn run_caught(&self, request: &Request) -> Response {
-        caught(request, || (self.answer)(request)).unwrap_or_else(|response| response)
+        caught(request, || self.run(request)).unwrap_or_else(|response| response)
     }
 }
 
-impl<F> From<F> for Fallback
+impl<F, R> From<F> for Fallback
 where
-    F: Fn(&Request) -> Response + Send + Sync + 'static,
+    F: Fn(&Request) -> R + Send + Sync + 'static,
+    R: Into<Response>,
 {
     fn from(answer: F) -> Self {
-        Fallback::new(answer)
+        Fallback::new(move |request| answer(request).into())
     }
 }
 

@@ -1,11 +1,15 @@
 //! [`HttpBackend`]: which HTTP implementation serves.
 
+use crate::text::named_values;
+
 #[cfg(not(any(feature = "server", feature = "native-http")))]
 compile_error!("a server needs an HTTP backend: enable the feature `server` or `native-http`");
 
 /// What reads and writes the connections of a server; [`ServerInfo::http_backend`](crate::ServerInfo::http_backend) sets it.
 ///
 /// Both speak the same API, run the same hooks and have the same settings, apart from what the settings' own docs say.
+///
+/// As text, for flags and configuration files: `tiny_http` or `native`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HttpBackend {
@@ -17,6 +21,13 @@ pub enum HttpBackend {
     #[cfg(feature = "native-http")]
     Native,
 }
+
+named_values!(HttpBackend, "an HTTP backend of this build", {
+    #[cfg(feature = "server")]
+    TinyHttp = "tiny_http",
+    #[cfg(feature = "native-http")]
+    Native = "native",
+});
 
 impl Default for HttpBackend {
     /// tiny_http where the crate is built with it, otherwise the native backend.

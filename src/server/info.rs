@@ -14,9 +14,10 @@ use super::hooks::{Fallback, Handler};
 use super::http_backend::HttpBackend;
 use super::listening_socket::ListeningSocket;
 use super::monitoring::MonitoringEndpoint;
+use super::network::Network;
+use super::poll_settings::{PollWithoutCursor, TimeoutAnswer};
 use crate::broker::{Broker, BrokerOptions, Clock};
 use crate::error::Error;
-use crate::position::Cursor;
 use crate::store::Store;
 use crate::store::file::FilePersistorInfo;
 
@@ -38,7 +39,50 @@ use crate::store::file::FilePersistorInfo;
 ///
 /// A setting that is given twice has the last value. [`Server::start`](crate::Server::start) reports a value that can't be
 /// used, and names the setting.
+///
+/// # Configuration files
+///
+/// Programs read these settings from files by serde, in any format that describes itself, such as TOML, YAML or JSON: a map
+/// in which each setting has the name of its setter, and a setting that is missing has its default. `broker`, `file` and
+/// `redis` are maps of the settings of [`BrokerOptions`], [`FilePersistorInfo`] and `RedisBackplane`.
+///
+/// ```
+/// use long_polling::ServerInfo;
+///
+/// let info: ServerInfo = toml::from_str(
+///     r#"
+///     address = ":8080"
+///     timeout = "2m"
+///     cors_origin = "https://app.example.com"
+///     trusted_proxies = ["10.0.0.1"]
+///
+///     [broker]
+///     events_per_category = 1000
+///     event_ttl = "1h"
+///     max_event_size = "64K"
+///
+///     [file]
+///     file_name = "events.log"
+///     durability = "synced:2s"
+///     "#,
+/// )?;
+/// # Ok::<(), toml::de::Error>(())
+/// ```
+///
+/// - A duration is text such as `"10s"`, `"500ms"`, `"5m"` or `"1h30m"`, or a number of seconds, with or without a fraction;
+///   [`parse_duration`](crate::units::parse_duration) has all forms.
+/// - A size is text such as `"64K"` or `"64M"`, or a number of bytes; see [`parse_size`](crate::units::parse_size).
+/// - A setting that can be `None` takes `null` or `"none"` for that.
+/// - `socket_mode` is octal text such as `"660"`. Enums such as [`HttpBackend`] and [`Durability`](crate::Durability) have
+///   the texts that they name.
+/// - Numbers and truth values may be text, too, as some formats and environment variables have nothing else.
+///
+/// A setting that is unknown or given twice is an error, as is `file` beside `redis`; so a misspelt name is not overlooked.
+/// The error of a value that can't be read names its setting. Values that can be read are checked by
+/// [`Server::start`](crate::Server::start). What is code or an object of the program can't be in a file: hooks, callbacks,
+/// `listener`, `store` and `shared_broker` are set by their setters afterwards.
 #[derive(Clone, Debug)]
+#[must_use = "settings do nothing until a server starts with them"]
 pub struct ServerInfo {
     pub(crate) address: String,
     pub(super) listener: Option<ListeningSocket>,
@@ -69,6 +113,7 @@ pub struct ServerInfo {
     pub(crate) thread_stack_size: usize,
     pub(crate) head_timeout: Option<Duration>,
     pub(crate) body_timeout: Option<Duration>,
+    pub(crate) max_body_size: Option<usize>,
 }
 
 /// Where the server keeps its events besides memory.
@@ -78,21 +123,10 @@ pub(crate) enum StoreSetting {
     None,
     File(FilePersistorInfo),
     Store(GivenStore),
+    /// The broker has a store of its own, or none.
+    Shared(Broker),
     #[cfg(feature = "redis")]
     Redis(crate::RedisBackplane),
-}
-
-impl StoreSetting {
-    /// The name of the setting; `None` where none is set.
-    pub(super) fn name(&self) -> Option<&'static str> {
-        match self {
-            StoreSetting::None => None,
-            StoreSetting::File(_) => Some("file"),
-            StoreSetting::Store(_) => Some("store"),
-            #[cfg(feature = "redis")]
-            StoreSetting::Redis(_) => Some("redis"),
-        }
-    }
 }
 
 /// The store of [`ServerInfo::store`]. The first server that starts takes it; copies of the settings share it.
@@ -136,36 +170,6 @@ impl std::fmt::Debug for OnFailure {
     }
 }
 
-/// The answer to a poll that timed out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TimeoutAnswer {
-    /// 204 without a body: the Go package's way.
-    #[default]
-    NoContent,
-    /// 200 with `{"timeout":"no events before timeout","timestamp":…}`: golongpoll's way, for its clients, of which the
-    /// Go one sleeps for 30 seconds after a 204.
-    Golongpoll,
-}
-
-/// Where a poll without `since_time` and `last_id` starts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PollWithoutCursor {
-    /// With what is published from now on: golongpoll's way.
-    #[default]
-    Now,
-    /// With the oldest event still buffered: what the test in the Go package's README expects.
-    Oldest,
-}
-
-impl From<PollWithoutCursor> for Cursor {
-    fn from(start: PollWithoutCursor) -> Self {
-        match start {
-            PollWithoutCursor::Now => Cursor::Now,
-            PollWithoutCursor::Oldest => Cursor::Oldest,
-        }
-    }
-}
-
 impl Default for ServerInfo {
     fn default() -> Self {
         ServerInfo {
@@ -198,6 +202,7 @@ impl Default for ServerInfo {
             thread_stack_size: 256 * 1024,
             head_timeout: None,
             body_timeout: None,
+            max_body_size: None,
         }
     }
 }
@@ -312,10 +317,19 @@ impl ServerInfo {
         self
     }
 
-    /// Sets what answers every other path: a [`Fallback`], or a closure `|request: &Request| -> Response`. Defaults to
-    /// none: the server answers 404.
+    /// Sets what answers every other path: a [`Fallback`], or a closure `|request: &Request| -> Response` or
+    /// `-> Result<Response, Response>`. Defaults to none: the server answers 404.
     pub fn fallback(mut self, fallback: impl Into<Fallback>) -> Self {
         self.fallback = Some(fallback.into());
+        self
+    }
+
+    /// Sets the largest body of a request to the [`fallback`](ServerInfo::fallback), in bytes. The server holds the whole
+    /// body in memory, answers a larger one with 413, and then does not run the fallback. Defaults to `None`, which stands
+    /// for the limit of a publish's body: [`max_event_size`](BrokerOptions::max_event_size) plus 8 KiB, with the default
+    /// options 1 MiB and 8 KiB. This setting does not change that limit of publishes.
+    pub fn max_body_size(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.max_body_size = bytes.into();
         self
     }
 
@@ -331,21 +345,26 @@ impl ServerInfo {
         self
     }
 
-    /// Sets what the broker keeps, and its limits. Defaults to [`BrokerOptions::new`].
+    /// Sets what the broker keeps, and its limits. It replaces an earlier [`shared_broker`](ServerInfo::shared_broker).
+    /// Defaults to [`BrokerOptions::new`].
     pub fn broker(mut self, options: BrokerOptions) -> Self {
         self.broker = options;
+        if self.shares_broker() {
+            self.store = StoreSetting::None;
+        }
         self
     }
 
     /// Keeps the events in a file, too: the start reads them back, and the server writes new events to it. It replaces an
-    /// earlier [`store`](ServerInfo::store). Defaults to none: the server keeps events in memory only.
+    /// earlier [`store`](ServerInfo::store) or [`shared_broker`](ServerInfo::shared_broker). Defaults to none: the server
+    /// keeps events in memory only.
     pub fn file(mut self, file: FilePersistorInfo) -> Self {
         self.store = StoreSetting::File(file);
         self
     }
 
-    /// Keeps the events in a store of the program's own, too. It replaces an earlier [`file`](ServerInfo::file). Defaults to
-    /// none.
+    /// Keeps the events in a store of the program's own, too. It replaces an earlier [`file`](ServerInfo::file) or
+    /// [`shared_broker`](ServerInfo::shared_broker). Defaults to none.
     ///
     /// Copies of these settings share the store. The first server that starts with one of them takes it; a later start
     /// fails.
@@ -356,7 +375,7 @@ impl ServerInfo {
     }
 
     /// Keeps the events in Redis, in common with other servers. It replaces an earlier [`file`](ServerInfo::file) or
-    /// [`store`](ServerInfo::store). Defaults to none. See [`guide::redis`](crate::guide::redis).
+    /// [`store`](ServerInfo::store) or [`shared_broker`](ServerInfo::shared_broker). Defaults to none. See [`guide::redis`](crate::guide::redis).
     #[cfg(feature = "redis")]
     pub fn redis(mut self, redis: crate::RedisBackplane) -> Self {
         self.store = StoreSetting::Redis(redis);
@@ -396,7 +415,22 @@ impl ServerInfo {
     /// forwards the field unchanged: the proxy must set it, or append to it. Defaults to none: the server ignores the
     /// field, since every client can send it.
     pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpAddr>) -> Self {
-        self.trusted_proxies.addresses = proxies.into_iter().collect();
+        self.trusted_proxies.addresses = proxies.into_iter().map(Network::from).collect();
+        self
+    }
+
+    /// Sets networks of which every address is that of a proxy before the server, besides the addresses of
+    /// [`trusted_proxies`](ServerInfo::trusted_proxies), which says what a trusted proxy may do. For proxies whose addresses
+    /// change, as they do in clusters of containers. Defaults to none.
+    ///
+    /// ```
+    /// use long_polling::ServerInfo;
+    ///
+    /// let info = ServerInfo::default().trusted_networks(["10.0.0.0/8".parse()?, "fd00::/8".parse()?]);
+    /// # Ok::<(), long_polling::Error>(())
+    /// ```
+    pub fn trusted_networks(mut self, networks: impl IntoIterator<Item = Network>) -> Self {
+        self.trusted_proxies.networks = networks.into_iter().collect();
         self
     }
 
@@ -426,6 +460,7 @@ impl ServerInfo {
             StoreSetting::None => Broker::start(options, None, clock),
             StoreSetting::File(file) => Broker::start(options, Some(file.clone()), clock),
             StoreSetting::Store(store) => Broker::restore(options, clock, store.take()?),
+            StoreSetting::Shared(broker) => Ok(broker.clone()),
             #[cfg(feature = "redis")]
             StoreSetting::Redis(redis) => {
                 Broker::with_backplane(options, clock, redis.clone().into_backplane()?)

@@ -28,6 +28,7 @@ mod hooks;
 mod hosts;
 mod http_backend;
 mod info;
+mod info_file;
 mod listen;
 mod listening_socket;
 mod metrics;
@@ -35,8 +36,11 @@ mod monitoring;
 mod mounted;
 #[cfg(feature = "native-http")]
 mod native;
+mod network;
 mod origin;
 mod pages;
+mod poll_group;
+mod poll_settings;
 mod publish_body;
 mod render;
 mod request;
@@ -44,6 +48,7 @@ mod response;
 #[cfg(feature = "native-http")]
 mod server_socket;
 mod service;
+mod shared_broker;
 #[cfg(feature = "server")]
 mod tiny_http;
 mod traffic;
@@ -60,7 +65,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use self::backend::{Backend, Listening};
-use self::service::{Service, still_in_flight};
+use self::service::Service;
 use crate::broker::{Batch, Broker, Clock, Statistics};
 use crate::error::Error;
 use crate::position::{Cursor, EventId};
@@ -72,9 +77,11 @@ pub use native::fuzz;
 pub use cors::Cors;
 pub use hooks::{Fallback, Handler};
 pub use http_backend::HttpBackend;
-pub use info::{PollWithoutCursor, ServerInfo, TimeoutAnswer};
+pub use info::ServerInfo;
 pub use listening_socket::ListeningSocket;
 pub use mounted::Endpoints;
+pub use network::Network;
+pub use poll_settings::{PollWithoutCursor, TimeoutAnswer};
 pub use request::Request;
 pub use response::Response;
 
@@ -111,6 +118,7 @@ pub use response::Response;
 ///
 /// The server makes no connections to itself, and no client makes it panic. With `panic = "abort"`, a panic in a hook or a
 /// store of the program's own ends the process; otherwise the request is answered with 500, and the server goes on.
+#[must_use = "a server that is dropped stops"]
 pub struct Server {
     service: Arc<Service>,
     backend: Backend,
@@ -224,18 +232,21 @@ impl Server {
     /// connection. Other connections end after
     /// [`idle_timeout`](ServerInfo::idle_timeout), or with the process.
     ///
+    /// A [shared broker](ServerInfo::shared_broker) is neither stopped nor flushed, and the polls that are parked through
+    /// other servers, or in the program, go on.
+    ///
     /// Stopping twice is fine: the second time waits for a file, or another store, that needed longer than the timeout.
     ///
     /// # Errors
     ///
     /// [`StopTimeout`](ErrorKind::StopTimeout) where requests were still in flight at the timeout, or where the file needs
-    /// longer. Everything else is done then, and those requests can't publish any more.
+    /// longer. Everything else is done then, and those requests can't publish any more, unless the broker is shared.
     /// [`File`](ErrorKind::File) where events could not be written.
     pub fn stop(&self, timeout: Duration) -> Result<(), Error> {
         let mut stopped = self.stopped.lock();
         if std::mem::replace(&mut *stopped, true) {
             // The store may have written by now what it had not at the first stop.
-            return self.service.broker.stop(timeout);
+            return self.service.stop_broker(timeout);
         }
         let now = Instant::now();
         let deadline = now
@@ -243,18 +254,18 @@ impl Server {
             .unwrap_or(now + Duration::from_secs(1 << 32));
         let address = self.shown_address();
         log::info!("the server on {address} stops; requests in flight have {timeout:?} to finish");
-        let Service { broker, .. } = &*self.service;
         self.service.begin_stop();
         self.backend.stop_listening();
-        broker.release();
+        self.service.release_polls();
         let done = self.backend.wait_until_done(deadline);
         // The store is flushed even where requests took the whole timeout.
         let soon = Instant::now() + Duration::from_secs(1);
-        let flushed = broker.stop(deadline.max(soon).saturating_duration_since(Instant::now()));
+        let left = deadline.max(soon).saturating_duration_since(Instant::now());
+        let flushed = self.service.stop_broker(left);
         self.backend.free_port(deadline.max(soon));
         flushed?;
         if !done {
-            return Err(still_in_flight(timeout));
+            return Err(self.service.still_in_flight(timeout));
         }
         log::info!("the server on {address} stopped after {:?}", now.elapsed());
         Ok(())

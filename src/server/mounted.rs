@@ -13,7 +13,7 @@ use super::endpoints::{self, Endpoint, Exchange};
 use super::info::ServerInfo;
 use super::request::Request;
 use super::response::Response;
-use super::service::{Service, still_in_flight};
+use super::service::Service;
 use crate::broker::{Broker, Clock};
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -50,7 +50,8 @@ use crate::error::Error;
 ///   [`ServerInfo::timeout`] limits. A pool of N threads has at most N parked polls, and then serves nothing else.
 /// - It copies [`status`](Response::status), all of [`headers`](Response::headers) and [`body`](Response::body) into its own
 ///   response, and adds the fields that frame the message, such as `Content-Length`. The answer to HEAD has the body of the
-///   answer to GET: HTTP servers leave it out themselves, and send its length.
+///   answer to GET: tiny_http and rouille leave it out, and send its length. For a server that does not, such as oxhttp
+///   0.3, the program clears the body.
 /// - It calls [`stop`](Endpoints::stop) before it waits for its own threads.
 ///
 /// # What differs from `Server`
@@ -76,27 +77,16 @@ struct Shared {
 }
 
 impl Endpoints {
-    /// Creates endpoints with a broker of their own, which has the events of the settings' [`file`](ServerInfo::file) or
-    /// [`store`](ServerInfo::store).
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Server::start`](crate::Server::start), except for [`Listen`](crate::ErrorKind::Listen).
-    pub fn new(info: ServerInfo) -> Result<Self, Error> {
-        info.check_endpoints()?;
-        let broker = info.open_broker(Clock::System)?;
-        Ok(Endpoints::of(info, broker))
-    }
-
-    /// Creates endpoints for a broker that the program has made. The settings' own [`broker`](ServerInfo::broker) options
-    /// have no effect.
+    /// Creates endpoints with these settings. Their broker has the events of the settings' [`file`](ServerInfo::file) or
+    /// [`store`](ServerInfo::store), or it is the [`shared_broker`](ServerInfo::shared_broker), which the program or another
+    /// server has, too:
     ///
     /// ```
     /// use long_polling::server::{Endpoints, Request};
     /// use long_polling::{Broker, BrokerOptions, ServerInfo};
     ///
     /// let broker = Broker::new(BrokerOptions::new().events_per_category(1000))?;
-    /// let endpoints = Endpoints::with_broker(ServerInfo::default(), broker.clone())?;
+    /// let endpoints = Endpoints::new(ServerInfo::default().shared_broker(broker.clone()))?;
     /// broker.publish("c", "Hello")?;
     /// let response = endpoints.answer(Request::new("GET", "/events?category=c&timeout=1&since_time=1"));
     /// assert_eq!(response.status, 200);
@@ -105,23 +95,15 @@ impl Endpoints {
     ///
     /// # Errors
     ///
-    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting) if a setting can't be used, or if the settings have a
-    /// [`file`](ServerInfo::file) or [`store`](ServerInfo::store), which belongs to the broker.
-    pub fn with_broker(info: ServerInfo, broker: Broker) -> Result<Self, Error> {
+    /// Those of [`Server::start`](crate::Server::start), except for [`Listen`](crate::ErrorKind::Listen).
+    pub fn new(info: ServerInfo) -> Result<Self, Error> {
         info.check_endpoints()?;
-        if let Some(name) = info.store.name() {
-            let problem = "the broker exists already; open it with this, and leave the setting out";
-            return Err(Error::setting(name, problem));
-        }
-        Ok(Endpoints::of(info, broker))
-    }
-
-    fn of(info: ServerInfo, broker: Broker) -> Self {
-        Endpoints(Arc::new(Shared {
+        let broker = info.open_broker(Clock::System)?;
+        Ok(Endpoints(Arc::new(Shared {
             service: Service::new(info, broker),
             in_flight: Mutex::new(0),
             done: Condvar::new(),
-        }))
+        })))
     }
 
     /// Answers a request at the path that it names: a poll, a publish, the metrics, the health check, or the
@@ -160,10 +142,11 @@ impl Endpoints {
         Endpoint::at(&self.0.service.info, path) != Endpoint::Fallback
     }
 
-    /// Returns the size of the largest body that is accepted, in bytes. A larger one is answered with 413, so that a
-    /// program need not read more than one byte past this.
+    /// Returns the size of the largest body that an endpoint or the fallback accepts, in bytes. A larger one is answered with
+    /// 413, so that a program need not read more than one byte past this.
     pub fn max_body_size(&self) -> usize {
-        endpoints::max_body_size(&self.0.service)
+        let of = |endpoint| endpoints::max_body_size(&self.0.service, endpoint);
+        of(Endpoint::Publish).max(of(Endpoint::Fallback))
     }
 
     /// Returns the broker of the endpoints, for publishing and subscribing without HTTP, and for its statistics.
@@ -173,7 +156,7 @@ impl Endpoints {
 
     /// Stops the endpoints: answers parked polls at once, as if they had timed out, waits for requests in flight until the
     /// timeout, and then [stops the broker](Broker::stop). From its beginning on, publishes are answered with 503, and polls
-    /// at once. May be called twice.
+    /// at once. May be called twice. A [shared broker](ServerInfo::shared_broker) is not stopped.
     ///
     /// # Errors
     ///
@@ -187,14 +170,14 @@ impl Endpoints {
         } = &*self.0;
         let deadline = Deadline::after(timeout);
         service.begin_stop();
-        service.broker.release();
+        service.release_polls();
         let is_done = deadline.wait_while(done, &mut in_flight.lock(), |count| **count > 0);
         // The store is flushed even where requests took the whole timeout.
         let left = deadline.remaining().unwrap_or(timeout);
-        service.broker.stop(left.max(Duration::from_secs(1)))?;
+        service.stop_broker(left.max(Duration::from_secs(1)))?;
         match is_done {
             true => Ok(()),
-            false => Err(still_in_flight(timeout)),
+            false => Err(service.still_in_flight(timeout)),
         }
     }
 

@@ -63,7 +63,7 @@ impl Response {
         for (name, value) in self.headers.iter() {
             if !is_token(name) || !is_field_value(value) {
                 log::error!(
-                    "a header field of an answer is left out, as it would not be one line: {name:?}: {value:?}"
+                    "the header field {name:?} of an answer is left out, as it would not be one line"
                 );
             } else if !is_one_of(&FRAMING, name) {
                 if has(&fields, name) && is_one_of(&SINGLE, name) {
@@ -119,6 +119,16 @@ impl Response {
             Some(given) if head_only && self.body.is_empty() => given,
             _ => self.body.len() as u64,
         }
+    }
+
+    /// [`render`](Response::render), for a relay in place of the server. `keep` says whether the connection stays.
+    #[cfg(feature = "testing")]
+    pub(crate) fn render_alone(&self, keep: bool, head_only: bool) -> Vec<u8> {
+        let persistence = match keep {
+            true => Persistence::Keep,
+            false => Persistence::Close,
+        };
+        self.render(persistence, head_only)
     }
 
     /// The whole answer as bytes. The answer to HEAD has no body, but has the body's length (RFC 9110, section 9.3.2).

@@ -9,6 +9,7 @@ use std::ops::Range;
 use percent_encoding::percent_decode_str;
 
 use super::forwarded::{TrustedProxies, client_address};
+use crate::broker::Broker;
 use crate::headers::Headers;
 use crate::wire::Categories;
 
@@ -25,6 +26,7 @@ use crate::wire::Categories;
 /// assert_eq!(handler.run(&Request::new("GET", "/events")).unwrap_err().status, 401);
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "a request does nothing until a hook runs on it"]
 pub struct Request {
     pub(super) method: Cow<'static, str>,
     /// The target as it came, such as `/events?category=a`.
@@ -44,6 +46,8 @@ pub struct Request {
     pub(super) categories: Categories,
     pub(super) data: Option<String>,
     pub(super) body: Vec<u8>,
+    /// Set before a hook runs.
+    pub(super) broker: Option<Broker>,
 }
 
 impl Request {
@@ -83,6 +87,7 @@ impl Request {
             categories: Categories::default(),
             data: None,
             body: Vec::new(),
+            broker: None,
         }
     }
 
@@ -124,6 +129,25 @@ impl Request {
     pub fn with_publish(mut self, category: &str, data: &str) -> Self {
         self.categories = category.into();
         self.data = Some(data.into());
+        self
+    }
+
+    /// The same request, to a server with this broker: for tests of hooks that use [`broker`](Request::broker).
+    ///
+    /// ```
+    /// use long_polling::server::{Handler, Request, Response};
+    /// use long_polling::{Broker, BrokerOptions};
+    ///
+    /// let handler = Handler::with_broker(|_, broker| match broker.statistics().parked {
+    ///     0..100 => Ok(()),
+    ///     _ => Err(Response::error(503, "too many subscribers")),
+    /// });
+    /// let broker = Broker::new(BrokerOptions::new())?;
+    /// assert!(handler.run(&Request::new("GET", "/events").with_broker(broker)).is_ok());
+    /// # Ok::<(), long_polling::Error>(())
+    /// ```
+    pub fn with_broker(mut self, broker: Broker) -> Self {
+        self.broker = Some(broker);
         self
     }
 
@@ -190,9 +214,29 @@ impl Request {
         self.data.as_deref()
     }
 
-    /// The body, for the fallback. A publish's is in [`category`](Request::category) and [`data`](Request::data).
+    /// The body, for the fallback: at most [`max_body_size`](crate::ServerInfo::max_body_size) bytes. A publish's is in
+    /// [`category`](Request::category) and [`data`](Request::data).
     pub fn body(&self) -> &[u8] {
         &self.body
+    }
+
+    /// The broker of the server, by which a hook publishes, subscribes and reads statistics. `None` only for a request of
+    /// [`new`](Request::new) without [`with_broker`](Request::with_broker).
+    ///
+    /// ```
+    /// use long_polling::ServerInfo;
+    /// use long_polling::server::{Request, Response};
+    ///
+    /// let info = ServerInfo::default().fallback(|request: &Request| match (request.path(), request.broker()) {
+    ///     ("/statistics", Some(broker)) => Response::json(200, &broker.statistics()),
+    ///     _ => Response::error(404, "not found"),
+    /// });
+    /// ```
+    ///
+    /// A hook that waits for events or publishes takes part like every other user of the broker; a publish from a hook runs
+    /// no hooks.
+    pub fn broker(&self) -> Option<&Broker> {
+        self.broker.as_ref()
     }
 }
 

@@ -15,6 +15,7 @@ use crate::wire::{LAST_EVENT_ID, render_error};
 /// assert_eq!(response.headers.get("Content-Type"), Some("text/plain; charset=utf-8"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a response is sent only if the hook returns it"]
 pub struct Response {
     /// The status, 200 to 599; anything else is sent as 500.
     pub status: u16,
@@ -121,6 +122,13 @@ impl Response {
     }
 }
 
+/// The answer of either side, for hooks that use `?`.
+impl<E: Into<Response>> From<Result<Response, E>> for Response {
+    fn from(result: Result<Response, E>) -> Self {
+        result.unwrap_or_else(E::into)
+    }
+}
+
 /// The answer that refuses a request for this error: 400, 413 or 503 where the request or the server's load is the reason,
 /// else 500.
 impl From<Error> for Response {
@@ -129,7 +137,7 @@ impl From<Error> for Response {
         match error.kind() {
             ErrorKind::InvalidRequest => Response::error(400, &message),
             ErrorKind::TooLarge => Response::error(413, &message),
-            ErrorKind::Stopped | ErrorKind::Busy => Response::busy(&message),
+            ErrorKind::Stopped | ErrorKind::Busy | ErrorKind::Store => Response::busy(&message),
             ErrorKind::Misdirected => Response::error(421, &message),
             // Only a publish through Redis has this: whether it took effect is not known.
             ErrorKind::TimedOut => Response::error(504, &message),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::forwarded::TrustedProxies;
 use super::hooks::Handler;
 use super::hosts;
 use super::info::ServerInfo;
@@ -30,6 +31,7 @@ impl ServerInfo {
         self.check_durations()?;
         self.check_hooks()?;
         self.check_origin_and_proxies()?;
+        self.check_shared_broker()?;
         self.broker.check()
     }
 
@@ -116,16 +118,22 @@ impl ServerInfo {
             cors.check()?;
         }
         hosts::check(&self.hosts)?;
-        if let Some(proxy) = self
-            .trusted_proxies
-            .addresses
-            .iter()
-            .find(|ip| ip.is_unspecified())
-        {
-            let problem = format!(
-                "{proxy} is the address of no proxy; list the addresses that proxies connect from"
-            );
-            return Err(Error::setting("trusted_proxies", problem));
+        let TrustedProxies {
+            addresses,
+            networks,
+            ..
+        } = &self.trusted_proxies;
+        for (name, proxies) in [
+            ("trusted_proxies", addresses),
+            ("trusted_networks", networks),
+        ] {
+            let mut proxies = proxies.iter().filter(|proxy| proxy.is_single());
+            if let Some(proxy) = proxies.find(|proxy| proxy.first().is_unspecified()) {
+                let problem = format!(
+                    "{proxy} is the address of no proxy; list the addresses that proxies connect from"
+                );
+                return Err(Error::setting(name, problem));
+            }
         }
         Ok(())
     }

@@ -1,12 +1,16 @@
-//! Stores: [`Store`], the trait that a broker writes its events to, the [`Record`]s that a store keeps, and the
-//! [`Snapshot`] from which it compacts its log.
+//! Stores: [`Store`], the trait that a broker writes its events to, [`GroupCommit`], which makes one of a program's
+//! [`RecordLog`], the [`Record`]s that a store keeps, and the [`Snapshot`] from which it compacts its log.
 //!
 //! A store knows nothing of a broker. The store that comes with this crate is a file: see
 //! [`FilePersistorInfo`](crate::FilePersistorInfo).
 
+mod boxed;
 pub(crate) mod file;
+mod group_commit;
 mod loss;
 mod record;
+mod record_log;
+mod refusal;
 mod snapshot;
 mod statistics;
 
@@ -14,21 +18,42 @@ use std::time::Duration;
 
 use crate::error::Error;
 
+pub use group_commit::GroupCommit;
 pub(crate) use loss::Loss;
 pub use loss::LossTable;
 pub use record::Record;
 pub(crate) use record::event_line_len;
+pub use record_log::RecordLog;
 pub use snapshot::Snapshot;
 pub(crate) use snapshot::SnapshotSource;
 pub use statistics::StoreStatistics;
 
-/// A log of [`Record`]s outside the broker's memory, from which the next start restores the events. The broker calls
-/// [`start`](Store::start) once and before all else, then [`append`](Store::append) for each record in publish order from
-/// one thread at a time, and [`stop`](Store::stop) at the end. The next `start` must return the records in the order in
-/// which they were appended, and all that a [`flush`](Store::flush) succeeded for.
+/// A log of [`Record`]s outside the broker's memory, from which the next start restores the events. Its rules:
+/// [`append`](Store::append) takes records in publish order and waits for nothing; what a [`flush`](Store::flush) has
+/// succeeded for survives a kill; [`stop`](Store::stop) keeps everything; and the next [`start`](Store::start) returns the
+/// records, unchanged and in the same order.
+///
+/// **For a database or a file, implement [`RecordLog`] instead**, whose methods may simply wait for the disk, and take a
+/// [`GroupCommit`] of it as the store. A `Store` is called by several threads at once, so it has to be [`Sync`]; a
+/// `RecordLog`, such as a connection to a database, has not.
+///
+/// `testing::StoreConformance` (feature `testing`) checks a store against all rules:
+///
+/// - Tickets grow. A flush returns for each ticket that `append` has returned, also for one that was flushed already.
+/// - `append` does not wait for the disk, even while a flush does, and never calls the broker.
+/// - A record whose flush has failed is kept by the next flush that succeeds, or [`Record::Refused`] takes its place. In a
+///   store that [acknowledges](Store::acknowledges), the latter, as the publisher has got an error.
+/// - [`admit`](Store::admit) refuses with the kind [`Busy`](crate::ErrorKind::Busy).
+/// - [`acknowledges`](Store::acknowledges) and [`flush_period`](Store::flush_period) never change after the start.
+/// - `stop` may be called again. After it, `append` fails or keeps its record, and `flush` returns.
 ///
 /// It is golongpoll's `AddOn`, but with errors. [`FilePersistorInfo`](crate::FilePersistorInfo) describes the store that
 /// comes with this crate. [`Broker::with_store`](crate::Broker::with_store) takes any other.
+///
+/// # Errors
+///
+/// A method returns an [`Error`] with a kind and a message of its own by [`Error::new`]. For the error of a library,
+/// [`Error::store`] makes one, and `?` does so for a [`std::io::Error`] and for a boxed error.
 ///
 /// # Threads and locks
 ///
@@ -88,13 +113,13 @@ pub use statistics::StoreStatistics;
 /// impl Store for Memory {
 ///     fn start(&mut self, _: Snapshot, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
 ///         for line in self.0.lock().unwrap().iter() {
-///             each(Record::from_line(line)?.unwrap());
+///             each(line.parse()?);
 ///         }
 ///         Ok(())
 ///     }
 ///     fn append(&self, record: Record) -> Result<u64, Error> {
 ///         let mut lines = self.0.lock().unwrap();
-///         lines.push(record.to_line());
+///         lines.push(record.to_string());
 ///         Ok(lines.len() as u64)
 ///     }
 ///     fn flush(&self, _: u64) -> Result<(), Error> {
@@ -156,7 +181,8 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`Busy`](crate::ErrorKind::Busy) if the store does not keep the record with this ticket and will not.
+    /// [`Busy`](crate::ErrorKind::Busy), or another kind, if the store does not keep the record with this ticket and will
+    /// not.
     fn flush(&self, ticket: u64) -> Result<(), Error>;
 
     /// Returns a ticket up to which [`flush`](Store::flush) returns at once. The default, 0, is correct and slower when

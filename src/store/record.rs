@@ -17,6 +17,7 @@ use crate::position::{EventId, MAX_SEQUENCE};
 mod array;
 mod checksum;
 mod event;
+mod text;
 
 pub(crate) use event::event_line_len;
 
@@ -24,7 +25,17 @@ pub(crate) use event::event_line_len;
 /// know. The log has them in the order in which they happened.
 ///
 /// A store can keep records as lines of text, with [`to_line`](Record::to_line) and [`from_line`](Record::from_line). It
-/// need not know what they mean.
+/// need not know what they mean. `Display` and `FromStr` use the same lines.
+///
+/// ```
+/// use long_polling::store::Record;
+///
+/// let line = r#"["ended","019a5b3c-1234-8abc-8000-000000000007","crc:1f4d9e35"]"#;
+/// let record: Record = line.parse()?;
+/// assert!(matches!(record, Record::Ended(_)));
+/// assert_eq!(record.to_string(), line);
+/// # Ok::<(), long_polling::Error>(())
+/// ```
 ///
 /// A *run* is one broker from its start to its end. A *position* is an [`EventId`] from which a subscriber can go on.
 #[derive(Clone, Debug, PartialEq, Eq)]

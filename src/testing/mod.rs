@@ -1,6 +1,6 @@
 //! Helpers for the tests of programs that embed a server or a broker: a clock that a test sets, a wait until subscribers
-//! are parked, and a relay that loses answers, so that no test has to sleep. Needs the feature `testing`, which belongs in
-//! the dev-dependencies.
+//! are parked, and a relay that refuses connections and loses, delays or replaces responses, so that no test has to sleep.
+//! For a program's own [`Store`]: [`StoreConformance`]. Needs the feature `testing`, which belongs in the dev-dependencies.
 //!
 //! ```
 //! use std::time::Duration;
@@ -24,8 +24,12 @@
 //! ```
 
 mod relay;
+mod store_conformance;
 
 pub use relay::Relay;
+pub use store_conformance::{
+    CheckedRule, ConformanceReport, Fault, RuleOutcome, StoreConformance, StorePlace,
+};
 
 pub use crate::broker::ManualClock;
 
@@ -34,6 +38,7 @@ use std::time::Duration;
 use crate::broker::{Broker, BrokerOptions, Clock};
 use crate::error::Error;
 use crate::server::{Server, ServerInfo};
+use crate::store::Store;
 use crate::store::file::FilePersistorInfo;
 
 /// Creates a broker in memory that uses this clock: [`Broker::new`] for tests.
@@ -58,6 +63,19 @@ pub fn open(
     Broker::start(options, Some(file), Clock::Manual(clock.clone()))
 }
 
+/// Creates a broker with a store that uses this clock: [`Broker::with_store`] for tests.
+///
+/// # Errors
+///
+/// Those of [`Broker::with_store`].
+pub fn broker_with_store(
+    options: BrokerOptions,
+    store: impl Store + 'static,
+    clock: &ManualClock,
+) -> Result<Broker, Error> {
+    Broker::restore(options, Clock::Manual(clock.clone()), Box::new(store))
+}
+
 /// Starts a server that uses this clock: [`Server::start`] for tests.
 ///
 /// # Errors
@@ -67,10 +85,25 @@ pub fn start(info: ServerInfo, clock: &ManualClock) -> Result<Server, Error> {
     Server::start_with_clock(info, Clock::Manual(clock.clone()))
 }
 
+/// Starts a server that keeps its events in this store and uses this clock: [`start`] with
+/// [`ServerInfo::store`].
+///
+/// # Errors
+///
+/// Those of [`Server::start`].
+pub fn start_with_store(
+    info: ServerInfo,
+    store: impl Store + 'static,
+    clock: &ManualClock,
+) -> Result<Server, Error> {
+    start(info.store(store), clock)
+}
+
 /// Waits until exactly `count` subscribers are parked, in process and over HTTP together. For a server, give
 /// [`Server::broker`]. Returns `false` if that is not so within `limit`.
 ///
 /// A publish that follows reaches all of them.
+#[must_use = "`false` says that they did not park within the limit"]
 pub fn wait_until_parked(broker: &Broker, count: usize, limit: Duration) -> bool {
     broker.wait_until_parked(count, limit)
 }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use long_polling::Server;
-use long_polling::server::{Fallback, Handler, Request, Response};
+use long_polling::server::{Fallback, Handler, Network, Request, Response};
+use long_polling::{Server, ServerInfo};
 use support::{
     Answer, Connection, IS_NATIVE, LIMIT, ask, buffered, get, info, poll, publish, start, until,
     until_parked,
@@ -472,13 +472,15 @@ fn cors_is_answered_where_an_origin_is_set_and_nowhere_else() {
 
 /// Where requests with these fields seem to come from, to a server that trusts these proxies; and their real address.
 fn seen_from(trusted_proxies: &[&str], fields: &[&str]) -> (SocketAddr, SocketAddr) {
-    let (handler, seen) = watching();
     let parse = |proxy: &&str| proxy.parse::<IpAddr>().unwrap();
-    let server = start(
-        info()
-            .before_subscription(handler)
-            .trusted_proxies(trusted_proxies.iter().map(parse)),
-    );
+    let proxies = trusted_proxies.iter().map(parse);
+    seen_by(info().trusted_proxies(proxies), fields)
+}
+
+/// Where requests with these fields seem to come from, to a server with these settings; and their real address.
+fn seen_by(info: ServerInfo, fields: &[&str]) -> (SocketAddr, SocketAddr) {
+    let (handler, seen) = watching();
+    let server = start(info.before_subscription(handler));
     let mut connection = Connection::to(&server);
     let own = connection.stream().local_addr().unwrap();
     let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
@@ -515,6 +517,33 @@ fn a_trusted_proxy_gives_the_address_of_the_client() {
             assert_eq!(seen.to_string(), expected, "{entry:?}");
         }
     }
+}
+
+#[test]
+fn every_address_of_a_trusted_network_is_a_proxys() {
+    let field = "X-Forwarded-For: 198.51.100.1, 192.0.2.1, fd00::7, 10.1.2.3";
+    let networks = |texts: &[&str]| -> Vec<Network> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    };
+    for (trusted, expected) in [
+        (&["127.0.0.0/8"][..], "10.1.2.3:0"),
+        (&["127.0.0.0/8", "10.0.0.0/8"], "[fd00::7]:0"),
+        (
+            &["::ffff:127.0.0.1/128", "10.0.0.0/8", "fd00::/8"],
+            "192.0.2.1:0",
+        ),
+        (&["0.0.0.0/0", "::/0"], "198.51.100.1:0"),
+    ] {
+        let (seen, _) = seen_by(info().trusted_networks(networks(trusted)), &[field]);
+        assert_eq!(seen.to_string(), expected, "{trusted:?}");
+    }
+    // Beside single addresses.
+    let both = info()
+        .trusted_proxies([IpAddr::from([127, 0, 0, 1])])
+        .trusted_networks(networks(&["10.0.0.0/8"]));
+    assert_eq!(seen_by(both, &[field]).0.to_string(), "[fd00::7]:0");
+    let (seen, own) = seen_by(info().trusted_networks(networks(&["10.0.0.0/8"])), &[field]);
+    assert_eq!(seen, own);
 }
 
 #[test]

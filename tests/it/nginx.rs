@@ -4,7 +4,7 @@
 //! These tests need nginx, so they only run with: `cargo test --test it nginx -- --ignored`. `.ci/run` does.
 #![cfg(target_os = "linux")]
 
-use crate::nginx_process::{Nginx, configuration};
+use crate::nginx_process::{Nginx, PAGE, configuration};
 use crate::support;
 
 use std::io::ErrorKind::WouldBlock;
@@ -18,7 +18,6 @@ use long_polling::{BrokerOptions, Cursor, Publisher, Server, Subscriber};
 use socket2::{Domain, Socket, Type};
 use support::{Connection, LIMIT, info, poll, server, start, until, until_parked};
 
-const PAGE: &str = include_str!("../../src/guide/deploying.md");
 const BODY: &str = r#"{"category":"c","data":1}"#;
 
 /// The value of a directive in the configuration.
@@ -38,21 +37,6 @@ fn number(name: &str, unit: &str) -> u64 {
 impl Nginx {
     fn before(upstream: SocketAddr) -> Self {
         Nginx::changed(upstream, &[])
-    }
-
-    /// Starts nginx with all differences from the page: addresses, no TLS, times that a test can wait for, and the test's
-    /// own replacements. Every text that is replaced must occur.
-    pub(crate) fn changed(upstream: impl ToString, more: &[(&str, &str)]) -> Self {
-        let upstream = upstream.to_string();
-        let mut replacements = vec![
-            ("ssl_certificate     /etc/ssl/events.example.com.pem;", ""),
-            ("ssl_certificate_key /etc/ssl/events.example.com.key;", ""),
-            ("127.0.0.1:8080", &*upstream),
-            ("client_header_timeout 10s", "client_header_timeout 1s"),
-            ("client_body_timeout 10s", "client_body_timeout 2s"),
-        ];
-        replacements.extend(more);
-        Nginx::start(PAGE, "listen 443 ssl http2;", &replacements)
     }
 }
 

@@ -68,6 +68,10 @@ fn a_setting_that_cannot_be_used_is_named() {
             "trusted_proxies",
         ),
         (
+            with(|info| info.trusted_networks(["::/128".parse().unwrap()])),
+            "trusted_networks",
+        ),
+        (
             with(|info| info.address("[fe80::1%no-such-zone]:0")),
             "address",
         ),
@@ -322,6 +326,11 @@ fn each_setter_of_a_server_takes_effect() {
                 "77s",
             ),
             setter(
+                |info| info.max_body_size(None),
+                |info| info.max_body_size(77),
+                "77",
+            ),
+            setter(
                 |info| info.timeout(SECOND),
                 |info| info.timeout(77 * SECOND),
                 "77s",
@@ -392,6 +401,11 @@ fn each_setter_of_a_server_takes_effect() {
                 "192.0.2.1",
             ),
             setter(
+                |info| info.trusted_networks([]),
+                |info| info.trusted_networks(["198.51.100.0/24".parse().unwrap()]),
+                "198.51.100.0",
+            ),
+            setter(
                 |info| info.store(FailingStore),
                 |info| info.file(FilePersistorInfo::new("a.log")),
                 "a.log",
@@ -447,7 +461,7 @@ fn the_last_one_of_file_and_store_takes_effect() {
     let file = FilePersistorInfo::new(folder.path().join("events.log"));
     let error = refused(info().file(file.clone()).store(FailingStore));
     assert_eq!(error.to_string(), "this store was started");
-    start(info().store(FailingStore).file(file));
+    drop(start(info().store(FailingStore).file(file)));
     assert!(folder.path().join("events.log").exists());
 }
 

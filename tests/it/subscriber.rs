@@ -1,6 +1,8 @@
 //! `Subscriber` against a scripted server: its position, its retries, and its end.
 
+mod saving;
 mod stopping;
+mod waiting;
 
 use crate::scripted;
 

@@ -19,8 +19,12 @@ mod clock;
 mod conformance;
 #[path = "../it/cut.rs"]
 mod cut;
+#[path = "../it/exposition.rs"]
+mod exposition;
 #[path = "../it/follow.rs"]
 mod follow;
+#[path = "../it/hook_broker.rs"]
+mod hook_broker;
 #[path = "../it/hooks.rs"]
 mod hooks;
 #[path = "../it/http_answers.rs"]
@@ -33,18 +37,26 @@ mod http_publish;
 mod http_subscribe;
 #[path = "../it/listener.rs"]
 mod listener;
+#[path = "../it/monitoring.rs"]
+mod monitoring;
+#[path = "../it/mounted.rs"]
+mod mounted;
 #[path = "../it/nginx.rs"]
 mod nginx;
 #[path = "../it/pages.rs"]
 mod pages;
 #[path = "../it/persistence.rs"]
 mod persistence;
+#[path = "../it/relay.rs"]
+mod relay;
 #[path = "../it/seed.rs"]
 mod seed;
 #[path = "../it/server.rs"]
 mod server;
 #[path = "../it/settings.rs"]
 mod settings;
+#[path = "../it/shared_broker.rs"]
+mod shared_broker;
 #[path = "../it/store_calls.rs"]
 mod store_calls;
 #[path = "../it/time.rs"]

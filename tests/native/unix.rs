@@ -16,7 +16,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use long_polling::server::{Handler, HttpBackend};
-use long_polling::{Error, ErrorKind, FilePersistorInfo, Server, ServerInfo};
+use long_polling::{
+    Broker, BrokerOptions, Error, ErrorKind, FilePersistorInfo, Server, ServerInfo,
+};
 use socket2::{Domain, SockAddr, Socket, Type};
 use support::{Answer, Connection, LIMIT, info, poll, start, until_parked};
 use tempfile::TempDir;
@@ -77,6 +79,21 @@ fn polls_and_publishes_are_served_on_a_unix_socket() {
     drop(parked);
     until_parked(&server, 0);
     assert_eq!(start(info()).unix_path(), None);
+}
+
+#[test]
+fn a_server_on_tcp_and_one_on_a_unix_socket_have_one_broker() {
+    let (_folder, path) = folder();
+    let broker = Broker::new(BrokerOptions::new()).unwrap();
+    let on_unix = start(at(&path).shared_broker(broker.clone()));
+    let on_tcp = start(info().shared_broker(broker));
+    let mut parked = Connection::to(&on_tcp);
+    parked.ask("GET", &poll("c", 60, ""));
+    until_parked(&on_tcp, 1);
+    assert_eq!(publish(&path).status, 200);
+    assert_eq!(parked.receive().data(), [1]);
+    on_unix.stop(LIMIT).unwrap();
+    assert_eq!(support::buffered(&on_tcp, "c").data(), [1]);
 }
 
 #[test]

@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use long_polling::server::{Request, Response};
+use long_polling::server::{Fallback, Request, Response};
 use long_polling::{Broker, Server};
 
 use crate::process;
@@ -114,17 +113,12 @@ pub(crate) fn serve() {
     };
     let (idle, write) = timeouts.split_once(' ').expect("two numbers");
     let milliseconds = |text: &str| Duration::from_millis(text.parse().expect("a number"));
-    let broker = Arc::new(OnceLock::<Broker>::new());
-    let of_server = broker.clone();
+    let statistics = |_: &Request, broker: &Broker| Response::json(200, &broker.statistics());
     let info = info()
         .idle_timeout(milliseconds(idle))
         .write_timeout(milliseconds(write))
-        .fallback(move |_: &Request| match of_server.get() {
-            Some(broker) => Response::json(200, &broker.statistics()),
-            None => Response::new(503),
-        });
+        .fallback(Fallback::with_broker(statistics));
     let server = Server::start(info).unwrap();
-    broker.get_or_init(|| server.broker().clone());
     process::serve(&server);
 }
 

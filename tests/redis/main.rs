@@ -3,6 +3,9 @@
 #![cfg(unix)]
 
 #[allow(dead_code)]
+#[path = "../it/exposition.rs"]
+mod exposition;
+#[allow(dead_code)]
 #[path = "../support/nginx.rs"]
 mod nginx_process;
 #[allow(dead_code)]
@@ -17,6 +20,7 @@ mod cluster;
 mod cut;
 mod figures;
 mod loss;
+mod monitoring;
 mod nginx;
 mod order;
 mod refusals;

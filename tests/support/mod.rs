@@ -153,15 +153,18 @@ impl Connection {
 
     /// Sends a request without a body.
     pub(crate) fn ask(&mut self, method: &str, target: &str) {
-        self.send(format!("{method} {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        self.send(format!(
+            "{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        ));
     }
 
     /// Sends a publish with exactly this body.
     pub(crate) fn publish(&mut self, body: impl AsRef<[u8]>) {
         let body = body.as_ref();
         let length = body.len();
-        let head =
-            format!("POST /publish HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!(
+            "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        );
         self.send([head.as_bytes(), body].concat());
     }
 

@@ -9,6 +9,9 @@ use tempfile::TempDir;
 
 use crate::support::{Connection, until};
 
+/// The page of the guide that has the configuration before one server.
+pub(crate) const PAGE: &str = include_str!("../../src/guide/deploying.md");
+
 /// Dropping it ends the process.
 pub(crate) struct Nginx {
     process: Child,
@@ -64,6 +67,21 @@ impl Nginx {
             address,
             _folder: folder,
         }
+    }
+
+    /// Starts nginx with the configuration of the page `deploying`, with all differences from it: addresses, no TLS, times
+    /// that a test can wait for, and the test's own replacements. Every text that is replaced must occur.
+    pub(crate) fn changed(upstream: impl ToString, more: &[(&str, &str)]) -> Self {
+        let upstream = upstream.to_string();
+        let mut replacements = vec![
+            ("ssl_certificate     /etc/ssl/events.example.com.pem;", ""),
+            ("ssl_certificate_key /etc/ssl/events.example.com.key;", ""),
+            ("127.0.0.1:8080", &*upstream),
+            ("client_header_timeout 10s", "client_header_timeout 1s"),
+            ("client_body_timeout 10s", "client_body_timeout 2s"),
+        ];
+        replacements.extend(more);
+        Nginx::start(PAGE, "listen 443 ssl http2;", &replacements)
     }
 
     pub(crate) fn connect(&self) -> Connection {

@@ -1,18 +1,29 @@
-//! Programs and their surroundings: the example `server` as an operator runs it, with its flags, messages and signals, and
+//! Programs and their surroundings: the program `long-polling-server` as an operator runs it, with its flags, messages and signals, and
 //! servers in network namespaces.
 
 // The tool's tests need a part of it.
 #[allow(dead_code)]
+#[path = "../support/nginx.rs"]
+mod nginx_process;
+#[allow(dead_code)]
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(unix)]
+mod activation;
+mod environment;
 mod flags;
 #[cfg(target_os = "linux")]
 mod netns;
+#[cfg(unix)]
+mod notify;
 // Signals, which are Unix's, need the most of it.
 #[cfg_attr(not(unix), allow(dead_code))]
 mod process;
+#[cfg(target_os = "linux")]
+mod proxies;
 #[cfg(unix)]
 mod signals;
+mod tokens;
 #[cfg(unix)]
 mod unix;

@@ -1,56 +1,59 @@
-//! The example `server`, as a process.
+//! The program `long-polling-server`, as a process.
 
 use std::env;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use crate::support::{Connection, until};
 
 pub(crate) const PUBLISH: &str = r#"{"category":"c","data":"kept"}"#;
 
-/// The program. It is built first where cargo runs this test, so that it is never an old one.
-pub(crate) fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let test = env::current_exe().unwrap();
-        let profile = test
-            .parent()
-            .and_then(Path::parent)
-            .expect("a profile's folder");
-        if let Some(cargo) = env::var_os("CARGO") {
-            let mut build = Command::new(cargo);
-            build.args(["build", "--quiet", "--example", "server", "--target-dir"]);
-            build.arg(profile.parent().expect("a target folder"));
-            build.current_dir(env!("CARGO_MANIFEST_DIR"));
-            if profile.ends_with("release") {
-                build.arg("--release");
-            }
-            if cfg!(feature = "testing") {
-                build.args(["--features", "testing"]);
-            }
-            if cfg!(feature = "redis") {
-                build.args(["--features", "redis"]);
-            }
-            assert!(build.status().unwrap().success(), "the example builds");
-        }
-        profile
-            .join("examples")
-            .join(format!("server{}", env::consts::EXE_SUFFIX))
-    })
+/// The program, which cargo has built for these tests.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_long-polling-server");
+
+/// The program, to be run with these flags, and without settings from the environment of the tests.
+pub(crate) fn program(flags: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    clear(&mut command).args(flags);
+    command
+}
+
+/// Removes what the program takes from its environment.
+fn clear(command: &mut Command) -> &mut Command {
+    let taken = [
+        "RUST_LOG",
+        "NOTIFY_SOCKET",
+        "JOURNAL_STREAM",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+    ];
+    let own = env::vars_os().map(|(name, _)| name);
+    for name in own.filter(|name| name.to_string_lossy().starts_with("LONG_POLLING_")) {
+        command.env_remove(name);
+    }
+    taken.iter().fold(command, Command::env_remove)
 }
 
 /// Runs the program until it ends by itself.
 pub(crate) fn run(flags: &[&str]) -> Output {
-    Command::new(program()).args(flags).output().unwrap()
+    program(flags).output().unwrap()
+}
+
+/// A shell that runs this script, which ends with `exec "$0" "$@"`, the program and its flags.
+#[cfg(unix)]
+pub(crate) fn shell(script: &str) -> Command {
+    let mut command = Command::new("sh");
+    clear(&mut command).args(["-c", script, PROGRAM]);
+    command
 }
 
 /// The server, running.
 pub(crate) struct Tool {
     pub(crate) child: Child,
+    /// Where it listens on TCP.
     pub(crate) address: SocketAddr,
     pub(crate) log: Arc<Mutex<Vec<String>>>,
     readers: Vec<JoinHandle<()>>,
@@ -60,16 +63,28 @@ pub(crate) struct Tool {
 
 impl Tool {
     pub(crate) fn start(flags: &[&str]) -> Self {
-        Tool::start_by(Command::new(program()), flags)
+        Tool::start_by(program(&[]), flags)
     }
 
+    /// On a free port.
     pub(crate) fn start_by(mut command: Command, flags: &[&str]) -> Self {
-        command.args(["--address", "127.0.0.1:0"]).args(flags);
-        command.env_remove("RUST_LOG");
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.args(["--address", "127.0.0.1:0"]);
+        command.stdin(Stdio::null());
+        Tool::start_by_parent(command, flags)
+    }
+
+    /// Starts a command that gives the program its standard input, and perhaps its address.
+    pub(crate) fn start_by_parent(mut command: Command, flags: &[&str]) -> Self {
+        command.args(flags);
+        let (mut tool, place) = Tool::spawn(command);
+        let address = place.strip_prefix("http://").expect("an address");
+        tool.address = address.parse().unwrap();
+        tool
+    }
+
+    /// Starts a command that runs the program, and waits until it listens. Returns where, as the program prints it.
+    pub(crate) fn spawn(mut command: Command) -> (Self, String) {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -82,23 +97,21 @@ impl Tool {
         let Some(Ok(line)) = stdout.next() else {
             panic!("it did not start: {:?}", log.lock().unwrap());
         };
-        let address = line
-            .strip_prefix("listening on http://")
-            .expect("the address");
-        let address = address.parse().unwrap();
+        let place = line.strip_prefix("listening on ").expect("the place");
         readers.push({
             let printed = printed.clone();
             thread::spawn(move || {
                 stdout.for_each(|line| printed.lock().unwrap().push(line.unwrap()))
             })
         });
-        Tool {
+        let tool = Tool {
             child,
-            address,
+            address: ([127, 0, 0, 1], 0).into(),
             log,
             readers,
             printed,
-        }
+        };
+        (tool, place.to_owned())
     }
 
     pub(crate) fn connect(&self) -> Connection {

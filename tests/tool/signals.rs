@@ -1,11 +1,11 @@
-//! The example `server`, as a service manager and a terminal run it: the signals that stop it, its log, and a lack of
+//! The program `long-polling-server`, as a service manager and a terminal run it: the signals that stop it, its log, and a lack of
 //! descriptors.
 
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::process::{PUBLISH, Tool, program};
+use crate::process::{PUBLISH, Tool, shell};
 use crate::support::{Connection, until};
 
 #[test]
@@ -147,10 +147,7 @@ fn one_signal_sent_twice_stops_cleanly() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_hangup_that_was_ignored_at_the_start_stays_ignored() {
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", "trap '' HUP; exec \"$0\" \"$@\""])
-        .arg(program());
+    let command = shell("trap '' HUP; exec \"$0\" \"$@\"");
     let mut tool = Tool::start_by(command, &[]);
     tool.signal("HUP");
     tool.publish();
@@ -162,10 +159,7 @@ fn a_hangup_that_was_ignored_at_the_start_stays_ignored() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_server_that_can_accept_no_connection_logs_that_and_goes_on() {
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", "ulimit -n 100; exec \"$0\" \"$@\""])
-        .arg(program());
+    let command = shell("ulimit -n 100; exec \"$0\" \"$@\"");
     let mut tool = Tool::start_by(command, &["--restore-timeout", "0.5"]);
     let mut before = tool.connect();
     before.publish(PUBLISH);
@@ -179,7 +173,7 @@ fn a_server_that_can_accept_no_connection_logs_that_and_goes_on() {
     drop(crowd);
     let mut after = tool.connect();
     after.ask("GET", "/health");
-    assert_eq!(after.receive().text(), "well\n");
+    assert_eq!(after.receive().text(), r#"{"status":"ok"}"#);
     tool.signal("TERM");
     assert!(tool.ended().success(), "{:#?}", tool.log);
 }

@@ -9,12 +9,13 @@ use super::Subscriber;
 use crate::client::backoff::retry_after;
 use crate::client::endpoint::Endpoint;
 use crate::client::failure::{redacted, refusal};
-use crate::client::poll_thread::PollThread;
+use crate::client::poll_thread::{NoResult, PollThread};
 use crate::client::response::SubscriptionResponse;
 use crate::client::tracker::is_ahead;
 use crate::client::transport::new_agent;
 use crate::error::{Error, ErrorKind};
-use crate::position::{Cursor, EventId};
+use crate::event::Event;
+use crate::position::Cursor;
 use crate::wire::SubscriptionRequest;
 
 /// A response without events that comes sooner than this was not held by the server.
@@ -36,23 +37,25 @@ pub(super) enum FirstPoll {
     Done,
 }
 
-/// `Break` ends the subscriber, with an error unless it was stopped.
-type Step = ControlFlow<Option<Error>>;
+/// Why a wait for the next event ends without one.
+pub(super) enum Pause {
+    /// The deadline passed.
+    Elapsed,
+    /// The subscriber ends, with an error unless it was stopped.
+    End(Option<Error>),
+}
+
+type Step = ControlFlow<Pause>;
 
 impl Subscriber {
-    /// Polls once, and waits if the poll failed.
-    pub(super) fn poll_once(&mut self) -> Step {
-        let request = self.next_request();
-        let started = Instant::now();
-        let result = match self.poll_thread() {
-            Err(error) => Err(error),
-            Ok(thread) => match thread.poll(request) {
-                None => return ControlFlow::Break(None),
-                Some(result) => result,
-            },
-        };
+    /// Takes the response of one poll, after the wait that the poll before it has asked for. At the deadline, the poll goes
+    /// on, and the next call takes its response.
+    pub(super) fn poll_until(&mut self, deadline: Option<Instant>) -> Step {
+        self.wait_for_retry(deadline)?;
+        let (result, took) = self.poll_result(deadline)?;
+        self.is_polling = false;
         match result {
-            Ok(response) if response.success() => self.accept_response(response, started.elapsed()),
+            Ok(response) if response.success() => self.accept_response(response, took),
             Ok(response) if self.retry_with_longer_timeout(&response) => ControlFlow::Continue(()),
             Ok(response) => {
                 let message = response.error.as_deref();
@@ -72,6 +75,27 @@ impl Subscriber {
                 self.poll_thread = None;
                 self.wait_after_failure(error, None)
             }
+        }
+    }
+
+    /// Returns the result of the poll in progress and how long it took. Starts a poll if none is in progress.
+    fn poll_result(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> ControlFlow<Pause, (Result<SubscriptionResponse, Error>, Duration)> {
+        let request = (!self.is_polling).then(|| self.next_request());
+        self.is_polling = true;
+        let waited = self.poll_thread().and_then(|thread| {
+            if let Some(request) = request {
+                thread.send(request)?;
+            }
+            Ok(thread.wait(deadline))
+        });
+        match waited {
+            Ok(Ok(result)) => ControlFlow::Continue(result),
+            Ok(Err(NoResult::Elapsed)) => ControlFlow::Break(Pause::Elapsed),
+            Ok(Err(NoResult::Stopped)) => ControlFlow::Break(Pause::End(None)),
+            Err(error) => ControlFlow::Continue((Err(error), Duration::ZERO)),
         }
     }
 
@@ -134,6 +158,9 @@ impl Subscriber {
             self.position = self.tracker.id().or(self.position);
         }
         let is_empty = update.events.is_empty();
+        if let (true, Some(file)) = (is_empty, &mut self.position_file) {
+            file.retry();
+        }
         self.pending = update.events.into_iter();
         if update.is_stale {
             let message = format!(
@@ -146,7 +173,8 @@ impl Subscriber {
         if update.is_older_run {
             // A load balancer that alternates between two servers would cause polls without a pause.
             let wait = self.backoff.delay();
-            return self.wait(wait);
+            self.retry_after(wait);
+            return ControlFlow::Continue(());
         }
         if is_empty && took < QUICK && !was_first_poll {
             return self.wait_after_quick_response();
@@ -157,7 +185,9 @@ impl Subscriber {
     }
 
     /// Moves the position to an event that `next` returns, and after the last pending one to the end of the response.
-    pub(super) fn advance_position(&mut self, id: EventId) {
+    pub(super) fn advance_position(&mut self, event: &Event) {
+        let id = event.id();
+        self.position_time = Some(event.timestamp());
         let after_gap = std::mem::take(&mut self.after_gap);
         let end = self.tracker.id().filter(|_| self.pending.len() == 0);
         for (id, after_gap) in [(Some(id), after_gap), (end, false)] {
@@ -192,26 +222,41 @@ impl Subscriber {
             "{} responds without waiting for events; the next poll is in {wait:?}",
             redacted(&self.url)
         );
-        self.wait(wait)
+        self.retry_after(wait);
+        ControlFlow::Continue(())
     }
 
-    /// Ends the subscriber if a retry can't help. Otherwise reports the error, and waits.
+    /// Ends the subscriber if a retry can't help. Otherwise reports the error, and has the next poll wait.
     fn wait_after_failure(&mut self, error: Error, retry_after: Option<Duration>) -> Step {
         if is_final(&error) {
-            return ControlFlow::Break(Some(error));
+            return ControlFlow::Break(Pause::End(Some(error)));
         }
         let wait = self.backoff.delay_at_least(retry_after);
         log::warn!("{}; trying again in {wait:?}", error.report());
         if let Some(on_retry) = &self.on_retry {
             on_retry(&error);
         }
-        self.wait(wait)
+        self.retry_after(wait);
+        ControlFlow::Continue(())
     }
 
-    fn wait(&self, wait: Duration) -> Step {
-        match self.stopped.recv_timeout(wait) {
-            Err(RecvTimeoutError::Timeout) => ControlFlow::Continue(()),
-            Err(RecvTimeoutError::Disconnected) => ControlFlow::Break(None),
+    fn retry_after(&mut self, wait: Duration) {
+        self.retry_at = Instant::now().checked_add(wait);
+    }
+
+    /// Waits until the next poll may start.
+    fn wait_for_retry(&mut self, deadline: Option<Instant>) -> Step {
+        let Some(retry_at) = self.retry_at else {
+            return ControlFlow::Continue(());
+        };
+        let early = deadline.filter(|deadline| *deadline < retry_at);
+        match self.stopped.recv_deadline(early.unwrap_or(retry_at)) {
+            Err(RecvTimeoutError::Disconnected) => ControlFlow::Break(Pause::End(None)),
+            Err(RecvTimeoutError::Timeout) if early.is_some() => ControlFlow::Break(Pause::Elapsed),
+            Err(RecvTimeoutError::Timeout) => {
+                self.retry_at = None;
+                ControlFlow::Continue(())
+            }
             Ok(never) => match never {},
         }
     }

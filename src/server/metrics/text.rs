@@ -51,7 +51,10 @@ impl Exposition {
             "Connections answered with 503, past max_connections or for want of a thread.",
             report.connections_refused,
         );
-        self.family("http_responses_total", "counter", "Answers, by status.");
+        // The first answer is counted after it was rendered.
+        if !report.responses.is_empty() {
+            self.family("http_responses_total", "counter", "Answers, by status.");
+        }
         for (status, count) in &report.responses {
             self.sample(
                 "http_responses_total",

@@ -1,19 +1,19 @@
 //! [`Durability`]: what a crash may cost of the events in a file.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
+#[cfg(any(doc, test))]
+use crate::error::ErrorKind;
+use crate::text::serde_as_text;
+use crate::units::parse_duration;
 
 /// What a crash may cost of the events in a file.
 ///
 /// As text, for flags and configuration files, it is `buffered`, `synced`, `synced:2s` or `acknowledged`. The period after
-/// `synced:` is a number with one of the units `s`, `ms`, `us` and `ns`. Without a period it is 1 second.
+/// `synced:` has the form that [`parse_duration`] takes. Without a period it is 1 second.
 ///
 /// ```
 /// use std::time::Duration;
@@ -55,8 +55,6 @@ pub enum Durability {
 
 /// The period of `synced` without one.
 const DEFAULT_PERIOD: Duration = Duration::from_secs(1);
-/// An error quotes this much of a text that is no durability.
-const MAX_QUOTED_CHARS: usize = 64;
 
 impl fmt::Display for Durability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,52 +81,21 @@ impl FromStr for Durability {
             }),
             _ => text
                 .strip_prefix("synced:")
-                .and_then(parse_period)
+                .and_then(|period| parse_duration(period).ok())
                 .map(|period| Durability::Synced { period }),
         };
         level.ok_or_else(|| {
-            let quoted: String = text.chars().take(MAX_QUOTED_CHARS).collect();
-            let message = format!(
-                "not a durability: {quoted:?}; give buffered, synced, synced with a period such as synced:2s, or \
-                 acknowledged"
-            );
-            Error::new(ErrorKind::InvalidSetting, message)
+            let expected =
+                "buffered, synced, synced with a period such as synced:2s, or acknowledged";
+            Error::not_a("a durability", text, expected)
         })
     }
 }
 
-/// Reads a duration as its `Debug` form has it, such as `2s` or `1.5ms`.
-fn parse_period(text: &str) -> Option<Duration> {
-    const NANOS_PER_SECOND: u128 = 1_000_000_000;
-    let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?;
-    let (number, unit) = text.split_at(end);
-    let unit: u128 = match unit {
-        "s" => NANOS_PER_SECOND,
-        "ms" => 1_000_000,
-        "us" | "µs" => 1_000,
-        "ns" => 1,
-        _ => return None,
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let places = u32::try_from(fraction.len()).ok().filter(|len| *len <= 9)?;
-    let fraction = u128::from(fraction.parse::<u64>().ok()?) * unit / 10u128.pow(places);
-    let nanos = u128::from(whole.parse::<u64>().ok()?) * unit + fraction;
-    let seconds = u64::try_from(nanos / NANOS_PER_SECOND).ok()?;
-    Some(Duration::new(seconds, (nanos % NANOS_PER_SECOND) as u32))
-}
-
-impl Serialize for Durability {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Durability {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<'_, str>::deserialize(deserializer)?;
-        text.parse().map_err(D::Error::custom)
-    }
-}
+serde_as_text!(
+    Durability,
+    "a durability: buffered, synced, synced:2s or acknowledged"
+);
 
 #[cfg(test)]
 mod tests {
@@ -157,6 +124,8 @@ mod tests {
         let text = |text: &str| text.parse::<Durability>().unwrap().to_string();
         assert_eq!(text("synced"), "synced:1s");
         assert_eq!(text("synced:1500us"), "synced:1.5ms");
+        assert_eq!(text("synced:2"), "synced:2s");
+        assert_eq!(text("synced:1m"), "synced:60s");
     }
 
     #[test]
@@ -165,14 +134,13 @@ mod tests {
             "",
             "Buffered",
             "synced:",
-            "synced:2",
             "synced:s",
             "synced:.s",
             "synced:1.s",
             "synced:-1s",
             "synced:1.0000000001s",
             "synced:99999999999999999999s",
-            "synced:1h",
+            "synced:1w",
             "synced every 1s",
         ] {
             let error = text.parse::<Durability>().unwrap_err();

@@ -11,6 +11,7 @@ use super::info::{FilePersistorInfo, FileState};
 use super::location::Location;
 use super::queue::{Pause, Queue, Work};
 use super::{CHUNK_BYTES, Durability};
+use crate::store::refusal::refuse_events;
 use crate::store::{Record, Snapshot};
 
 /// Writes records to the file.
@@ -242,20 +243,8 @@ impl<D: Disk> Flusher<D> {
 
     /// Refuses all events of these records, and puts one [`Record::Refused`] in their place.
     fn refuse(&mut self, records: &mut Vec<Record>, last_ticket: u64) {
-        let refused = records
-            .iter()
-            .rev()
-            .find_map(|record| record.event().map(crate::Event::id));
         let bytes = records.iter().map(Record::line_len).sum();
-        records.retain(|record| record.event().is_none());
-        if let Some(last) = refused {
-            records.retain(|record| !matches!(record, Record::Refused(_)));
-            // Before the end of the run, and after all else.
-            let at = records
-                .iter()
-                .position(|record| matches!(record, Record::Ended(_)));
-            records.insert(at.unwrap_or(records.len()), Record::Refused(last));
-        }
+        refuse_events(records);
         self.queue.free(bytes);
         self.queue.refuse(last_ticket);
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Durability;
+use crate::config::{FilePath, Optional, Parsed, Size, Time, settings};
 use crate::error::Error;
 
 /// Settings of a file that keeps the events, so that the next start restores them: the Go package's `FilePersistorInfo`.
@@ -23,6 +24,8 @@ use crate::error::Error;
 ///
 /// let info = FilePersistorInfo::new("/var/lib/longpoll/events.db").durability(Durability::Acknowledged);
 /// ```
+///
+/// A configuration file can have these settings; [`ServerInfo`](crate::ServerInfo) says how.
 ///
 /// # Files
 ///
@@ -61,6 +64,7 @@ use crate::error::Error;
 /// - At least one of its lines begins or ends as a log's lines do, and is damaged elsewhere.
 /// - It ends within its first line, and that line begins as a log's lines do.
 #[derive(Clone, Debug)]
+#[must_use = "settings do nothing until a broker or server starts with them"]
 pub struct FilePersistorInfo {
     pub(crate) file_name: PathBuf,
     pub(crate) durability: Durability,
@@ -71,6 +75,19 @@ pub struct FilePersistorInfo {
     pub(crate) compact_from: Option<u64>,
     pub(crate) on_change: Option<OnChange>,
 }
+
+settings!(
+    FilePersistorInfo, of "a file", unset FilePersistorInfo::default(),
+    {
+        file_name: FilePath,
+        durability: Parsed<Durability>,
+        write_buffer_size: Size,
+        write_flush_period: Time,
+        max_queue_size: Size,
+        max_wait: Time,
+        compact_from: Optional<Size<u64>>,
+    }
+);
 
 /// Whether the file can be written, for [`FilePersistorInfo::on_change`].
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,6 @@
 //! A record has a *ticket*, its number in the queue. It is *queued* until the flusher takes it, then *in flight* until the
 //! file has it or it is refused; after that it is *settled*.
 
-use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -11,6 +10,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::store::Record;
+use crate::store::refusal::RefusedTickets;
 
 /// The records between the publishers and the flusher.
 ///
@@ -53,7 +53,7 @@ struct QueueState {
     /// Every record up to this ticket is settled.
     settled_ticket: u64,
     /// The tickets of records that were refused. [`Queue::flush`] removes them.
-    refused: Vec<RangeInclusive<u64>>,
+    refused: RefusedTickets,
     /// A thread waits for the queued records to be settled, or for room.
     flush_requested: bool,
     /// The flusher should look at something that is not a record.
@@ -106,13 +106,6 @@ impl QueueState {
             last_ticket: self.last_ticket,
             stopped: self.stopped,
         }
-    }
-
-    /// Returns `true` if the record with this ticket was refused. Forgets the refused tickets before it: publishers wait
-    /// for their tickets in ascending order.
-    fn was_refused(&mut self, ticket: u64) -> bool {
-        self.refused.retain(|tickets| *tickets.end() >= ticket);
-        self.refused.iter().any(|tickets| tickets.contains(&ticket))
     }
 }
 
@@ -217,7 +210,7 @@ impl Queue {
     pub(super) fn flush(&self, ticket: u64) -> Result<(), Error> {
         let mut state = self.state.lock();
         loop {
-            let is_refused = state.was_refused(ticket);
+            let is_refused = state.refused.take(ticket);
             let is_open = state.settled_ticket < ticket;
             let is_retried = is_open && !self.limits.acknowledges && state.failing.is_some();
             if is_refused || is_retried || (is_open && state.flusher_ended) {
@@ -339,10 +332,8 @@ impl Queue {
     pub(super) fn refuse(&self, ticket: u64) {
         let mut state = self.state.lock();
         let first = state.settled_ticket + 1;
-        if first <= ticket {
-            state.refused.push(first..=ticket);
-            state.settled_ticket = ticket;
-        }
+        state.refused.add(first..=ticket);
+        state.settled_ticket = state.settled_ticket.max(ticket);
         state.in_flight_events = 0;
         drop(state);
         self.settled.notify_all();

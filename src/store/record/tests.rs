@@ -71,6 +71,8 @@ fn a_record_written_as_a_line_is_read_unchanged() {
         );
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
         assert_eq!(Record::parse(&line), Ok(Some(record.clone())));
+        assert_eq!(record.to_string(), record.to_line());
+        assert_eq!(record.to_string().parse::<Record>().unwrap(), record);
         assert_eq!(Record::from_line(record.to_line()).unwrap(), Some(record));
     }
 }
@@ -182,6 +184,8 @@ fn a_blank_line_is_neither_a_record_nor_an_error() {
     for line in [&b""[..], b"\n", b"\r\n", b"  \t\n"] {
         assert_eq!(Record::parse(line), Ok(None));
     }
+    let error = " ".parse::<Record>().unwrap_err();
+    assert_eq!(error.kind(), crate::ErrorKind::InvalidRequest);
 }
 
 #[test]

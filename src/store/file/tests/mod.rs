@@ -1,5 +1,7 @@
 //! The file store on disks that fail, stall and crash.
 
+#[cfg(feature = "testing")]
+mod conformance;
 mod crash_point;
 mod damage;
 mod fake_disk;

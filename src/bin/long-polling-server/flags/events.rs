@@ -1,0 +1,69 @@
+//! The flags for the events in memory.
+
+use super::Apply::Broker;
+use super::{Flag, Topic};
+use crate::value::Value;
+
+pub(super) const TOPIC: Topic = Topic {
+    title: "Events in memory",
+    flags: &[
+        Flag {
+            name: "--events-per-category",
+            value: "N",
+            help: "the most events kept of each category (250)",
+            setting: "events_per_category",
+            apply: Broker(|options, value| Ok(options.events_per_category(value.number()?))),
+        },
+        Flag {
+            name: "--event-ttl",
+            value: "DURATION",
+            help: "events expire after this long (never)",
+            setting: "event_ttl",
+            apply: Broker(|options, value| Ok(options.event_ttl(value.optional(Value::duration)?))),
+        },
+        Flag {
+            name: "--delete-after-first-retrieval",
+            value: "",
+            help: "delete an event once a poll has fetched it",
+            setting: "delete_after_first_retrieval",
+            apply: Broker(
+                |options, value| Ok(options.delete_after_first_retrieval(value.is_on()?)),
+            ),
+        },
+        Flag {
+            name: "--max-categories",
+            value: "N",
+            help: "the most categories with events (10000)",
+            setting: "max_categories",
+            apply: Broker(|options, value| Ok(options.max_categories(value.number()?))),
+        },
+        Flag {
+            name: "--max-event-size",
+            value: "SIZE",
+            help: "the most bytes of one event's data (1M)",
+            setting: "max_event_size",
+            apply: Broker(|options, value| Ok(options.max_event_size(value.size()?))),
+        },
+        Flag {
+            name: "--max-event-bytes",
+            value: "SIZE",
+            help: "the most bytes of all events in memory; the oldest make room (64M)",
+            setting: "max_event_bytes",
+            apply: Broker(|options, value| Ok(options.max_event_bytes(value.size()?))),
+        },
+        Flag {
+            name: "--max-batch-size",
+            value: "SIZE",
+            help: "the most bytes of events in one answer; the next has the rest (4M)",
+            setting: "max_batch_size",
+            apply: Broker(|options, value| Ok(options.max_batch_size(value.size()?))),
+        },
+        Flag {
+            name: "--max-parked",
+            value: "N",
+            help: "the most subscribers parked at once (10000)",
+            setting: "max_parked",
+            apply: Broker(|options, value| Ok(options.max_parked(value.number()?))),
+        },
+    ],
+};

@@ -1,0 +1,53 @@
+//! The flags for polls and publishes.
+
+use long_polling::server::TimeoutAnswer;
+
+use super::Apply::Server;
+use super::{Flag, Topic};
+
+pub(super) const TOPIC: Topic = Topic {
+    title: "Polls and publishes",
+    flags: &[
+        Flag {
+            name: "--subscription-uri",
+            value: "PATH",
+            help: "where polls go (/events)",
+            setting: "subscription_uri",
+            apply: Server(|info, value| Ok(info.subscription_uri(value.text()?))),
+        },
+        Flag {
+            name: "--publish-uri",
+            value: "PATH",
+            help: "where publishes go (/publish)",
+            setting: "publish_uri",
+            apply: Server(|info, value| Ok(info.publish_uri(value.text()?))),
+        },
+        Flag {
+            name: "--timeout",
+            value: "DURATION",
+            help: "the longest poll (120s)",
+            setting: "timeout",
+            apply: Server(|info, value| Ok(info.timeout(value.duration()?))),
+        },
+        Flag {
+            name: "--poll-without-cursor",
+            value: "START",
+            help: "where a poll without a position starts: now, or oldest for the oldest event in memory (now)",
+            setting: "poll_without_cursor",
+            apply: Server(|info, value| Ok(info.poll_without_cursor(value.parsed()?))),
+        },
+        Flag {
+            name: "--golongpoll-timeouts",
+            value: "",
+            help: "answer polls that time out as golongpoll does, not with 204",
+            setting: "timeout_answer",
+            apply: Server(|info, value| {
+                Ok(info.timeout_answer(if value.is_on()? {
+                    TimeoutAnswer::Golongpoll
+                } else {
+                    TimeoutAnswer::NoContent
+                }))
+            }),
+        },
+    ],
+};
