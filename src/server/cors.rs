@@ -78,7 +78,7 @@ impl Cors {
     /// Sets the origins whose pages may poll and publish, as browsers send them: `"https://example.com"`, without a path, and
     /// with a port only where it is not the scheme's own. `"null"` is the origin of files and of sandboxed frames, and `"*"`
     /// stands for every origin. Defaults to none.
-    pub fn origins<S: Into<String>>(mut self, origins: impl IntoIterator<Item = S>) -> Self {
+    pub fn origins(mut self, origins: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.origins = origins.into_iter().map(Into::into).collect();
         self
     }
@@ -122,7 +122,7 @@ impl Cors {
 
     /// Sets the header fields that pages may send, besides those that every page may. Defaults to those that the page's
     /// browser asks for.
-    pub fn allowed_headers<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+    pub fn allowed_headers(mut self, names: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         let mut list = String::new();
         names
             .into_iter()
@@ -133,7 +133,7 @@ impl Cors {
 
     /// Sets header fields of answers that pages may read, besides `Last-Event-ID`, `Retry-After`, and those that every page
     /// may. Defaults to none.
-    pub fn exposed_headers<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+    pub fn exposed_headers(mut self, names: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         self.exposed_headers = EXPOSED.into();
         names
             .into_iter()

@@ -60,6 +60,8 @@ use crate::error::Error;
 ///   [`socket_mode`](ServerInfo::socket_mode), [`http_backend`](ServerInfo::http_backend),
 ///   [`max_connections`](ServerInfo::max_connections), [`on_failure`](ServerInfo::on_failure), and the timeouts but
 ///   [`timeout`](ServerInfo::timeout).
+/// - Without [`hosts`](ServerInfo::hosts), every host passes: on which address the program listens is not known. A program that
+///   listens on a loopback address should list its hosts.
 /// - A client that hangs up during its poll is not noticed. Its poll stays parked, and keeps its thread, until the next event
 ///   or the timeout. With [`delete_after_first_retrieval`](crate::BrokerOptions::delete_after_first_retrieval), such a poll
 ///   retrieves an event that nobody receives: keep the timeout short, or use [`Server`](crate::Server), which notices.

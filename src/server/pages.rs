@@ -53,7 +53,7 @@ impl ServerInfo {
     /// // No check.
     /// let info = ServerInfo::new("127.0.0.1:8080").hosts(["*"]);
     /// ```
-    pub fn hosts<S: Into<String>>(mut self, hosts: impl IntoIterator<Item = S>) -> Self {
+    pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.hosts = hosts.into_iter().map(Into::into).collect();
         self
     }

@@ -166,6 +166,9 @@ fn two_tabs_talk_over_a_restart_and_a_sleep_without_loss_repetition_or_error() {
     has_messages(&browser, &one, &["history", "a room of one's own"]);
     browser.click("#rooms li:nth-child(1) button");
     has_messages(&browser, &one, &all);
+    let screen = json!({"width": 760, "height": 480, "deviceScaleFactor": 1, "mobile": false});
+    browser.chromium("Emulation.setDeviceMetricsOverride", screen);
+    save_screenshot(&browser, "chat");
     let gaps = "return document.querySelectorAll('.note').length";
     for tab in [&one, &two] {
         browser.switch_to(tab);
