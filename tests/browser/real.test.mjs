@@ -170,7 +170,7 @@ test("either answer to a poll that timed out is no event", async () => {
 	}
 });
 
-test("header fields are sent where told, renewed for each request, and a refusal is final", async () => {
+test("header fields are sent where they are set, renewed for each request, and a refusal is final", async () => {
 	const name = category();
 	let asked = 0;
 	const headers = async () => ({ Authorization: `Bearer ${++asked ? "secret" : ""}` });

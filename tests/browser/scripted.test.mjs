@@ -199,7 +199,7 @@ test("random ids have no order, and are remembered", async (t) => {
 	await seen.stop();
 });
 
-test("a gap is told once, before the events that follow it", async (t) => {
+test("a gap is reported once, before the events that follow it", async (t) => {
 	const server = await scripted(t, at(id(4)), events([7, 8], { gap: true }), events([7, 8], { gap: true }), events([9]));
 	const order = [];
 	const seen = followed(server.url, "c", {

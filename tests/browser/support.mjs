@@ -33,7 +33,7 @@ export const control = async (command) => {
 
 export const parked = (count) => until(`${count} polls are parked`, async () => Number(await control("parked")) === count);
 
-/** Follows, and keeps what the page would be told. */
+/** Follows, and keeps what the page would get. */
 export function followed(url, categories, options = {}) {
 	const abort = new AbortController();
 	running.add(abort);
