@@ -374,8 +374,9 @@ impl ServerInfo {
         self
     }
 
-    /// Keeps the events in Redis, in common with other servers. It replaces an earlier [`file`](ServerInfo::file) or
-    /// [`store`](ServerInfo::store) or [`shared_broker`](ServerInfo::shared_broker). Defaults to none. See [`guide::redis`](crate::guide::redis).
+    /// Keeps the events in Redis, in common with other servers. It replaces an earlier [`file`](ServerInfo::file),
+    /// [`store`](ServerInfo::store) or [`shared_broker`](ServerInfo::shared_broker). Defaults to none. See
+    /// [`guide::redis`](crate::guide::redis).
     #[cfg(feature = "redis")]
     pub fn redis(mut self, redis: crate::RedisBackplane) -> Self {
         self.store = StoreSetting::Redis(redis);

@@ -132,8 +132,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`InvalidSetting`](ErrorKind::InvalidSetting), [`Listen`](ErrorKind::Listen) or [`File`](ErrorKind::File), each
-    /// naming the setting and the reason, and those of [`Store::start`](crate::store::Store::start).
+    /// [`InvalidSetting`](crate::ErrorKind::InvalidSetting), [`Listen`](crate::ErrorKind::Listen) or
+    /// [`File`](crate::ErrorKind::File), each naming the setting and the reason, and those of [`Store::start`](crate::store::Store::start).
     pub fn start(info: ServerInfo) -> Result<Self, Error> {
         Server::start_with_clock(info, Clock::System)
     }
@@ -239,9 +239,9 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`StopTimeout`](ErrorKind::StopTimeout) where requests were still in flight at the timeout, or where the file needs
-    /// longer. Everything else is done then, and those requests can't publish any more, unless the broker is shared.
-    /// [`File`](ErrorKind::File) where events could not be written.
+    /// [`StopTimeout`](crate::ErrorKind::StopTimeout) where requests were still in flight at the timeout, or where the file
+    /// needs longer. Everything else is done then, and those requests can't publish any more, unless the broker is shared.
+    /// [`File`](crate::ErrorKind::File) where events could not be written.
     pub fn stop(&self, timeout: Duration) -> Result<(), Error> {
         let mut stopped = self.stopped.lock();
         if std::mem::replace(&mut *stopped, true) {

@@ -7,9 +7,9 @@ use long_polling::store::{GroupCommit, Record, RecordLog, Snapshot, Store};
 use long_polling::testing::{
     ManualClock, StoreConformance, StorePlace, broker_with_store, start_with_store,
 };
-use long_polling::{BrokerOptions, Cursor, Error};
+use long_polling::{BrokerOptions, Cursor, Error, ErrorKind, Server};
 
-use crate::support::{LIMIT, info};
+use crate::support::{Connection, LIMIT, info};
 
 /// The store of the trait's documentation.
 #[derive(Clone, Default)]
@@ -120,4 +120,38 @@ fn a_server_with_a_store_and_a_manual_clock_stamps_its_events_by_the_clock() {
     let batch = broker.subscribe("c", Cursor::SinceTime(clock.now() - 1), Duration::ZERO);
     assert_eq!(batch.unwrap().last_id(), id);
     broker.stop(LIMIT).unwrap();
+}
+
+/// A store whose disk has failed.
+struct OnFire;
+
+impl Store for OnFire {
+    fn start(&mut self, _: Snapshot, _: &mut dyn FnMut(Record)) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn append(&self, _: Record) -> Result<u64, Error> {
+        Err(std::io::Error::other("disk on fire"))?
+    }
+
+    fn flush(&self, _: u64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn stop(&self, _: Duration) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_systems_error_of_a_store_in_a_box_is_a_503_over_http() {
+    let store: Box<dyn Store> = Box::new(OnFire);
+    let server = Server::start(info().store(store)).unwrap();
+    let error = server.publish("c", &1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store);
+    let mut connection = Connection::to(&server);
+    connection.publish(r#"{"category":"c","data":1}"#);
+    let answer = connection.receive();
+    answer.refuses(503, "the store failed: disk on fire");
+    assert_eq!(answer.header("Retry-After"), Some("1"));
 }

@@ -73,7 +73,7 @@ fn time_stamp(since_1970: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milliseconds:03}Z")
 }
 
-/// The date so many days after 1970-01-01 in the Gregorian calendar (Howard Hinnant's `civil_from_days`). Years begin in
+/// The date this number of days after 1970-01-01 in the Gregorian calendar (Howard Hinnant's `civil_from_days`). Years begin in
 /// March, so that a leap day ends one.
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468; // since 0000-03-01
