@@ -41,7 +41,15 @@ function addRoom(name) {
 	log.tabIndex = 0;
 	log.hidden = true;
 	element("logs").append(log);
-	rooms.set(name, { log, button, unread, count: 0 });
+	const room = { log, button, unread, count: 0, atEnd: true };
+	log.addEventListener("scroll", () => {
+		room.atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+	});
+	rooms.set(name, room);
+}
+
+function scrollToEnd({ log }) {
+	log.scrollTop = log.scrollHeight;
 }
 
 function show(name) {
@@ -54,7 +62,7 @@ function show(name) {
 	}
 	element("title").textContent = name;
 	const room = rooms.get(name);
-	room.log.scrollTop = room.log.scrollHeight;
+	scrollToEnd(room);
 	countUnread(room, 0);
 }
 
@@ -66,10 +74,8 @@ function countUnread(room, count) {
 
 /** Adds an entry to a log, and keeps its end in view unless the reader has scrolled up. */
 function append(room, entry) {
-	const { log } = room;
-	const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-	log.append(entry);
-	if (atEnd) log.scrollTop = log.scrollHeight;
+	room.log.append(entry);
+	if (room.atEnd) scrollToEnd(room);
 }
 
 function onEvent({ id, category, timestamp, data }) {
@@ -120,6 +126,12 @@ async function run() {
 		status.textContent = `The server refuses: ${error.message} Load the page again to retry.`;
 	}
 }
+
+// The keyboard of a phone takes half of the page.
+addEventListener("resize", () => {
+	const room = rooms.get(current);
+	if (room.atEnd) scrollToEnd(room);
+});
 
 element("join").addEventListener("submit", (event) => {
 	event.preventDefault();

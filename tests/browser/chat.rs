@@ -166,7 +166,7 @@ fn two_tabs_talk_over_a_restart_and_a_sleep_without_loss_repetition_or_error() {
     has_messages(&browser, &one, &["history", "a room of one's own"]);
     browser.click("#rooms li:nth-child(1) button");
     has_messages(&browser, &one, &all);
-    let screen = json!({"width": 760, "height": 480, "deviceScaleFactor": 1, "mobile": false});
+    let screen = json!({"width": 760, "height": 540, "deviceScaleFactor": 1, "mobile": false});
     browser.chromium("Emulation.setDeviceMetricsOverride", screen);
     save_screenshot(&browser, "chat");
     let gaps = "return document.querySelectorAll('.note').length";
@@ -253,6 +253,9 @@ fn the_page_fits_a_phone_and_a_desk_light_and_dark_and_has_roles_and_names() {
             && document.documentElement.scrollHeight <= innerHeight
             && ['#send button', '#join button', '#rooms button', '#text', '.log', '#status'].every((it) => inside(document.querySelector(it)))
             && log.scrollWidth <= log.clientWidth && log.clientHeight > 150;";
+    let at_end = "
+        const log = document.querySelector('.log');
+        return log.scrollHeight - log.scrollTop - log.clientHeight < 2;";
     let contrast = "
         const channel = (it) => (it /= 255) <= 0.04045 ? it / 12.92 : ((it + 0.055) / 1.055) ** 2.4;
         const light = (color) => {
@@ -276,6 +279,9 @@ fn the_page_fits_a_phone_and_a_desk_light_and_dark_and_has_roles_and_names() {
             let screen = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500});
             browser.chromium("Emulation.setDeviceMetricsOverride", screen);
             assert_eq!(browser.run(fits), true, "{width} x {height} {scheme}");
+            until("the newest message is in view", || {
+                browser.run(at_end) == true
+            });
             save_screenshot(&browser, &format!("{scheme}-{width}"));
         }
         // WCAG 2.2, criterion 1.4.3.
