@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -223,6 +224,23 @@ const SPARE: usize = ID_TEXT_LEN + 2 + 7;
 /// The unused bytes of a text that are not worth a call of the allocator.
 const SLACK: usize = 64;
 
+/// A text that leaves room for its end when it grows, so that raw JSON costs one call of the allocator.
+struct Spacious<'a>(&'a mut Vec<u8>);
+
+impl io::Write for Spacious<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.0.capacity() - self.0.len() {
+            self.0.reserve(bytes.len() + ID_HEAD.len() + SPARE);
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Draft {
     /// # Errors
     ///
@@ -241,14 +259,15 @@ impl Draft {
         serde_json::to_writer(&mut json, &*category).map_err(not_json)?;
         json.extend_from_slice(br#","data":"#);
         let start = json.len();
-        serde_json::to_writer(&mut json, data).map_err(not_json)?;
+        serde_json::to_writer(Spacious(&mut json), data).map_err(not_json)?;
         let data = start..json.len();
-        // An event is one line of the file. Raw JSON may have line breaks, but only between its tokens.
-        for byte in json[data.clone()]
-            .iter_mut()
-            .filter(|byte| matches!(byte, b'\n' | b'\r'))
-        {
-            *byte = b' ';
+        // An event is one line of the file. Raw JSON may have line breaks, but only between its tokens. Every byte is written,
+        // since the compiler makes vector instructions of that.
+        for byte in &mut json[data.clone()] {
+            *byte = match *byte {
+                b'\n' | b'\r' => b' ',
+                other => other,
+            };
         }
         json.reserve_exact(ID_HEAD.len() + SPARE);
         json.extend_from_slice(ID_HEAD);

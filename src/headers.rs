@@ -50,6 +50,15 @@ impl Headers {
         Headers::default()
     }
 
+    /// Creates a list with room for this many fields, and this many bytes of names and values.
+    #[cfg(feature = "_server")]
+    pub(crate) fn with_capacity(fields: usize, bytes: usize) -> Self {
+        Headers {
+            text: String::with_capacity(bytes),
+            fields: Vec::with_capacity(fields),
+        }
+    }
+
     /// Sets a field: it replaces all fields of this name, at the place of the first one, or comes last.
     ///
     /// ```
@@ -82,6 +91,7 @@ impl Headers {
     }
 
     fn append(&mut self, name: &str, value: &str) -> Field {
+        self.text.reserve(name.len() + value.len());
         let start = self.text.len();
         self.text.push_str(name);
         let middle = self.text.len();

@@ -1,12 +1,13 @@
 //! [`Answer`]: what the endpoints make of a request, as a value that a backend finishes and sends.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::cors::{self, Grant};
 use super::poll_group::Member;
 use super::poll_settings::TimeoutAnswer;
-use super::render::Persistence;
+use super::render::{Persistence, render_json};
 use super::response::Response;
 use super::service::Service;
 use crate::broker::{Batch, Parked, Waiter};
@@ -24,6 +25,8 @@ pub(super) enum Answer {
 /// An answer that can be sent.
 pub(super) enum Ready {
     Response(Response),
+    /// The answer to a publish: the id of its event.
+    Published(EventId),
     /// Events. Subscribers that share the batch share its rendered answer, too, unless they are pages of different origins.
     Batch(Arc<Batch>),
 }
@@ -40,6 +43,24 @@ impl<T: Into<Ready>> From<T> for Answer {
     }
 }
 
+/// A whole answer as bytes.
+pub(super) enum Rendered {
+    Own(Vec<u8>),
+    /// Of a batch that other subscribers have, too.
+    Shared(Arc<[u8]>),
+}
+
+impl Deref for Rendered {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Rendered::Own(bytes) => bytes,
+            Rendered::Shared(bytes) => bytes,
+        }
+    }
+}
+
 impl Ready {
     /// The whole answer as bytes.
     pub(super) fn render(
@@ -48,17 +69,26 @@ impl Ready {
         grant: &Grant,
         persistence: Persistence,
         head_only: bool,
-    ) -> Arc<[u8]> {
+    ) -> Rendered {
         self.count(service);
         let cors = service.info.cors.as_ref();
-        let render =
-            |response| cors::with_fields(response, cors, grant).render(persistence, head_only);
+        let fields = cors::fields(cors, grant);
+        let json =
+            |json: &str, position| render_json(json, position, &fields, persistence, head_only);
+        let events = |batch: &Batch| {
+            let body = wire::PollBody::render(batch.events(), batch.gap());
+            json(&body, batch.last_id())
+        };
         match self {
             Ready::Batch(batch) if persistence == Persistence::Keep && !head_only => {
-                batch.rendered(&grant.variant(cors), |batch| render(events(batch)))
+                Rendered::Shared(batch.rendered(&grant.variant(cors), events))
             }
-            Ready::Batch(batch) => render(events(&batch)).into(),
-            Ready::Response(response) => render(response).into(),
+            Ready::Batch(batch) => Rendered::Own(events(&batch)),
+            Ready::Published(id) => Rendered::Own(json(wire::PUBLISHED, id)),
+            Ready::Response(response) => {
+                let response = cors::with_fields(response, cors, grant);
+                Rendered::Own(response.render(persistence, head_only))
+            }
         }
     }
 
@@ -66,7 +96,11 @@ impl Ready {
     pub(super) fn into_response(self, service: &Service, grant: &Grant) -> Response {
         self.count(service);
         let response = match self {
-            Ready::Batch(batch) => events(&batch),
+            Ready::Batch(batch) => {
+                let json = wire::PollBody::render(batch.events(), batch.gap());
+                Response::from_json(200, json).with_position(batch.last_id())
+            }
+            Ready::Published(id) => Response::from_json(200, wire::PUBLISHED).with_position(id),
             Ready::Response(response) => response,
         };
         cors::with_fields(response, service.info.cors.as_ref(), grant).complete()
@@ -74,15 +108,10 @@ impl Ready {
 
     fn count(&self, service: &Service) {
         service.traffic.count_answer(match self {
-            Ready::Batch(_) => 200,
+            Ready::Batch(_) | Ready::Published(_) => 200,
             Ready::Response(response) => response.status,
         });
     }
-}
-
-fn events(batch: &Batch) -> Response {
-    let json = wire::PollBody::render(batch.events(), batch.gap());
-    Response::from_json(200, json).with_position(batch.last_id())
 }
 
 /// What the answer to a poll that found no event depends on.

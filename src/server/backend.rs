@@ -10,6 +10,8 @@ use super::http_backend::HttpBackend;
 use super::info::ServerInfo;
 #[cfg(feature = "native-http")]
 use super::native;
+#[cfg(feature = "native-http")]
+use super::server_socket::ServerSocket;
 use super::service::Service;
 #[cfg(feature = "server")]
 use super::tiny_http;
@@ -17,6 +19,12 @@ use crate::error::Error;
 
 /// The least stack of a connection's thread, in bytes.
 const MIN_STACK: usize = 64 * 1024;
+
+/// The defaults of `head_timeout` and `body_timeout`.
+#[cfg(feature = "native-http")]
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+#[cfg(feature = "native-http")]
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The settings of the backends.
 impl ServerInfo {
@@ -62,6 +70,16 @@ impl ServerInfo {
     pub fn body_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.body_timeout = timeout.into();
         self
+    }
+
+    #[cfg(feature = "native-http")]
+    pub(super) fn effective_head_timeout(&self) -> Duration {
+        self.head_timeout.unwrap_or(HEAD_TIMEOUT)
+    }
+
+    #[cfg(feature = "native-http")]
+    pub(super) fn effective_body_timeout(&self) -> Duration {
+        self.body_timeout.unwrap_or(BODY_TIMEOUT)
     }
 
     /// # Errors
@@ -123,7 +141,7 @@ pub(super) enum Listening {
     #[cfg(feature = "server")]
     TinyHttp(Box<tiny_http::Listening>),
     #[cfg(feature = "native-http")]
-    Native(native::Listening),
+    Native(ServerSocket),
 }
 
 impl Listening {
@@ -138,7 +156,7 @@ impl Listening {
                 Ok(Listening::TinyHttp(Box::new(listening)))
             }
             #[cfg(feature = "native-http")]
-            HttpBackend::Native => native::Listening::open(info).map(Listening::Native),
+            HttpBackend::Native => ServerSocket::open(info).map(Listening::Native),
         }
     }
 
@@ -158,7 +176,7 @@ impl Listening {
             #[cfg(feature = "server")]
             Listening::TinyHttp(listening) => listening.withdraw(),
             #[cfg(feature = "native-http")]
-            Listening::Native(listening) => drop(listening),
+            Listening::Native(socket) => drop(socket),
         }
     }
 
@@ -172,7 +190,9 @@ impl Listening {
             #[cfg(feature = "server")]
             Listening::TinyHttp(listening) => listening.serve(service).map(Backend::TinyHttp),
             #[cfg(feature = "native-http")]
-            Listening::Native(listening) => listening.serve(service).map(Backend::Native),
+            Listening::Native(socket) => {
+                native::Backend::start(socket, service).map(Backend::Native)
+            }
         }
     }
 }
@@ -191,7 +211,7 @@ impl Backend {
             #[cfg(feature = "server")]
             Backend::TinyHttp(backend) => backend.local_addr(),
             #[cfg(feature = "native-http")]
-            Backend::Native(backend) => backend.local_addr(),
+            Backend::Native(backend) => backend.address,
         }
     }
 
@@ -201,7 +221,7 @@ impl Backend {
             #[cfg(feature = "server")]
             Backend::TinyHttp(_) => None,
             #[cfg(feature = "native-http")]
-            Backend::Native(backend) => backend.unix_path(),
+            Backend::Native(backend) => backend.unix_path.as_deref(),
         }
     }
 

@@ -11,7 +11,9 @@ use super::request::Request;
 use super::response::Response;
 use crate::error::Error;
 
+const VARY: &str = "Vary";
 const ALLOW_ORIGIN: &str = "Access-Control-Allow-Origin";
+const ALLOW_CREDENTIALS: &str = "Access-Control-Allow-Credentials";
 /// The fields of answers that clients of the API read.
 const EXPOSED: &str = "Last-Event-ID, Retry-After";
 
@@ -264,34 +266,41 @@ impl Grant {
     }
 }
 
-/// Adds the fields by which a browser lets a page read the answer, unless the answer has its own.
-pub(super) fn with_fields(response: Response, cors: Option<&Cors>, grant: &Grant) -> Response {
+/// The fields by which a browser lets a page read an answer.
+pub(super) fn fields<'a>(cors: Option<&'a Cors>, grant: &'a Grant) -> Vec<(&'a str, &'a str)> {
+    let mut fields = Vec::new();
     let Some(cors) = cors else {
-        return response;
+        return fields;
     };
-    let response = match cors.fixed_origin() {
-        None => with_vary(response),
-        Some(_) => response,
-    };
-    let Some(origin) = cors.fixed_origin().or(grant.0.as_deref()) else {
-        return response;
-    };
-    let is_own = response.headers.get(ALLOW_ORIGIN).is_some();
-    let response = response
-        .with_default(ALLOW_ORIGIN, origin)
-        .with_default("Access-Control-Expose-Headers", &cors.exposed_headers);
-    // A hook may have named `*`, with which no credentials are allowed.
-    if cors.credentials && !is_own {
-        response.with_default("Access-Control-Allow-Credentials", "true")
-    } else {
-        response
+    if cors.fixed_origin().is_none() {
+        fields.push((VARY, "Origin"));
     }
+    if let Some(origin) = cors.fixed_origin().or(grant.0.as_deref()) {
+        fields.push((ALLOW_ORIGIN, origin));
+        fields.push(("Access-Control-Expose-Headers", &cors.exposed_headers));
+        if cors.credentials {
+            fields.push((ALLOW_CREDENTIALS, "true"));
+        }
+    }
+    fields
+}
+
+/// Adds these fields, unless the answer has its own.
+pub(super) fn with_fields(response: Response, cors: Option<&Cors>, grant: &Grant) -> Response {
+    // A hook may have named `*`, with which no credentials are allowed.
+    let is_own = response.headers.get(ALLOW_ORIGIN).is_some();
+    let add = |response: Response, (name, value): (&str, &str)| match name {
+        VARY => with_vary(response),
+        ALLOW_CREDENTIALS if is_own => response,
+        _ => response.with_default(name, value),
+    };
+    fields(cors, grant).into_iter().fold(response, add)
 }
 
 /// Says that the answer depends on `Origin`, besides what it already says.
 fn with_vary(response: Response) -> Response {
     let mut list = String::new();
-    for field in response.headers.get_all("Vary") {
+    for field in response.headers.get_all(VARY) {
         append(&mut list, field);
     }
     let mut names = list.split(',').map(str::trim);
@@ -299,7 +308,7 @@ fn with_vary(response: Response) -> Response {
         return response;
     }
     append(&mut list, "Origin");
-    response.with_header("Vary", &list)
+    response.with_header(VARY, &list)
 }
 
 /// Answers OPTIONS, which is also how a browser asks whether a page of another origin may send its request.

@@ -6,7 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::answer::{Answer, ParkedPoll, PollParams};
+use super::answer::{Answer, ParkedPoll, PollParams, Ready};
 use super::cors;
 use super::hooks::Handler;
 use super::info::ServerInfo;
@@ -18,7 +18,7 @@ use super::service::Service;
 use crate::broker::{PollMode, Polled};
 use crate::error::ErrorKind;
 use crate::position::Cursor;
-use crate::wire::{PUBLISHED, SubscriptionRequest, check_category};
+use crate::wire::{SubscriptionRequest, check_category};
 
 /// How much larger than its data the body of a publish may be, in bytes: the category, escaped, and the members' names.
 const ENVELOPE: usize = 8 * 1024;
@@ -285,7 +285,7 @@ fn publish(
     let id = service
         .broker
         .publish_uncounted(&published.category, published.data)?;
-    Ok(Response::from_json(200, PUBLISHED).with_position(id).into())
+    Ok(Ready::Published(id).into())
 }
 
 #[inline(never)]

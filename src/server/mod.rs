@@ -15,6 +15,8 @@
 //! All threads share one `Service`. `backend` knows the backends, `tiny_http` and `native`; none of the other modules does.
 //! Both listen by way of `listen` and `address`, the native one by `server_socket` and `unix_socket`, too.
 
+#[cfg(feature = "native-http")]
+mod accept_failure;
 mod address;
 mod answer;
 mod backend;

@@ -3,9 +3,12 @@
 //! In one piece, since head and body in two writes cost 44 ms above 1 KB where Nagle's algorithm meets a delayed
 //! acknowledgement.
 
+use std::cell::Cell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::response::Response;
+use crate::event::decimal;
+use crate::position::EventId;
 use crate::wire::LAST_EVENT_ID;
 
 /// Fields that frame the message or concern its connection. They are always the server's own.
@@ -35,6 +38,17 @@ const SINGLE: [&str; 14] = [
     LAST_EVENT_ID,
 ];
 
+/// The server's own fields, each unless a field of this name is set.
+const NO_SNIFFING: (&str, &str) = ("X-Content-Type-Options", "nosniff");
+/// Left out, all three, where there is a `Cache-Control`.
+const UNCACHED: [(&str, &str); 3] = [
+    ("Cache-Control", "no-cache, no-store, must-revalidate"),
+    ("Pragma", "no-cache"),
+    ("Expires", "0"),
+];
+/// Bytes of most heads.
+const HEAD: usize = 384;
+
 /// Whether the connection stays open after an answer, as the answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Persistence {
@@ -49,43 +63,32 @@ pub(super) enum Persistence {
 impl Response {
     /// The fields that are sent, besides those that frame the message. A field that could not be sent as one line is left
     /// out. Of a field that no message may have twice, the last one counts (RFC 9110, section 5.3).
-    pub(super) fn fields(&self) -> Vec<(&str, &str)> {
-        const UNCACHED: [(&str, &str); 3] = [
-            ("Cache-Control", "no-cache, no-store, must-revalidate"),
-            ("Pragma", "no-cache"),
-            ("Expires", "0"),
-        ];
-        let has = |fields: &[(&str, &str)], name: &str| {
-            let mut names = fields.iter().map(|(other, _)| other);
-            names.any(|other| other.eq_ignore_ascii_case(name))
-        };
-        let mut fields: Vec<(&str, &str)> = Vec::with_capacity(8);
-        for (name, value) in self.headers.iter() {
-            if !is_token(name) || !is_field_value(value) {
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        let set = self.headers.iter().enumerate();
+        let set = set.filter(|(at, (name, value))| {
+            let is_line = is_token(name) && is_field_value(value);
+            if !is_line {
                 log::error!(
                     "the header field {name:?} of an answer is left out, as it would not be one line"
                 );
-            } else if !is_one_of(&FRAMING, name) {
-                if has(&fields, name) && is_one_of(&SINGLE, name) {
-                    fields.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
-                }
-                fields.push((name, value));
             }
-        }
-        let uncached = if has(&fields, "Cache-Control") {
+            let is_replaced = || {
+                let mut later = self.headers.iter().skip(at + 1);
+                later.any(|(other, value)| {
+                    other.eq_ignore_ascii_case(name) && is_field_value(value)
+                })
+            };
+            is_line && !is_one_of(&FRAMING, name) && !(is_one_of(&SINGLE, name) && is_replaced())
+        });
+        let is_set = |name: &str| self.headers.get_all(name).any(is_field_value);
+        let uncached = if is_set("Cache-Control") {
             &[]
         } else {
             &UNCACHED[..]
         };
-        for &(name, value) in [("X-Content-Type-Options", "nosniff")]
-            .iter()
-            .chain(uncached)
-        {
-            if !has(&fields, name) {
-                fields.push((name, value));
-            }
-        }
-        fields
+        let own = [NO_SNIFFING].iter().chain(uncached).copied();
+        let own = own.filter(move |(name, _)| !is_set(name));
+        set.map(|(_, field)| field).chain(own)
     }
 
     /// The status that is sent.
@@ -102,7 +105,7 @@ impl Response {
         let status = self.sent_status();
         Response {
             status,
-            headers: self.fields().into_iter().collect(),
+            headers: self.fields().collect(),
             body: if is_bodiless(status) {
                 Vec::new()
             } else {
@@ -133,33 +136,80 @@ impl Response {
 
     /// The whole answer as bytes. The answer to HEAD has no body, but has the body's length (RFC 9110, section 9.3.2).
     pub(super) fn render(&self, persistence: Persistence, head_only: bool) -> Vec<u8> {
-        let status = self.sent_status();
-        let mut text = String::with_capacity(384 + self.body.len());
-        let reason = reason(status);
-        text.push_str(&format!(
-            "HTTP/1.1 {status} {reason}\r\nDate: {}\r\n",
-            http_date(SystemTime::now())
-        ));
-        for (name, value) in self.fields() {
-            for part in [name, ": ", value, "\r\n"] {
-                text.push_str(part);
-            }
-        }
-        let bodiless = is_bodiless(status);
-        if !bodiless {
-            text.push_str(&format!("Content-Length: {}\r\n", self.length(head_only)));
-        }
-        text.push_str(match persistence {
-            Persistence::Keep => "\r\n",
-            Persistence::KeepAlive => "Connection: keep-alive\r\n\r\n",
-            Persistence::Close => "Connection: close\r\n\r\n",
-        });
-        let mut bytes = text.into_bytes();
-        if !head_only && !bodiless {
-            bytes.extend_from_slice(&self.body);
-        }
-        bytes
+        let length = self.length(head_only);
+        let body = if head_only { &[] } else { &self.body[..] };
+        message(self.sent_status(), self.fields(), length, body, persistence)
     }
+}
+
+/// The answer of JSON with a position to a publish, or to a poll with events: the same bytes as a [`Response`] gives, with one
+/// allocation.
+pub(super) fn render_json(
+    json: &str,
+    position: EventId,
+    cors: &[(&str, &str)],
+    persistence: Persistence,
+    head_only: bool,
+) -> Vec<u8> {
+    let id = position.to_text();
+    let id = std::str::from_utf8(&id).unwrap_or_default();
+    let fields = [("Content-Type", "application/json"), (LAST_EVENT_ID, id)];
+    let fields = fields.into_iter().chain(cors.iter().copied());
+    let fields = fields.chain([NO_SNIFFING]).chain(UNCACHED);
+    let body = if head_only { "" } else { json };
+    message(200, fields, json.len() as u64, body.as_bytes(), persistence)
+}
+
+fn message<'a>(
+    status: u16,
+    fields: impl Iterator<Item = (&'a str, &'a str)>,
+    length: u64,
+    body: &[u8],
+    persistence: Persistence,
+) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEAD + body.len());
+    let mut push = |parts: &[&[u8]]| parts.iter().for_each(|part| bytes.extend_from_slice(part));
+    let digits = &mut [0; 20];
+    let status_digits = decimal(status.into(), digits).as_bytes();
+    push(&[b"HTTP/1.1 ", status_digits, b" ", reason(status).as_bytes()]);
+    push(&[b"\r\nDate: ", &date_now(), b"\r\n"]);
+    for (name, value) in fields {
+        push(&[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+    }
+    let bodiless = is_bodiless(status);
+    if !bodiless {
+        let length = decimal(length, digits).as_bytes();
+        push(&[b"Content-Length: ", length, b"\r\n"]);
+    }
+    push(&[match persistence {
+        Persistence::Keep => b"\r\n",
+        Persistence::KeepAlive => b"Connection: keep-alive\r\n\r\n",
+        Persistence::Close => b"Connection: close\r\n\r\n",
+    }]);
+    if !bodiless {
+        bytes.extend_from_slice(body);
+    }
+    bytes
+}
+
+/// The bytes of a time in the form of the `Date` field.
+type Date = [u8; 29];
+
+/// The present time in the form of the `Date` field. Each thread formats it once a second at most.
+fn date_now() -> Date {
+    thread_local! {
+        /// Seconds since the epoch, and what they look like.
+        static DATE: Cell<(u64, Date)> = const { Cell::new((u64::MAX, [0; 29])) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (last, date) = DATE.get();
+    if last == second {
+        return date;
+    }
+    let date = http_date(now).into_bytes().try_into().unwrap_or([b' '; 29]);
+    DATE.set((second, date));
+    date
 }
 
 /// A time in the form of the `Date` field (RFC 9110, section 5.6.7), which has the years 1970 to 9999. A clock that is
@@ -182,17 +232,27 @@ fn is_one_of(names: &[&str], name: &str) -> bool {
 
 /// RFC 9110, section 5.6.2.
 pub(super) fn is_token(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    const TOKEN: [bool; 256] = {
+        let (mut table, mut byte) = ([false; 256], 0);
+        while byte < 128 {
+            table[byte] = (byte as u8).is_ascii_alphanumeric();
+            byte += 1;
+        }
+        let mut others: &[u8] = b"!#$%&'*+-.^_`|~";
+        while let [other, rest @ ..] = others {
+            table[*other as usize] = true;
+            others = rest;
+        }
+        table
+    };
+    !name.is_empty() && name.bytes().all(|byte| TOKEN[usize::from(byte)])
 }
 
 /// RFC 9110, section 5.5: visible characters, spaces and tabs; no line breaks and no NUL.
 pub(super) fn is_field_value(value: &str) -> bool {
-    value
-        .bytes()
-        .all(|byte| byte == b'\t' || byte >= b' ' && byte != 0x7f)
+    let is_allowed = |byte| byte == b'\t' || byte >= b' ' && byte != 0x7f;
+    // All bytes, since the compiler makes vector instructions of that.
+    value.bytes().fold(true, |all, byte| all & is_allowed(byte))
 }
 
 /// RFC 9110, section 15, as far as answers of ours or of a handler are likely to need it.
@@ -258,6 +318,32 @@ mod tests {
     }
 
     #[test]
+    fn json_with_a_position_is_rendered_as_a_response_with_it_is() {
+        let id = EventId::from(7);
+        for origin in [None, Some("*"), Some("https://a.example")] {
+            for persistence in [
+                Persistence::Keep,
+                Persistence::KeepAlive,
+                Persistence::Close,
+            ] {
+                for head_only in [true, false] {
+                    let response = Response::from_json(200, "{}").with_position(id);
+                    let response = cors::with_origin(response, origin);
+                    let rendered = render_json("{}", id, origin, persistence, head_only);
+                    // The second may change between the two.
+                    let undated = |answer: Vec<u8>| {
+                        let answer = String::from_utf8(answer).unwrap();
+                        let (start, rest) = answer.split_once("Date: ").unwrap();
+                        start.to_owned() + &rest[29..]
+                    };
+                    let expected = undated(response.render(persistence, head_only));
+                    assert_eq!(undated(rendered), expected);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn every_answer_but_204_has_a_length_and_the_answer_to_head_has_no_body() {
         let response = Response::error(404, "x");
         assert!(
@@ -281,7 +367,6 @@ mod tests {
             .with_added_header("Set-Cookie", "b=2")
             .with_added_header("Access-Control-Allow-Origin", "https://a.example")
             .with_default("access-control-allow-origin", "*");
-        let fields = response.fields();
         for (name, values) in [
             ("Content-Type", &["text/html"][..]),
             ("X-Content-Type-Options", &["none"]),
@@ -290,10 +375,10 @@ mod tests {
             ("Set-Cookie", &["a=1", "b=2"]),
             ("Access-Control-Allow-Origin", &["https://a.example"]),
         ] {
-            let sent: Vec<_> = fields
-                .iter()
+            let sent: Vec<_> = response
+                .fields()
                 .filter(|(other, _)| other.eq_ignore_ascii_case(name))
-                .map(|(_, value)| *value)
+                .map(|(_, value)| value)
                 .collect();
             assert_eq!(sent, values, "{name}");
         }

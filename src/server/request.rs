@@ -69,10 +69,14 @@ impl Request {
         trusted_proxies: &TrustedProxies,
     ) -> Self {
         let (authority, raw_path, query) = parts(target);
-        let decoded_path = match percent_decode_str(&target[raw_path.clone()]).decode_utf8_lossy() {
-            Cow::Owned(decoded) => Some(decoded),
-            Cow::Borrowed(_) if raw_path.is_empty() => Some("/".into()),
-            Cow::Borrowed(_) => None,
+        let encoded = &target[raw_path.clone()];
+        let decoded_path = match encoded {
+            "" => Some("/".into()),
+            _ if encoded.contains('%') => {
+                let decoded = percent_decode_str(encoded).decode_utf8_lossy();
+                Some(decoded.into_owned())
+            }
+            _ => None,
         };
         Request {
             method: known_method(method).map_or_else(|| method.to_owned().into(), Cow::Borrowed),
@@ -251,9 +255,9 @@ impl Default for Request {
 /// or `http://host/path?query`. An empty path stands for `/`.
 fn parts(target: &str) -> (Option<Range<usize>>, Range<usize>, Range<usize>) {
     let end = target.len();
-    let authority = match target.find("://") {
-        Some(scheme) if !target.starts_with('/') => Some(scheme + "://".len()),
-        _ => None,
+    let authority = match target.starts_with('/') {
+        true => None,
+        false => target.find("://").map(|scheme| scheme + "://".len()),
     };
     // The path of a URL may be empty: `http://host?query`.
     let start = authority.map_or(0, |at| {

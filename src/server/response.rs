@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorKind};
 use crate::headers::Headers;
+use crate::position::EventId;
 use crate::wire::{LAST_EVENT_ID, render_error};
 
 /// An answer that a handler or the fallback gives.
@@ -101,8 +102,12 @@ impl Response {
     }
 
     /// Sets the field that carries the position reached, or the id of an event.
-    pub(super) fn with_position(self, id: impl ToString) -> Self {
-        self.with_header(LAST_EVENT_ID, &id.to_string())
+    pub(super) fn with_position(self, id: EventId) -> Self {
+        let text = id.to_text();
+        self.with_header(
+            LAST_EVENT_ID,
+            std::str::from_utf8(&text).unwrap_or_default(),
+        )
     }
 
     /// Adds a field unless a field of this name is there: a hook's own value wins.
@@ -114,9 +119,12 @@ impl Response {
     }
 
     fn with_body(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
+        // With room for a position.
+        let mut headers = Headers::with_capacity(2, 96);
+        headers.add("Content-Type", content_type);
         Response {
             status,
-            headers: Headers::from([("Content-Type", content_type)]),
+            headers,
             body: body.into(),
         }
     }

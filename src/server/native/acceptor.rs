@@ -3,16 +3,16 @@
 use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
 use socket2::Socket;
 
-use super::Shared;
 use super::connection::Connection;
-use super::exchange;
-use crate::error::{Error, ErrorKind as Kind};
+use super::connections::Connections;
+use super::exchange::{linger, serve};
+use crate::server::accept_failure::AcceptFailure;
 use crate::server::cors::{self, Grant};
-use crate::server::info::OnFailure;
 use crate::server::render::Persistence;
 use crate::server::response::Response;
 
@@ -20,38 +20,41 @@ use crate::server::response::Response;
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) struct Acceptor {
-    shared: Arc<Shared>,
-    /// Since when no connection could be accepted.
-    failing: Option<Instant>,
-    on_failure: Option<OnFailure>,
+    connections: Arc<Connections>,
+    failure: AcceptFailure,
 }
 
 impl Acceptor {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(connections: Arc<Connections>) -> Self {
         Acceptor {
-            on_failure: shared.service.info.on_failure.clone(),
-            shared,
-            failing: None,
+            failure: AcceptFailure::new(&connections.service.info),
+            connections,
         }
     }
 
     /// Accepts connections until the stop.
     pub(super) fn run(mut self, accept: impl Fn() -> io::Result<(Socket, Option<SocketAddr>)>) {
-        let connections = self.shared.connections.clone();
         loop {
             let accepted = accept();
-            if connections.are_closing() {
+            if self.connections.service.is_stopping() {
                 return;
             }
             match accepted {
                 Ok((socket, peer)) => self.take(socket, peer),
-                Err(error) if is_of_one_connection(&error) => {}
+                // Of one connection, whose client has given up, and not of the next one.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::ConnectionAborted
+                            | ErrorKind::ConnectionReset
+                            | ErrorKind::Interrupted
+                    ) => {}
                 Err(error) => {
-                    self.fail(&error);
-                    // Both give descriptors back.
-                    self.shared.maintenance.close_refused();
-                    connections.end_idlest();
-                    connections.wait_for_one(PAUSE);
+                    self.failure.begin(&error);
+                    // This gives a descriptor back.
+                    if !self.connections.end_one() {
+                        thread::park_timeout(PAUSE);
+                    }
                 }
             }
         }
@@ -59,41 +62,33 @@ impl Acceptor {
 
     /// Starts the thread of a new connection, or refuses it.
     fn take(&mut self, socket: Socket, peer: Option<SocketAddr>) {
-        let connections = self.shared.connections.clone();
-        let connection = match Connection::new(socket, peer, &self.shared.service.info) {
+        let connections = &self.connections;
+        let connection = match Connection::new(socket, peer) {
             Ok(connection) => Arc::new(connection),
             // Its client has gone already.
             Err(error) => return log::debug!("a connection from {peer:?} ended: {error}"),
         };
         if !connections.make_room() {
             return self.refuse(
-                connection,
+                &connection,
                 "the server has all the connections that it may have",
             );
         }
-        let mut started = self.start(&connection);
-        if started.is_err() && connections.end_idlest() {
-            connections.wait_for_one(PAUSE);
-            started = self.start(&connection);
+        let mut started = connections.start(&connection, serve);
+        if started.is_err() && connections.end_one() {
+            started = connections.start(&connection, serve);
         }
-        match started {
-            Ok(()) => self.recover(),
-            Err(error) => {
-                self.fail(&error);
-                self.refuse(connection, "no thread can be had to serve this");
-            }
+        if let Err(error) = started {
+            self.failure.begin(&error);
+            self.refuse(&connection, "no thread can be had to serve this");
+        } else {
+            self.failure.end();
         }
     }
 
-    fn start(&self, connection: &Arc<Connection>) -> io::Result<()> {
-        let shared = self.shared.clone();
-        let serve = move |connection: &Connection| exchange::serve(&shared, connection);
-        self.shared.connections.start(connection, serve)
-    }
-
-    /// Answers 503 without waiting for the client.
-    fn refuse(&self, connection: Arc<Connection>, why: &str) {
-        let service = &self.shared.service;
+    /// Answers 503. A new connection has room for that, so that this does not wait for the client.
+    fn refuse(&self, connection: &Arc<Connection>, why: &str) {
+        let service = &self.connections.service;
         service.broker.count_refused();
         service.traffic.count_refused_connection();
         let refusal = Response::busy(&format!("{why}; try again"));
@@ -101,44 +96,8 @@ impl Acceptor {
         let cors = service.info.cors.as_ref();
         let refusal = cors::with_fields(refusal, cors, &Grant::default());
         let answer = refusal.render(Persistence::Close, false);
-        // No thread has it: this is the only reference.
-        if let Some(Connection { mut stream, .. }) = Arc::into_inner(connection)
-            && stream.set_nonblocking(true).is_ok()
-            && stream.write_all(&answer).is_ok()
-        {
-            self.shared.maintenance.keep(stream);
+        if (&connection.stream).write_all(&answer).is_ok() {
+            let _ = self.connections.start(connection, linger);
         }
     }
-
-    /// Records that no connection can be accepted. Calls the program's callback after the restore timeout.
-    fn fail(&mut self, error: &io::Error) {
-        let since = *self.failing.get_or_insert_with(|| {
-            log::warn!("accepting connections failed: {error}; the server tries again");
-            Instant::now()
-        });
-        if since.elapsed() >= self.shared.service.info.restore_timeout
-            && let Some(on_failure) = self.on_failure.take()
-        {
-            let message = format!(
-                "no connection could be accepted for {:?}: {error}; the server tries again; free descriptors, threads or \
-                 memory, or allow the process more",
-                since.elapsed()
-            );
-            on_failure.call(Error::new(Kind::ServingFailed, message));
-        }
-    }
-
-    fn recover(&mut self) {
-        if let Some(since) = self.failing.take() {
-            log::warn!("connections are accepted again after {:?}", since.elapsed());
-        }
-    }
-}
-
-/// True for an error that concerns one connection, whose client has given up, and not the next one.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
-    )
 }

@@ -1,19 +1,18 @@
 //! [`Connection`]: one client's connection: what its thread does with it, and how other threads end it.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use socket2::{SockRef, Socket, TcpKeepalive};
+use socket2::{Socket, TcpKeepalive};
 
-use super::reader::{BUFFER, SHORTEST, is_timeout};
+use super::stream::is_timeout;
 use crate::broker::Waiter;
-use crate::server::info::ServerInfo;
 
-/// The bytes of an answer for which a client has one more second.
-const PACE: usize = 64 * 1024;
+/// The most bytes that are received behind the request of a parked poll.
+const MAX_PIPELINED: usize = 4 * 1024;
 
 pub(super) struct Connection {
     /// The socket, of any domain: std's calls for a TCP stream are those for any stream, and raise no SIGPIPE.
@@ -33,10 +32,10 @@ pub(super) enum State {
     /// It waits for events.
     Parked {
         waiter: Arc<Waiter>,
+        /// What the client has sent, also since it parked: with that out of the way, its hang-up shows.
+        received: Vec<u8>,
         /// The client has been looked at, so that the socket does not block.
         looked_at: bool,
-        /// What the client has sent since it parked: with that out of the way, its hang-up shows.
-        received: Vec<u8>,
     },
     /// Another thread has shut the connection down.
     Ended,
@@ -44,13 +43,7 @@ pub(super) enum State {
 
 impl Connection {
     /// Sets the options of an accepted socket.
-    pub(super) fn new(
-        socket: Socket,
-        peer: Option<SocketAddr>,
-        info: &ServerInfo,
-    ) -> io::Result<Self> {
-        socket.set_read_timeout(Some(info.effective_idle_timeout()))?;
-        socket.set_write_timeout(Some(info.write_timeout))?;
+    pub(super) fn new(socket: Socket, peer: Option<SocketAddr>) -> io::Result<Self> {
         if peer.is_some() {
             // An answer leaves when it is written, not when the last one has been acknowledged.
             socket.set_tcp_nodelay(true)?;
@@ -75,73 +68,68 @@ impl Connection {
         true
     }
 
-    pub(super) fn park(&self, waiter: &Arc<Waiter>) {
+    /// Enters the state of a parked poll. `received` has come after the request.
+    pub(super) fn park(&self, waiter: Arc<Waiter>, received: Vec<u8>) {
         self.enter(State::Parked {
-            waiter: waiter.clone(),
+            waiter,
+            received,
             looked_at: false,
-            received: Vec::new(),
         });
     }
 
-    /// Returns what the client has sent since it parked.
-    pub(super) fn unpark(&self) -> io::Result<Vec<u8>> {
-        let mut state = self.state.lock();
+    /// Returns what has come after the request by now.
+    pub(super) fn unpark(&self) -> Vec<u8> {
+        let parked = std::mem::replace(&mut *self.state.lock(), State::Serving);
         let State::Parked {
-            looked_at,
             received,
+            looked_at,
             ..
-        } = std::mem::replace(&mut *state, State::Serving)
+        } = parked
         else {
-            return Ok(Vec::new());
+            return Vec::new();
         };
-        if looked_at {
-            self.stream.set_nonblocking(false)?;
+        if looked_at && self.stream.set_nonblocking(false).is_err() {
+            // No thread could wait on it.
+            let _ = self.stream.shutdown(Shutdown::Both);
         }
-        Ok(received)
+        received
     }
 
     /// Ends the wait of a parked poll whose client has hung up. A client that has closed its own side only, and still waits
-    /// for the answer, looks the same.
-    pub(super) fn look_at_client(&self) {
+    /// for the answer, looks the same. Returns `false` if no poll is parked.
+    pub(super) fn look_at_client(&self) -> bool {
         let mut state = self.state.lock();
         let State::Parked {
             waiter,
-            looked_at,
             received,
+            looked_at,
         } = &mut *state
         else {
-            return;
+            return false;
         };
-        if received.len() >= BUFFER {
-            return;
+        *looked_at = *looked_at || self.stream.set_nonblocking(true).is_ok();
+        let room = MAX_PIPELINED.saturating_sub(received.len());
+        if *looked_at && room > 0 {
+            match (&self.stream).take(room as u64).read_to_end(received) {
+                Err(error) if is_timeout(&error) => {}
+                Ok(count) if count == room => {}
+                _ => waiter.hang_up(),
+            }
         }
-        if !*looked_at && self.stream.set_nonblocking(true).is_err() {
-            return;
-        }
-        *looked_at = true;
-        let mut buffer = [0; BUFFER];
-        match (&self.stream).read(&mut buffer) {
-            Ok(count) if count > 0 => received.extend_from_slice(&buffer[..count]),
-            Err(error) if is_timeout(&error) => {}
-            _ => waiter.hang_up(),
-        }
+        true
     }
 
-    /// How many bytes the client has sent since it parked; `None` before the first look at it.
+    /// How many bytes have come after the request of a parked poll; `None` before the first look at its client.
     #[cfg(test)]
     pub(super) fn received_while_parked(&self) -> Option<usize> {
         match &*self.state.lock() {
             State::Parked {
-                looked_at: true,
                 received,
+                looked_at: true,
                 ..
             } => Some(received.len()),
             _ => None,
         }
-    }
-
-    pub(super) fn is_parked(&self) -> bool {
-        matches!(*self.state.lock(), State::Parked { .. })
     }
 
     pub(super) fn idle_since(&self) -> Option<Instant> {
@@ -165,35 +153,5 @@ impl Connection {
             let _ = self.stream.shutdown(Shutdown::Both);
         }
         ends
-    }
-
-    /// Writes an answer, with one system call where the client reads. The client may pause for `timeout`, which is the limit
-    /// of one write on the stream, and have a second more for each [`PACE`] bytes until it has the whole.
-    pub(super) fn write(&self, mut answer: &[u8], timeout: Duration) -> io::Result<()> {
-        let pace = Duration::from_secs((answer.len() / PACE) as u64);
-        let deadline = Instant::now() + timeout + pace;
-        let mut left = timeout;
-        loop {
-            match (&self.stream).write(answer) {
-                Ok(count) => answer = &answer[count..],
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if is_timeout(&error) => left = Duration::ZERO,
-                Err(error) => return Err(error),
-            }
-            if answer.is_empty() {
-                break;
-            }
-            left = left.min(deadline.saturating_duration_since(Instant::now()));
-            if left.is_zero() {
-                // Else the system would keep what is left, and go on to offer it.
-                SockRef::from(&self.stream).set_linger(Some(left))?;
-                return Err(ErrorKind::TimedOut.into());
-            }
-            self.stream.set_write_timeout(Some(left.max(SHORTEST)))?;
-        }
-        if left < timeout {
-            self.stream.set_write_timeout(Some(timeout))?;
-        }
-        Ok(())
     }
 }

@@ -1,57 +1,66 @@
-//! [`Connections`]: the open connections and their threads.
+//! [`Connections`]: the open connections with their threads, and the maintenance thread that looks after them.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{self, Builder, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::capacity;
 use super::connection::Connection;
+use crate::server::service::Service;
 
 /// How long a new connection waits for the place of one that has been shut down.
 const MAKING_ROOM: Duration = Duration::from_secs(1);
+/// The time between two looks at the clients of parked polls.
+const PERIOD: Duration = Duration::from_millis(900);
+/// The longest time between two searches for expired events.
+const LONGEST_SWEEP: Duration = Duration::from_secs(60);
+/// How many refused connections there may be besides the others, each until its client has the answer.
+const MAX_REFUSED: usize = 32;
 
 pub(super) struct Connections {
+    pub(super) service: Arc<Service>,
+    max: usize,
     /// Locked before the state of a connection.
     table: Mutex<Table>,
-    /// Notified when a connection has left the table, and at the stop.
+    /// Notified when a connection has left the table.
     left: Condvar,
-    closing: AtomicBool,
-    max: usize,
-    stack_size: usize,
+    /// Notified when the maintenance thread has to look again, or to end.
+    maintenance: Condvar,
+    /// The maintenance thread looks again by itself, so that nothing needs to notify it.
+    is_awake: AtomicBool,
 }
 
 #[derive(Default)]
 struct Table {
-    open: HashMap<u64, (Arc<Connection>, Option<JoinHandle<()>>)>,
-    next: u64,
-    /// The thread whose connection left last. The next one joins it, since no thread can join itself.
-    ending: Option<JoinHandle<()>>,
+    open: HashMap<ThreadId, (Arc<Connection>, JoinHandle<()>)>,
+    /// Threads whose connections have left, until they have ended.
+    ending: Vec<JoinHandle<()>>,
+    maintenance_ends: bool,
 }
 
 /// A connection's place in the table. It leaves when this is dropped, also by a panic.
-struct Place(Arc<Connections>, u64);
+struct Place(Arc<Connections>);
 
 impl Connections {
-    pub(super) fn new(max: usize, stack_size: usize) -> Self {
+    pub(super) fn new(service: Arc<Service>) -> Self {
+        let info = &service.info;
         Connections {
+            max: capacity::max_connections(info.max_connections, info.thread_stack_size),
+            service,
             table: Mutex::default(),
             left: Condvar::new(),
-            closing: AtomicBool::new(false),
-            max,
-            stack_size,
+            maintenance: Condvar::new(),
+            is_awake: AtomicBool::new(false),
         }
     }
 
-    /// True from the stop on: every connection is closed after its next answer.
-    pub(super) fn are_closing(&self) -> bool {
-        self.closing.load(SeqCst)
-    }
-
-    /// Starts the thread of a connection.
+    /// Starts the thread of a connection. Closes the connection if there are more refused ones than there may be, and after
+    /// a stop has begun.
     ///
     /// # Errors
     ///
@@ -59,122 +68,145 @@ impl Connections {
     pub(super) fn start(
         self: &Arc<Self>,
         connection: &Arc<Connection>,
-        serve: impl FnOnce(&Connection) + Send + 'static,
+        serve: impl FnOnce(&Connections, &Connection) + Send + 'static,
     ) -> io::Result<()> {
+        // Held until the thread is in the table, which it may leave at once.
         let mut table = self.table.lock();
-        if self.are_closing() {
+        if self.service.is_stopping() || table.open.len() >= self.max + MAX_REFUSED {
             return Ok(());
         }
-        let number = table.next;
-        table.next += 1;
-        table.open.insert(number, (connection.clone(), None));
-        drop(table);
-        // If no thread starts, these are dropped as well.
-        let (place, connection) = (Place(self.clone(), number), connection.clone());
+        let (connections, served) = (self.clone(), connection.clone());
         let thread = Builder::new()
             .name("long-polling-connection".into())
-            .stack_size(self.stack_size)
+            .stack_size(self.service.info.thread_stack_size)
             .spawn(move || {
-                let _place = place;
-                serve(&connection);
-                drop(connection);
+                let place = Place(connections);
+                serve(&place.0, &served);
+                drop(served);
             })?;
-        let mut table = self.table.lock();
-        if let Some((_, entry)) = table.open.get_mut(&number) {
-            *entry = Some(thread);
-            return Ok(());
-        }
-        // It has left already.
-        drop(table);
-        let _ = thread.join();
+        let id = thread.thread().id();
+        table.open.insert(id, (connection.clone(), thread));
         Ok(())
-    }
-
-    /// Shuts down the connection that has been idle longest. Returns `false` if none is idle.
-    pub(super) fn end_idlest(&self) -> bool {
-        let table = self.table.lock();
-        loop {
-            let open = table.open.values().map(|(connection, _)| connection);
-            let idle = open.filter_map(|connection| Some((connection.idle_since()?, connection)));
-            match idle.min_by_key(|(since, _)| *since) {
-                None => return false,
-                Some((_, idlest)) if idlest.end(false) => return true,
-                // It received a request in this instant.
-                Some(_) => {}
-            }
-        }
     }
 
     /// Makes room for one more connection. Returns `false` if none is idle.
     pub(super) fn make_room(&self) -> bool {
-        let now = Instant::now();
-        let has_room = |open| open < self.max;
-        self.wait(now, has_room) || self.end_idlest() && self.wait(now + MAKING_ROOM, has_room)
+        self.end_idlest(self.max)
     }
 
-    /// Waits until the number of open connections meets a condition. Returns `false` if it does not by the deadline.
-    fn wait(&self, deadline: Instant, is_met: impl Fn(usize) -> bool) -> bool {
+    /// Shuts down the connection that has been idle longest. Returns `false` if none is idle.
+    pub(super) fn end_one(&self) -> bool {
+        let open = self.table.lock().open.len();
+        self.end_idlest(open)
+    }
+
+    /// Shuts down the connections that have been idle longest, until fewer than `max` are open.
+    fn end_idlest(&self, max: usize) -> bool {
         let mut table = self.table.lock();
-        while !is_met(table.open.len()) {
-            if self.left.wait_until(&mut table, deadline).timed_out() {
-                return is_met(table.open.len());
+        while table.open.len() >= max {
+            let open = table.open.values().map(|(connection, _)| connection);
+            let idle = open.filter_map(|connection| Some((connection.idle_since()?, connection)));
+            let Some((_, idlest)) = idle.min_by_key(|(since, _)| *since) else {
+                return false;
+            };
+            // Else it has received a request in this instant.
+            if idlest.end(false) {
+                self.left.wait_for(&mut table, MAKING_ROOM);
             }
         }
         true
     }
 
-    /// Waits until a connection has left, or until the stop.
-    pub(super) fn wait_for_one(&self, timeout: Duration) {
-        let mut table = self.table.lock();
-        if !self.are_closing() {
-            self.left.wait_for(&mut table, timeout);
-        }
-    }
-
     /// The number of open connections.
-    pub(super) fn open(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.table.lock().open.len()
     }
 
-    /// The connections whose polls are parked.
-    pub(super) fn parked(&self) -> Vec<Arc<Connection>> {
-        let table = self.table.lock();
-        let open = table.open.values().map(|(connection, _)| connection);
-        open.filter(|connection| connection.is_parked())
-            .cloned()
-            .collect()
-    }
-
-    /// Takes no more connections, and shuts down those whose request has not come whole.
+    /// Shuts down the connections whose request has not come whole. The service is stopping: no more are started.
     pub(super) fn close(&self) {
-        let table = self.table.lock();
-        self.closing.store(true, SeqCst);
-        for (connection, _) in table.open.values() {
+        for (connection, _) in self.table.lock().open.values() {
             connection.end(true);
         }
-        self.left.notify_all();
     }
 
     /// Waits until all connections and their threads have ended. Returns `false` if the deadline came first.
     pub(super) fn join(&self, deadline: Instant) -> bool {
-        if !self.wait(deadline, |open| open == 0) {
-            return false;
+        let mut table = self.table.lock();
+        while !table.open.is_empty() {
+            if self.left.wait_until(&mut table, deadline).timed_out() {
+                return false;
+            }
         }
-        let last = self.table.lock().ending.take();
-        last.is_none_or(|last| last.join().is_ok())
+        let ending = std::mem::take(&mut table.ending);
+        drop(table);
+        ending.into_iter().for_each(|thread| _ = thread.join());
+        true
+    }
+
+    /// The open connections.
+    pub(super) fn open(&self) -> Vec<Arc<Connection>> {
+        let table = self.table.lock();
+        let open = table.open.values().map(|(connection, _)| connection);
+        open.cloned().collect()
+    }
+
+    /// Called after a poll has parked.
+    pub(super) fn wake_maintenance(&self) {
+        if !self.is_awake.load(SeqCst) {
+            let _table = self.table.lock();
+            self.is_awake.store(true, SeqCst);
+            self.maintenance.notify_one();
+        }
+    }
+
+    pub(super) fn end_maintenance(&self) {
+        self.table.lock().maintenance_ends = true;
+        self.maintenance.notify_one();
+    }
+
+    /// Looks after what no other thread can: clients that hang up while their polls are parked, and events that expire.
+    /// Sleeps while there is none of these.
+    pub(super) fn maintain(&self) {
+        let broker = &self.service.broker;
+        let sweep = broker
+            .options()
+            .event_ttl
+            .map_or(Duration::MAX, |ttl| (ttl / 8).clamp(PERIOD, LONGEST_SWEEP));
+        loop {
+            broker.sweep();
+            // Before the look: a poll that parks after it notifies this thread.
+            self.is_awake.store(false, SeqCst);
+            let open = self.open();
+            let parked = open
+                .iter()
+                .filter(|connection| connection.look_at_client())
+                .count();
+            drop(open);
+            let mut table = self.table.lock();
+            if parked > 0 {
+                self.is_awake.store(true, SeqCst);
+            }
+            let sleeps = |table: &mut Table| !table.maintenance_ends && !self.is_awake.load(SeqCst);
+            let slept = self.maintenance.wait_while_for(&mut table, sleeps, sweep);
+            if !slept.timed_out() {
+                let goes_on = |table: &mut Table| !table.maintenance_ends;
+                self.maintenance.wait_while_for(&mut table, goes_on, PERIOD);
+            }
+            if table.maintenance_ends {
+                return;
+            }
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Place(connections, number) = self;
-        let mut table = connections.table.lock();
-        let thread = table.open.remove(number).and_then(|(_, thread)| thread);
-        let before = thread.and_then(|thread| table.ending.replace(thread));
-        drop(table);
-        connections.left.notify_all();
-        if let Some(before) = before {
-            let _ = before.join();
+        let mut table = self.0.table.lock();
+        table.ending.retain(|thread| !thread.is_finished());
+        if let Some((_, thread)) = table.open.remove(&thread::current().id()) {
+            table.ending.push(thread);
         }
+        drop(table);
+        self.0.left.notify_all();
     }
 }

@@ -1,13 +1,15 @@
 //! The requests of one connection, one after the other: [`serve`].
 
+use std::io::{self, Read};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use super::Shared;
-use super::body;
+use socket2::SockRef;
+
 use super::connection::{Connection, State};
-use super::head;
-use super::reader::{BUFFER, Reader};
+use super::connections::Connections;
+use super::reader::Reader;
+use super::stream::TimedStream;
 use crate::server::answer::{Answer, ParkedPoll, Ready};
 use crate::server::cors::Grant;
 use crate::server::endpoints::{self, Exchange};
@@ -16,65 +18,67 @@ use crate::server::render::Persistence;
 use crate::server::request::Request;
 use crate::server::response::Response;
 
-/// The defaults of `head_timeout` and `body_timeout`.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a client may take to close its side after the last answer, and how many bytes it may send until then. If the
-/// socket were closed at once, these would reset the connection, and the client might not see the answer.
+/// How long a client may take to close its side after the last answer, and how many bytes it may send until then.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_BYTES: u64 = 64 << 20;
 
 /// Serves requests until the connection ends.
-pub(super) fn serve(shared: &Shared, connection: &Connection) {
-    let idle_timeout = shared.service.info.effective_idle_timeout();
+pub(super) fn serve(connections: &Connections, connection: &Connection) {
     let mut exchange = NativeExchange {
-        shared,
+        connections,
         connection,
-        reader: Reader::new(&connection.stream, idle_timeout),
+        reader: Reader::new(TimedStream::new(&connection.stream)),
         body_length: BodyLength::None,
         expects_continue: false,
-        is_read: false,
     };
     while exchange.run() {
-        if !connection.enter(State::Idle(Instant::now())) || shared.connections.are_closing() {
+        // After a stop has begun, no other thread ends an idle connection.
+        let is_idle = connection.enter(State::Idle(Instant::now()));
+        if !is_idle || connections.service.is_stopping() {
             return;
         }
     }
-    if connection.enter(State::Idle(Instant::now())) && !shared.connections.are_closing() {
+    linger(connections, connection);
+}
+
+/// Waits until the client closes its side after the last answer. If the socket were closed at once, what the client sends
+/// would reset the connection, and the client might not see the answer. Not inlined: it takes 8 KB of the stack.
+#[inline(never)]
+pub(super) fn linger(connections: &Connections, connection: &Connection) {
+    if connection.enter(State::Receiving) && !connections.service.is_stopping() {
         let _ = connection.stream.shutdown(Shutdown::Write);
-        exchange.reader.limit(LINGER);
-        exchange.reader.discard(LINGER_BYTES);
+        let mut stream = TimedStream::new(&connection.stream);
+        stream.limit(LINGER);
+        let _ = io::copy(&mut stream.take(LINGER_BYTES), &mut io::sink());
     }
 }
 
 struct NativeExchange<'a> {
-    shared: &'a Shared,
+    connections: &'a Connections,
     connection: &'a Connection,
-    reader: Reader<'a>,
+    reader: Reader<TimedStream<'a>>,
+    /// The length of the body that has not been read.
     body_length: BodyLength,
     /// The client waits to be asked for the body.
     expects_continue: bool,
-    /// The request has been read to its end, so that the next one can follow.
-    is_read: bool,
 }
 
 impl Exchange for NativeExchange<'_> {
     fn read_body(&mut self, max: usize) -> Result<Vec<u8>, Response> {
-        let info = &self.shared.service.info;
+        let info = &self.connections.service.info;
         let is_wanted = match self.body_length {
             BodyLength::None => false,
             BodyLength::Known(length) => (1..=max).contains(&length),
             BodyLength::Chunked => true,
         };
-        if self.expects_continue && is_wanted && self.reader.received() == 0 {
+        if self.expects_continue && is_wanted && self.reader.received().is_empty() {
             // An error shows again when the body is read.
-            let _ = self
-                .connection
-                .write(b"HTTP/1.1 100 Continue\r\n\r\n", info.write_timeout);
+            let asked = b"HTTP/1.1 100 Continue\r\n\r\n";
+            let _ = self.reader.source.send(asked, info.write_timeout);
         }
-        self.reader.limit(info.body_timeout.unwrap_or(BODY_TIMEOUT));
-        let body = body::read(&mut self.reader, self.body_length, max)?;
-        self.is_read = true;
+        self.reader.source.limit(info.effective_body_timeout());
+        let body = self.reader.body(self.body_length, max)?;
+        self.body_length = BodyLength::None;
         if self.connection.enter(State::Serving) {
             Ok(body)
         } else {
@@ -88,95 +92,78 @@ impl Exchange for NativeExchange<'_> {
     }
 }
 
+/// The methods are not inlined: the stack of a thread stays as large as it ever was, and has 8 KB where a poll is parked.
 impl NativeExchange<'_> {
     /// Waits for a request and serves it. Returns `false` if the connection can't be used any more.
     fn run(&mut self) -> bool {
-        let service = &self.shared.service;
-        self.is_read = false;
-        let request = match self.receive_head() {
-            Ok(None) => return false,
-            Ok(Some(request)) => self.check_head(&request).map(|()| request),
-            Err(refusal) => Err(refusal),
-        };
-        let mut request = match request {
-            Ok(request) => request,
+        match self.receive() {
+            Ok(None) => false,
+            Ok(Some(request)) => self.answer(request),
             Err(refusal) => {
-                service.broker.count_refused();
-                return self.send(refusal.into(), &Grant::default(), Persistence::Close, false);
+                self.connections.service.broker.count_refused();
+                self.send(refusal.into(), &Grant::default(), Persistence::Close, false)
             }
-        };
+        }
+    }
+
+    /// Receives the head of a request; `None` if the client sends none.
+    ///
+    /// # Errors
+    ///
+    /// The answer that refuses.
+    #[inline(never)]
+    fn receive(&mut self) -> Result<Option<Box<Request>>, Response> {
+        let info = &self.connections.service.info;
+        self.reader.source.limit(info.effective_idle_timeout());
+        if !self.reader.wait() || !self.connection.enter(State::Receiving) {
+            return Ok(None);
+        }
+        self.reader.source.limit(info.effective_head_timeout());
+        let peer = self.connection.peer;
+        let request = self.reader.head(peer, &info.trusted_proxies)?;
+        let length = request.fault().map_or_else(|| request.body_length(), Err);
+        self.body_length = length.map_err(|why| Response::error(400, why))?;
+        self.expects_continue = request.expects_continue()?;
+        Ok(Some(request))
+    }
+
+    fn answer(&mut self, mut request: Box<Request>) -> bool {
         let (persistence, head_only) = (request.persistence(), request.method() == "HEAD");
-        let grant = Grant::of(&request, service.info.cors.as_ref());
-        let answer = endpoints::answer(service, &mut request, self);
+        let grant = Grant::of(&request, self.connections.service.info.cors.as_ref());
+        let answer = endpoints::answer(&self.connections.service, &mut request, self);
         // While a poll is parked, nothing is kept of its request.
         drop(request);
-        self.skip_body();
+        // The next request can follow a body that was not asked for, if the body has come all the same.
+        let is_read = match self.body_length {
+            BodyLength::None => true,
+            BodyLength::Known(length) if length <= self.reader.received().len() => {
+                self.reader.skip(length);
+                true
+            }
+            _ => false,
+        };
         let ready = match answer {
             Answer::Ready(ready) => ready,
             Answer::Parked(poll) => self.wait(poll),
         };
+        let persists = is_read && !self.connections.service.is_stopping();
+        let persistence = if persists {
+            persistence
+        } else {
+            Persistence::Close
+        };
         self.send(ready, &grant, persistence, head_only)
     }
 
-    /// Receives the head of a request: in a box, and not inlined, as [`send`](NativeExchange::send), since the stack of a
-    /// thread stays as large as it ever was, and has 8 KB where a poll is parked.
-    ///
-    /// `None` where the client sends no request.
-    ///
-    /// # Errors
-    ///
-    /// The answer that refuses, as of the next two.
-    #[inline(never)]
-    fn receive_head(&mut self) -> Result<Option<Box<Request>>, Response> {
-        let info = &self.shared.service.info;
-        self.reader.limit(info.effective_idle_timeout());
-        if !self.reader.wait()? || !self.connection.enter(State::Receiving) {
-            return Ok(None);
-        }
-        self.reader.limit(info.head_timeout.unwrap_or(HEAD_TIMEOUT));
-        let head = self.reader.head()?;
-        let request = head::parse(&head, self.connection.peer, &info.trusted_proxies)?;
-        Ok(Some(Box::new(request)))
-    }
-
-    #[inline(never)]
-    fn check_head(&mut self, request: &Request) -> Result<(), Response> {
-        let length = match request.fault() {
-            None => request.body_length(),
-            Some(fault) => Err(fault),
-        };
-        self.body_length = length.map_err(|why| Response::error(400, why))?;
-        self.expects_continue = request.expects_continue()?;
-        Ok(())
-    }
-
-    /// Passes over a body that was not asked for, if it has come all the same.
-    #[inline(never)]
-    fn skip_body(&mut self) {
-        self.is_read = self.is_read
-            || match self.body_length {
-                BodyLength::None => true,
-                BodyLength::Known(length) if length <= self.reader.received() => {
-                    self.reader.body(&mut Vec::new(), length).is_ok()
-                }
-                _ => false,
-            };
-    }
-
-    /// Waits for the events of a poll, without a buffer. The poll stays in its box: see [`receive_head`].
-    ///
-    /// [`receive_head`]: NativeExchange::receive_head
+    /// Waits for the events of a poll, without a buffer. The poll stays in its box.
     #[allow(clippy::boxed_local)]
     #[inline(never)]
     fn wait(&mut self, poll: Box<ParkedPoll>) -> Ready {
-        self.reader.rebuffer(0, &[]);
-        self.connection.park(poll.waiter());
-        self.shared.maintenance.wake();
-        let ready = poll.wait(&self.shared.service);
-        let received = self.connection.unpark();
-        // An error would leave a socket that does not block.
-        self.is_read &= received.is_ok();
-        self.reader.rebuffer(BUFFER, &received.unwrap_or_default());
+        let received = self.reader.replace(Vec::new());
+        self.connection.park(poll.waiter().clone(), received);
+        self.connections.wake_maintenance();
+        let ready = poll.wait(&self.connections.service);
+        self.reader.replace(self.connection.unpark());
         ready
     }
 
@@ -189,25 +176,20 @@ impl NativeExchange<'_> {
         persistence: Persistence,
         head_only: bool,
     ) -> bool {
-        let service = &self.shared.service;
+        let service = &self.connections.service;
         // From here on, a stop waits for the answer.
         if !self.connection.enter(State::Serving) {
             return false;
         }
-        let persistence = if self.is_read && !service.is_stopping() {
-            persistence
-        } else {
-            Persistence::Close
-        };
         let answer = ready.render(service, grant, persistence, head_only);
-        let written = self.connection.write(&answer, service.info.write_timeout);
-        if let Err(error) = &written {
-            log::debug!(
-                "an answer did not reach {:?}: {error}",
-                self.connection.peer
-            );
-            let _ = self.connection.stream.shutdown(Shutdown::Both);
+        let sent = self.reader.source.send(&answer, service.info.write_timeout);
+        if let Err(error) = &sent {
+            let (peer, stream) = (self.connection.peer, &self.connection.stream);
+            log::debug!("an answer did not reach {peer:?}: {error}");
+            // Else the system would keep what is left, and go on to offer it.
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            let _ = stream.shutdown(Shutdown::Both);
         }
-        written.is_ok() && persistence != Persistence::Close
+        sent.is_ok() && persistence != Persistence::Close
     }
 }

@@ -1,77 +1,75 @@
 //! Reading requests from bytes alone: for the fuzz target `fuzz/fuzz_targets/requests.rs`, and for the property test below.
 
-use std::io;
-use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::io::{self, Read};
 
-use super::body;
-use super::head;
 use super::reader::Reader;
 use crate::server::forwarded::TrustedProxies;
 use crate::server::response::Response;
 
 /// The most bytes of a body.
 const MAX_BODY: usize = 1000;
-/// Longer than any input takes.
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// What became of one request: its method, its target and its body, or the status that refuses it.
 pub type Outcome = Result<(String, String, Vec<u8>), u16>;
 
-/// A connection whose client has closed its side, so that nothing comes behind the bytes that a reader has.
-///
-/// # Errors
-///
-/// Where the system has no connection.
-pub fn silent_connection() -> io::Result<TcpStream> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let client = TcpStream::connect(listener.local_addr()?)?;
-    let (stream, _) = listener.accept()?;
-    drop(client);
-    Ok(stream)
+/// The bytes that a client sends, in pieces of this size.
+struct Pieces<'a> {
+    bytes: &'a [u8],
+    size: usize,
 }
 
-/// Reads requests until one is refused, or the bytes end. They come in pieces of the size of the buffer.
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let size = self.size.min(buffer.len());
+        self.bytes.read(&mut buffer[..size])
+    }
+}
+
+/// Reads requests until one is refused, or the bytes end. They come in pieces of this size.
 ///
 /// # Panics
 ///
 /// Where a request is accepted that must not be.
-pub fn read_requests(connection: &TcpStream, bytes: &[u8], buffer: usize) -> Vec<Outcome> {
-    let mut reader = Reader::new(connection, LIMIT);
-    reader.rebuffer(buffer, bytes);
-    reader.limit(LIMIT);
+pub fn read_requests(bytes: &[u8], size: usize) -> Vec<Outcome> {
+    let mut reader = Reader::new(Pieces { bytes, size });
     let mut outcomes = Vec::new();
-    loop {
-        match read_request(&mut reader) {
-            Ok(None) => return outcomes,
-            Ok(Some(request)) => outcomes.push(Ok(request)),
+    while reader.wait() {
+        match read_request(&mut reader, bytes) {
+            Ok(request) => outcomes.push(Ok(request)),
             Err(refusal) => {
                 assert!((400..600).contains(&refusal.status), "{}", refusal.status);
                 outcomes.push(Err(refusal.status));
-                return outcomes;
+                break;
             }
         }
     }
+    outcomes
 }
 
-fn read_request(reader: &mut Reader<'_>) -> Result<Option<(String, String, Vec<u8>)>, Response> {
-    if !reader.wait()? {
-        return Ok(None);
-    }
-    let bytes = reader.head()?;
-    let request = head::parse(&bytes, None, &TrustedProxies::default())?;
+fn read_request(
+    reader: &mut Reader<Pieces<'_>>,
+    bytes: &[u8],
+) -> Result<(String, String, Vec<u8>), Response> {
+    let position = |reader: &Reader<Pieces<'_>>| {
+        bytes.len() - reader.source.bytes.len() - reader.received().len()
+    };
+    let start = position(reader);
+    let request = reader.head(None, &TrustedProxies::default())?;
+    let head = &bytes[start..position(reader)];
     if let Some(fault) = request.fault() {
         return Err(Response::error(400, fault));
     }
+    // A line of the head that is not one of the request's would be a line that another program reads differently.
+    let lines = head.iter().filter(|byte| **byte == b'\n').count();
+    assert_eq!(lines, request.headers().iter().count() + 2);
+    let text = String::from_utf8_lossy(head).replace("\r\n", "");
+    assert!(!text.contains(['\r', '\n', '\0']), "{text:?}");
     let length = request.body_length();
     let length = length.map_err(|why| Response::error(400, why))?;
-    let body = body::read(reader, length, MAX_BODY)?;
+    let body = reader.body(length, MAX_BODY)?;
     assert!(body.len() <= MAX_BODY, "{}", body.len());
-    // A line of the head that is not one of the request's would be a line that another program reads differently.
-    let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
-    assert_eq!(lines, request.headers().iter().count() + 2);
     let target = request.target.clone();
-    Ok(Some((request.method().to_owned(), target, body)))
+    Ok((request.method().to_owned(), target, body))
 }
 
 #[cfg(test)]
@@ -120,11 +118,10 @@ mod tests {
 
         #[test]
         fn requests_are_read_the_same_in_whatever_pieces_they_come(pieces in vec(piece(), 0..24)) {
-            let connection = silent_connection().unwrap();
             let bytes = pieces.concat();
-            let whole = read_requests(&connection, &bytes, 4096);
-            for buffer in [1, 2, 7, 64] {
-                prop_assert_eq!(&read_requests(&connection, &bytes, buffer), &whole);
+            let whole = read_requests(&bytes, usize::MAX);
+            for size in [1, 2, 7, 64] {
+                prop_assert_eq!(&read_requests(&bytes, size), &whole);
             }
         }
     }

@@ -1,14 +1,12 @@
 //! The native HTTP backend: one thread for each connection, on which its polls wait.
 //!
-//! - `acceptor` accepts, and starts the threads; `connections` has them all; `capacity` is how many there may be.
-//! - `exchange` is the way of one request, with `connection`, `reader`, `head` and `body`.
-//! - `maintenance` is one thread that notices clients that hang up.
+//! - `acceptor` accepts connections; `connections` starts their threads, at most as many as `capacity` finds room for.
+//! - `exchange` serves the requests of a `connection`, which `reader` takes from a `stream` with time limits.
 //!
 //! While no request comes and no poll is parked, every thread is blocked in a system call without a time limit, or in the
 //! read of an idle connection.
 
 mod acceptor;
-mod body;
 mod capacity;
 mod connection;
 mod connections;
@@ -16,14 +14,13 @@ mod exchange;
 #[cfg(any(test, fuzzing))]
 #[cfg_attr(not(fuzzing), allow(unreachable_pub))]
 pub mod fuzz;
-mod head;
-mod maintenance;
 mod reader;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -32,100 +29,88 @@ use parking_lot::Mutex;
 
 use self::acceptor::Acceptor;
 use self::connections::Connections;
-use self::maintenance::Maintenance;
-use super::info::ServerInfo;
 use super::server_socket::ServerSocket;
 use super::service::Service;
 use crate::error::{Error, ErrorKind};
 
-/// A listening socket without threads that serve it yet: clients that connect wait.
-pub(super) struct Listening(ServerSocket);
-
-/// What the backend's threads share.
-struct Shared {
-    service: Arc<Service>,
-    connections: Arc<Connections>,
-    maintenance: Maintenance,
-}
-
 /// A running backend.
 pub(super) struct Backend {
-    shared: Arc<Shared>,
-    address: SocketAddr,
-    unix_path: Option<PathBuf>,
-    running: Mutex<Running>,
+    pub(super) address: SocketAddr,
+    pub(super) unix_path: Option<PathBuf>,
+    connections: Arc<Connections>,
+    /// `None` after the stop, which closes it.
+    socket: Mutex<Option<Arc<ServerSocket>>>,
+    acceptor: Mutex<Option<JoinHandle<()>>>,
+    maintenance: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What a stop takes away.
-struct Running {
-    socket: Option<Arc<ServerSocket>>,
-    acceptor: Option<JoinHandle<()>>,
-    maintenance: Option<JoinHandle<()>>,
-}
-
-impl Listening {
-    /// # Errors
-    ///
-    /// Those of [`ServerSocket::open`].
-    pub(super) fn open(info: &ServerInfo) -> Result<Self, Error> {
-        ServerSocket::open(info).map(Listening)
-    }
-
-    pub(super) fn local_addr(&self) -> SocketAddr {
-        self.0.local_addr()
-    }
-
-    /// Starts the threads that serve.
+impl Backend {
+    /// Starts the threads that serve the connections of a socket.
     ///
     /// # Errors
     ///
     /// `Listen` where no thread can be started.
-    pub(super) fn serve(self, service: Arc<Service>) -> Result<Backend, Error> {
-        let info = &service.info;
-        let allowed = capacity::of_system(info.thread_stack_size);
-        let max = info.max_connections.unwrap_or(capacity::MOST);
-        if info.max_connections.is_some() && max > allowed {
-            log::warn!(
-                "max_connections is {max}, and the system allows {allowed}: that is the limit"
-            );
-        }
-        let shared = Arc::new(Shared {
-            connections: Arc::new(Connections::new(max.min(allowed), info.thread_stack_size)),
-            maintenance: Maintenance::default(),
-            service,
-        });
-        let connections = shared.connections.clone();
-        let open_connections = move || Some(connections.open());
-        shared
+    pub(super) fn start(socket: ServerSocket, service: Arc<Service>) -> Result<Self, Error> {
+        let connections = Arc::new(Connections::new(service));
+        // After a stop, nothing else holds the connections.
+        let counted = Arc::downgrade(&connections);
+        let open_connections = move || Some(counted.upgrade()?.count());
+        connections
             .service
             .traffic
             .set_backend("native", open_connections);
-        let socket = Arc::new(self.0);
-        let (maintained, listening) = (shared.clone(), socket.clone());
-        let acceptor = Acceptor::new(shared.clone());
-        let maintain = move || {
-            let Shared {
-                connections,
-                service,
-                ..
-            } = &*maintained;
-            maintained.maintenance.run(connections, &service.broker);
-        };
-        let maintenance = start("long-polling-maintenance", maintain)?;
+        let socket = Arc::new(socket);
+        let maintained = connections.clone();
+        let maintenance = start("long-polling-maintenance", move || maintained.maintain())?;
+        let acceptor = Acceptor::new(connections.clone());
+        let listening = socket.clone();
         let acceptor = start("long-polling-accept", move || {
             acceptor.run(|| listening.accept())
         });
-        let acceptor = acceptor.inspect_err(|_| shared.maintenance.stop())?;
         Ok(Backend {
-            shared,
             address: socket.local_addr(),
             unix_path: socket.unix_path(),
-            running: Mutex::new(Running {
-                socket: Some(socket),
-                acceptor: Some(acceptor),
-                maintenance: Some(maintenance),
-            }),
+            acceptor: Mutex::new(Some(
+                acceptor.inspect_err(|_| connections.end_maintenance())?,
+            )),
+            maintenance: Mutex::new(Some(maintenance)),
+            socket: Mutex::new(Some(socket)),
+            connections,
         })
+    }
+
+    /// Takes no more connections, frees the port, and closes connections without a whole request. Requests in flight are
+    /// still served.
+    pub(super) fn stop_listening(&self) {
+        self.connections.close();
+        if let Some(socket) = self.socket.lock().take() {
+            socket.end_accept(|limit| self.has_ended_accepting(Instant::now() + limit));
+        }
+    }
+
+    /// Waits until all connections and all threads have ended. Returns `false` if the deadline came first.
+    pub(super) fn wait_until_done(&self, deadline: Instant) -> bool {
+        let done = self.has_ended_accepting(deadline) & self.connections.join(deadline);
+        self.connections.end_maintenance();
+        if let Some(maintenance) = self.maintenance.lock().take() {
+            let _ = maintenance.join();
+        }
+        done
+    }
+
+    fn has_ended_accepting(&self, deadline: Instant) -> bool {
+        let mut acceptor = self.acceptor.lock();
+        while acceptor
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
+        {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::park_timeout(Duration::from_millis(1));
+        }
+        acceptor.take().map(JoinHandle::join);
+        true
     }
 }
 
@@ -135,53 +120,4 @@ fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         let message = "no thread could be started to serve requests";
         Error::new(ErrorKind::Listen, message).with_source(error)
     })
-}
-
-impl Backend {
-    pub(super) fn local_addr(&self) -> SocketAddr {
-        self.address
-    }
-
-    pub(super) fn unix_path(&self) -> Option<&Path> {
-        self.unix_path.as_deref()
-    }
-
-    /// Takes no more connections, frees the port, and closes connections without a whole request. Requests in flight are
-    /// still served.
-    pub(super) fn stop_listening(&self) {
-        self.shared.connections.close();
-        let mut running = self.running.lock();
-        if let Some(socket) = running.socket.take() {
-            socket.end_accept(|limit| running.join_acceptor(Instant::now() + limit));
-        }
-    }
-
-    /// Waits until all connections and all threads have ended. Returns `false` if the deadline came first.
-    pub(super) fn wait_until_done(&self, deadline: Instant) -> bool {
-        let mut running = self.running.lock();
-        let accepted = running.join_acceptor(deadline);
-        let served = self.shared.connections.join(deadline);
-        self.shared.maintenance.stop();
-        if let Some(maintenance) = running.maintenance.take() {
-            let _ = maintenance.join();
-        }
-        accepted && served
-    }
-}
-
-impl Running {
-    /// Returns `false` if the accept loop has not ended by the deadline.
-    fn join_acceptor(&mut self, deadline: Instant) -> bool {
-        let Some(acceptor) = &self.acceptor else {
-            return true;
-        };
-        while !acceptor.is_finished() {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            thread::park_timeout(Duration::from_millis(1));
-        }
-        self.acceptor.take().map(JoinHandle::join);
-        true
-    }
 }

@@ -12,7 +12,7 @@ use super::drain::{self, UnreadBody};
 use super::head::{self, Treatment};
 use super::response;
 use super::workers::ReceiveToken;
-use crate::server::answer::{Answer, ParkedPoll, Ready};
+use crate::server::answer::{Answer, ParkedPoll, Ready, Rendered};
 use crate::server::cors::{self, Grant};
 use crate::server::endpoints::{self, Exchange};
 use crate::server::render::Persistence;
@@ -237,7 +237,7 @@ struct AnswerForm {
 }
 
 impl AnswerForm {
-    fn render(&self, ready: Ready, service: &Service) -> Arc<[u8]> {
+    fn render(&self, ready: Ready, service: &Service) -> Rendered {
         ready.render(
             service,
             &self.grant,

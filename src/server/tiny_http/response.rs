@@ -33,7 +33,7 @@ fn to_tiny_http(response: &Response) -> tiny_http::Response<io::Cursor<Vec<u8>>>
     let body = response.body.clone();
     let mut converted = tiny_http::Response::from_data(body).with_status_code(response.status);
     let date = http_date(SystemTime::now());
-    let fields = response.fields().into_iter();
+    let fields = response.fields();
     for (name, value) in fields.chain([("Date", date.as_str())]) {
         if let Ok(field) = tiny_http::Header::from_bytes(name, value) {
             converted.add_header(field);

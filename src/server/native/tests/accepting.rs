@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use super::{Client, POLL, PUBLISH, info, shared, start, until};
+use super::{Client, POLL, PUBLISH, connections, info, start, until};
 use crate::ErrorKind;
 use crate::server::native::acceptor::Acceptor;
-use crate::server::native::{Backend, Listening, capacity};
+use crate::server::native::capacity;
+use crate::server::native::connection::Connection;
+use crate::server::server_socket::ServerSocket;
 use crate::server::{HttpBackend, Request, Response, Server, ServerInfo};
 
 fn published(client: &mut Client) -> bool {
@@ -21,9 +23,17 @@ fn published(client: &mut Client) -> bool {
 fn past_the_limit_the_connection_idle_longest_makes_room() {
     let server = start(info().max_connections(2));
     let (mut first, mut second) = (Client::of(&server), Client::of(&server));
+    // A connection is idle soon after its answer.
+    let are_idle = || {
+        let open = connections(&server).open();
+        open.iter()
+            .all(|connection| connection.idle_since().is_some())
+    };
     assert!(published(&mut first) && published(&mut second));
+    until("idle", are_idle);
     // Now the second one has been idle longest.
     assert!(published(&mut first));
+    until("idle", are_idle);
     let mut third = Client::of(&server);
     assert!(published(&mut third));
     assert!(second.is_over());
@@ -84,19 +94,15 @@ fn accepting_outlives_every_error_and_a_long_failure_is_reported_once() {
     let mut idle = Client::of(&server);
     assert!(published(&mut idle));
     // An accept loop that fails, beside the other one.
-    let Listening(elsewhere) = Listening::open(&info()).unwrap();
+    let elsewhere = ServerSocket::open(&info()).unwrap();
     let address = elsewhere.local_addr();
     let fails = Arc::new(AtomicBool::new(true));
-    let shared = match &server.backend {
-        crate::server::backend::Backend::Native(Backend { shared, .. }) => shared.clone(),
-        #[cfg(feature = "server")]
-        _ => panic!("not the native backend"),
-    };
+    let acceptor = Acceptor::new(connections(&server).clone());
     let flag = fails.clone();
-    let acceptor = thread::spawn(move || {
+    let accepting = thread::spawn(move || {
         let errors = [24, 23, 12, 103, 4, 71].into_iter().cycle();
         let errors = parking_lot::Mutex::new(errors);
-        Acceptor::new(shared).run(|| match flag.load(SeqCst) {
+        acceptor.run(|| match flag.load(SeqCst) {
             true => Err(io::Error::from_raw_os_error(errors.lock().next().unwrap())),
             false => elsewhere.accept(),
         });
@@ -110,20 +116,15 @@ fn accepting_outlives_every_error_and_a_long_failure_is_reported_once() {
     assert_eq!(failures.load(SeqCst), 1);
     server.stop(super::LIMIT).unwrap();
     drop(std::net::TcpStream::connect(address));
-    acceptor.join().unwrap();
+    accepting.join().unwrap();
 }
 
 #[test]
 fn a_panic_in_a_connections_thread_leaves_nothing_behind() {
     let server = start(info());
-    let shared = shared(&server);
     let (stream, _client) = super::pair();
-    let connection =
-        super::super::connection::Connection::new(stream.into(), None, &shared.service.info);
-    let connection = Arc::new(connection.unwrap());
-    let started = shared
-        .connections
-        .start(&connection, |_| panic!("on purpose"));
+    let connection = Arc::new(Connection::new(stream.into(), None).unwrap());
+    let started = connections(&server).start(&connection, |_, _| panic!("on purpose"));
     started.unwrap();
     until("no thread holds the connection", || {
         Arc::strong_count(&connection) == 1
@@ -152,7 +153,7 @@ fn the_default_stack_holds_a_hook_that_parses_json_nested_as_deep_as_serde_json_
 
 #[test]
 fn the_system_allows_some_connections_and_settings_that_make_no_sense_are_refused() {
-    assert!((1..1_000_000).contains(&capacity::of_system(256 * 1024)));
+    assert!((1..=10_000).contains(&capacity::max_connections(None, 256 * 1024)));
     for (name, info) in [
         ("max_connections", info().max_connections(0)),
         ("thread_stack_size", info().thread_stack_size(1000)),

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{Client, LIMIT, POLL, PUBLISH, info, pair, shared, start, until};
+use super::{Client, LIMIT, POLL, PUBLISH, connections, info, pair, start, until};
 use crate::server::native::connection::{Connection, State};
+use crate::server::native::stream::TimedStream;
 use crate::server::{Request, Response};
 
 #[test]
@@ -32,9 +33,7 @@ fn a_client_that_hangs_up_while_its_poll_is_parked_is_noticed_within_two_seconds
         );
     }
     // The thread and the descriptor are back.
-    until("closed", || {
-        shared(&server).connections.join(Instant::now())
-    });
+    until("closed", || connections(&server).join(Instant::now()));
 }
 
 #[test]
@@ -47,8 +46,7 @@ fn a_client_that_reads_little_by_little_is_given_up_after_the_time_for_the_whole
     let (stream, peer) = listener.accept().unwrap();
     SockRef::from(&stream).set_send_buffer_size(4096).unwrap();
     let time = Duration::from_millis(600);
-    let info = info().write_timeout(time);
-    let connection = Connection::new(stream.into(), Some(peer), &info).unwrap();
+    let connection = Connection::new(stream.into(), Some(peer)).unwrap();
     // The client reads a piece at a time until the connection has ended.
     let (ended, end) = bounded::<()>(0);
     let reader = thread::spawn(move || {
@@ -59,7 +57,8 @@ fn a_client_that_reads_little_by_little_is_given_up_after_the_time_for_the_whole
         {}
     });
     let began = Instant::now();
-    let error = connection.write(&[b'x'; 60_000], time).unwrap_err();
+    let mut stream = TimedStream::new(&connection.stream);
+    let error = stream.send(&[b'x'; 60_000], time).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!(
         began.elapsed() >= time && began.elapsed() < 3 * time,
@@ -73,7 +72,7 @@ fn a_client_that_reads_little_by_little_is_given_up_after_the_time_for_the_whole
 #[test]
 fn a_connection_that_is_ended_while_idle_serves_no_request_that_comes_in_that_instant() {
     let (stream, _client) = pair();
-    let connection = Connection::new(stream.into(), None, &info()).unwrap();
+    let connection = Connection::new(stream.into(), None).unwrap();
     assert!(connection.enter(State::Receiving));
     assert!(!connection.end(false) && connection.idle_since().is_none());
     assert!(connection.enter(State::Idle(Instant::now())));
@@ -107,8 +106,9 @@ fn a_stop_answers_parked_polls_and_ends_all_other_connections_at_once() {
         half_head.send("GET / HT");
         let mut half_body = Client::of(&server);
         half_body.send(&PUBLISH[..PUBLISH.len() - 1]);
-        let connections = &shared(&server).connections;
-        let is_receiving = || !connections.are_closing() && server.statistics().published == 1;
+        let connections = connections(&server);
+        let is_receiving =
+            || !connections.service.is_stopping() && server.statistics().published == 1;
         until("published", is_receiving);
         let began = Instant::now();
         server.stop(LIMIT).unwrap();
@@ -144,7 +144,7 @@ fn a_stop_lets_a_request_in_flight_finish_and_reports_one_that_does_not() {
         if finishes {
             thread::scope(|scope| {
                 let stop = scope.spawn(|| server.stop(LIMIT));
-                until("stopping", || shared(&server).connections.are_closing());
+                until("stopping", || connections(&server).service.is_stopping());
                 drop(release);
                 stop.join().unwrap().unwrap();
             });

@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::Shared;
+use super::connections::Connections;
 use crate::server::backend::Backend;
 use crate::server::{HttpBackend, Server, ServerInfo};
 
@@ -27,9 +27,9 @@ fn start(info: ServerInfo) -> Server {
     Server::start(info).unwrap()
 }
 
-fn shared(server: &Server) -> &Shared {
+fn connections(server: &Server) -> &std::sync::Arc<Connections> {
     match &server.backend {
-        Backend::Native(backend) => &backend.shared,
+        Backend::Native(backend) => &backend.connections,
         #[cfg(feature = "server")]
         Backend::TinyHttp(_) => panic!("not the native backend"),
     }

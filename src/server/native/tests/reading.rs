@@ -1,26 +1,15 @@
 //! What is read of a request, how much of it, and for how long.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Client, LIMIT, POLL, PUBLISH, info, pair, start};
+use super::{Client, LIMIT, POLL, PUBLISH, info, start};
+use crate::server::forwarded::TrustedProxies;
 use crate::server::head::BodyLength;
-use crate::server::native::body;
 use crate::server::native::reader::Reader;
-use crate::server::{Handler, Response};
+use crate::server::{Handler, Request, Response};
 
-/// Has a reader read what a client sends, who closes its side then.
-fn read<T>(bytes: &[u8], work: impl FnOnce(&mut Reader<'_>) -> T) -> T {
-    let (stream, mut client) = pair();
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            client.send(bytes);
-            drop(client);
-        });
-        let mut reader = Reader::new(&stream, LIMIT);
-        reader.limit(LIMIT);
-        work(&mut reader)
-    })
+fn head(reader: &mut Reader<&[u8]>) -> Result<Box<Request>, Response> {
+    reader.head(None, &TrustedProxies::default())
 }
 
 fn refusal<T>(result: Result<T, Response>) -> u16 {
@@ -29,15 +18,13 @@ fn refusal<T>(result: Result<T, Response>) -> u16 {
 
 #[test]
 fn a_head_is_read_to_its_empty_line_and_no_further() {
-    let (head, rest) = read(b"\r\n\r\nGET / HTTP/1.1\r\nA: b\r\n\r\nrest", |reader| {
-        assert!(reader.wait().unwrap());
-        let head = reader.head().unwrap();
-        let mut rest = Vec::new();
-        reader.body(&mut rest, 4).unwrap();
-        (head, rest)
-    });
-    assert_eq!(head, b"GET / HTTP/1.1\r\nA: b\r\n\r\n");
-    assert_eq!(rest, b"rest");
+    let mut reader = Reader::new(&b"\r\n\r\nGET / HTTP/1.1\r\nA: b\r\n\r\nrest"[..]);
+    assert!(reader.wait());
+    let request = head(&mut reader).unwrap();
+    let fields: Vec<_> = request.headers().iter().collect();
+    assert_eq!(fields, [("A", "b")]);
+    assert_eq!(reader.body(BodyLength::Known(4), 4).unwrap(), b"rest");
+    assert!(!reader.wait());
 }
 
 #[test]
@@ -61,8 +48,8 @@ fn a_head_that_another_program_may_read_otherwise_or_too_large_a_one_is_refused(
             format!("GET / HTTP/1.1\r\n{}", "A: b\r\n".repeat(3000)),
         ),
     ] {
-        let came = read(head.as_bytes(), |reader| refusal(reader.head()));
-        assert_eq!(came, status, "{head:?}");
+        let refused = refusal(self::head(&mut Reader::new(head.as_bytes())));
+        assert_eq!(refused, status, "{head:?}");
     }
 }
 
@@ -85,16 +72,15 @@ fn what_is_not_http_is_refused_at_its_first_byte_or_line() {
 
 #[test]
 fn a_body_takes_memory_as_it_comes() {
-    read(b"0123456789", |reader| {
-        let mut body = Vec::new();
-        assert_eq!(refusal(reader.body(&mut body, 1 << 40)), 400);
-        assert_eq!(body, b"0123456789");
-        assert!(body.capacity() < 100_000, "{}", body.capacity());
-    });
+    let mut body = Vec::new();
+    let mut reader = Reader::new(&b"0123456789"[..]);
+    assert_eq!(refusal(reader.append(&mut body, 1 << 40, 1 << 40)), 400);
+    assert_eq!(body, b"0123456789");
+    assert!(body.capacity() < 100_000, "{}", body.capacity());
 }
 
 fn chunked(bytes: &[u8], max: usize) -> Result<Vec<u8>, Response> {
-    read(bytes, |reader| body::read(reader, BodyLength::Chunked, max))
+    Reader::new(bytes).body(BodyLength::Chunked, max)
 }
 
 #[test]
@@ -215,11 +201,12 @@ fn requests_that_come_at_once_are_answered_in_order_also_behind_a_parked_poll() 
     assert_eq!(client.status(), 200);
     super::until("parked", || server.statistics().parked == 1);
     // Looks at the client receive this.
-    let parked = super::shared(&server).connections.parked();
-    super::until("a look", || parked[0].received_while_parked() == Some(0));
+    let parked = &super::connections(&server).open()[0];
+    super::until("a look", || parked.received_while_parked().is_some());
+    let before = parked.received_while_parked().unwrap();
     client.send(PUBLISH);
     super::until("another", || {
-        parked[0].received_while_parked() == Some(PUBLISH.len())
+        parked.received_while_parked() == Some(before + PUBLISH.len())
     });
     assert_eq!(server.statistics().parked, 1);
     server.publish("c", &"end").unwrap();
