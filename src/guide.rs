@@ -5,6 +5,7 @@
 //! | [`http_api`] | authors of clients in any language: the HTTP API, with curl |
 //! | [`embedding`] | programmers who put a server or a broker into their program |
 //! | [`client`] | programmers of clients: `Subscriber`, `Publisher`, positions, proxies, other languages |
+//! | [`browsers`] | authors of web pages: the JavaScript client, CORS, hosts, connections of a browser |
 //! | [`authentication`] | all who decide who may subscribe and publish: credentials, rights, client addresses |
 //! | [`durability`] | all whose events must survive a restart: the file, what a crash may cost, own stores |
 //! | `redis` (with the feature `redis`) | operators and programmers with more than one server: one history of events in Redis |
@@ -26,6 +27,16 @@ pub mod embedding {
 
 pub mod client {
     #![doc = include_str!("guide/client.md")]
+}
+
+pub mod browsers {
+    #![doc = include_str!("guide/browsers.md")]
+    // An image by its path would be missing in the documentation that cargo builds.
+    #![doc = concat!(
+        "![The page of the chat: rooms, messages, and a field for the next message](data:image/png;base64,",
+        include_str!("guide/chat.png.base64"),
+        ")"
+    )]
 }
 
 pub mod authentication {

@@ -66,10 +66,10 @@ impl Connection {
 pub(crate) fn publish(category: &str, data: &str) -> String {
     let body = format!(r#"{{"category":"{category}","data":{data}}}"#);
     let length = body.len();
-    format!("POST /publish HTTP/1.1\r\nHost: bench\r\nContent-Length: {length}\r\n\r\n{body}")
+    format!("POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
 /// A poll, with more parameters such as `&since_time=1`.
 pub(crate) fn poll(category: &str, more: &str) -> String {
-    format!("GET /events?category={category}&timeout=60{more} HTTP/1.1\r\nHost: bench\r\n\r\n")
+    format!("GET /events?category={category}&timeout=60{more} HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::sync::Mutex;
 use crate::event::Event;
 use crate::position::EventId;
 
@@ -14,15 +15,20 @@ pub struct Batch {
     before: u64,
     /// Events that were published together with these are in the ring.
     is_partial: bool,
+    /// The answers of HTTP servers that have been rendered: the first one, and those of other variants.
     rendered: OnceLock<Rendered>,
+    variants: OnceLock<Arc<Mutex<Vec<Rendered>>>>,
 }
 
-/// The rendered answer of the servers whose answers do not differ: those of one variant.
+/// The answers of one variant.
 #[derive(Clone, Debug)]
 struct Rendered {
     variant: Box<str>,
     bytes: Arc<[u8]>,
 }
+
+/// The number of variants that are kept, besides the first.
+const MAX_VARIANTS: usize = 15;
 
 impl Batch {
     pub(crate) fn new(events: Vec<Event>, gap: bool, last_id: EventId) -> Self {
@@ -33,6 +39,7 @@ impl Batch {
             before: 0,
             is_partial: false,
             rendered: OnceLock::new(),
+            variants: OnceLock::new(),
         }
     }
 
@@ -86,17 +93,30 @@ impl Batch {
         self.events.is_empty()
     }
 
-    /// Returns the bytes that `render` makes of this batch. It is called once for all subscribers that share the batch, if
-    /// they are of the same variant.
+    /// Returns the bytes that `render` makes of this batch. It is called once for all subscribers that share the batch and are
+    /// of the same variant, such as pages of one origin; for more than [`MAX_VARIANTS`], once for each subscriber.
     pub(crate) fn rendered(&self, variant: &str, render: impl Fn(&Batch) -> Vec<u8>) -> Arc<[u8]> {
-        let rendered = self.rendered.get_or_init(|| Rendered {
+        let new = || Rendered {
             variant: variant.into(),
             bytes: render(self).into(),
-        });
-        match *rendered.variant == *variant {
-            true => rendered.bytes.clone(),
-            false => render(self).into(),
+        };
+        let first = self.rendered.get_or_init(new);
+        if *first.variant == *variant {
+            return first.bytes.clone();
         }
+        // Held while one subscriber renders, so that the others of its variant wait for it.
+        let mut variants = self.variants.get_or_init(Arc::default).lock();
+        if let Some(known) = variants.iter().find(|known| *known.variant == *variant) {
+            return known.bytes.clone();
+        }
+        if variants.len() == MAX_VARIANTS {
+            drop(variants);
+            return render(self).into();
+        }
+        let new = new();
+        let bytes = new.bytes.clone();
+        variants.push(new);
+        bytes
     }
 }
 
@@ -106,5 +126,36 @@ impl<'a> IntoIterator for &'a Batch {
 
     fn into_iter(self) -> Self::IntoIter {
         self.events.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_variant_is_rendered_once_and_shared_with_no_other() {
+        let id = EventId::from(1);
+        let batch = Batch::new(Vec::new(), false, id);
+        let count = Cell::new(0);
+        let render = |variant: &str| {
+            batch.rendered(variant, |_| {
+                count.set(count.get() + 1);
+                variant.into()
+            })
+        };
+        let variants: Vec<String> = (0..=MAX_VARIANTS).map(|at| at.to_string()).collect();
+        for _ in 0..3 {
+            for variant in &variants {
+                assert_eq!(&*render(variant), variant.as_bytes());
+            }
+        }
+        assert_eq!(count.get(), variants.len());
+        for expected in 1..3 {
+            assert_eq!(&*render("one more"), b"one more");
+            assert_eq!(count.get(), variants.len() + expected);
+        }
     }
 }

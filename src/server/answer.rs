@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cors;
+use super::cors::{self, Grant};
 use super::poll_group::Member;
 use super::poll_settings::TimeoutAnswer;
 use super::render::{Persistence, render_json};
@@ -27,7 +27,7 @@ pub(super) enum Ready {
     Response(Response),
     /// The answer to a publish: the id of its event.
     Published(EventId),
-    /// Events. Subscribers that share the batch share its rendered answer, too.
+    /// Events. Subscribers that share the batch share its rendered answer, too, unless they are pages of different origins.
     Batch(Arc<Batch>),
     /// Events for a poll whose timeout was the preference `wait`.
     PreferredBatch(Arc<Batch>, Duration),
@@ -68,37 +68,39 @@ impl Ready {
     pub(super) fn render(
         self,
         service: &Service,
+        grant: &Grant,
         persistence: Persistence,
         head_only: bool,
     ) -> Rendered {
         self.count(service);
-        let origin = service.info.cors_origin.as_deref();
+        let cors = service.info.cors.as_ref();
+        let fields = cors::fields(cors, grant);
+        let json =
+            |json: &str, position| render_json(json, position, &fields, persistence, head_only);
         let events = |batch: &Batch| {
-            let json = wire::PollBody::render(batch.events(), batch.gap());
-            render_json(&json, batch.last_id(), origin, persistence, head_only)
+            let body = wire::PollBody::render(batch.events(), batch.gap());
+            json(&body, batch.last_id())
         };
         match self {
             Ready::Batch(batch) if persistence == Persistence::Keep && !head_only => {
-                Rendered::Shared(batch.rendered(origin.unwrap_or_default(), events))
+                Rendered::Shared(batch.rendered(&grant.variant(cors), events))
             }
             Ready::Batch(batch) => Rendered::Own(events(&batch)),
-            Ready::Published(id) => {
-                let answer = render_json(wire::PUBLISHED, id, origin, persistence, head_only);
-                Rendered::Own(answer)
-            }
+            Ready::Published(id) => Rendered::Own(json(wire::PUBLISHED, id)),
             Ready::Response(response) => {
-                let response = cors::with_origin(response, origin);
+                let response = cors::with_fields(response, cors, grant);
                 Rendered::Own(response.render(persistence, head_only))
             }
             Ready::PreferredBatch(batch, wait) => {
                 let response = with_preference(batch_response(&batch), wait);
-                Rendered::Own(cors::with_origin(response, origin).render(persistence, head_only))
+                let response = cors::with_fields(response, cors, grant);
+                Rendered::Own(response.render(persistence, head_only))
             }
         }
     }
 
     /// The whole answer as a response, for another HTTP server to send.
-    pub(super) fn into_response(self, service: &Service) -> Response {
+    pub(super) fn into_response(self, service: &Service, grant: &Grant) -> Response {
         self.count(service);
         let response = match self {
             Ready::Batch(batch) => batch_response(&batch),
@@ -106,7 +108,7 @@ impl Ready {
             Ready::Published(id) => Response::from_json(200, wire::PUBLISHED).with_position(id),
             Ready::Response(response) => response,
         };
-        cors::with_origin(response, service.info.cors_origin.as_deref()).complete()
+        cors::with_fields(response, service.info.cors.as_ref(), grant).complete()
     }
 
     fn count(&self, service: &Service) {

@@ -160,6 +160,16 @@ impl Listening {
         }
     }
 
+    /// The address that is listened on; the unspecified one for a Unix socket.
+    pub(super) fn local_addr(&self) -> SocketAddr {
+        match self {
+            #[cfg(feature = "server")]
+            Listening::TinyHttp(listening) => listening.local_addr(),
+            #[cfg(feature = "native-http")]
+            Listening::Native(listening) => listening.local_addr(),
+        }
+    }
+
     /// Frees the port again.
     pub(super) fn withdraw(self) {
         match self {

@@ -57,6 +57,7 @@ pub(super) enum Endpoint {
     Publish,
     Metrics,
     Health,
+    BrowserClient,
     Fallback,
 }
 
@@ -74,6 +75,12 @@ impl Endpoint {
             Endpoint::Metrics
         } else if is(&info.health) {
             Endpoint::Health
+        } else if info
+            .browser_client
+            .as_ref()
+            .is_some_and(|client| client.path == path)
+        {
+            Endpoint::BrowserClient
         } else {
             Endpoint::Fallback
         }
@@ -135,9 +142,7 @@ fn route(
     arrived: Instant,
 ) -> Result<Answer, Response> {
     let info = &service.info;
-    if endpoint == Endpoint::Publish {
-        authorize_publish(service, request)?;
-    }
+    check_before_body(service, endpoint, request)?;
     let body = exchange.read_body(max_body_size(service, endpoint))?;
     request.check()?;
     match endpoint {
@@ -148,6 +153,7 @@ fn route(
             monitoring(service, &info.metrics, handler, request, exchange)
         }
         Endpoint::Health => monitoring(service, &info.health, None, request, exchange),
+        Endpoint::BrowserClient => browser_client(service, request),
         Endpoint::Fallback => {
             request.body = body;
             fallback(service, request, exchange)
@@ -155,20 +161,29 @@ fn route(
     }
 }
 
-/// Runs the handler of publishes before the body is read, where the handler does not depend on the body.
+/// Refuses what the head alone decides, before the body is read: a foreign host, a publish by a foreign page, and one that the
+/// handler of publishes refuses, where it does not depend on the body.
 ///
 /// # Errors
 ///
-/// The handler's answer.
-fn authorize_publish(service: &Service, request: &Request) -> Result<(), Response> {
-    match &service.info.before_publish {
-        Some(handler)
-            if handler.is_authorization
-                && matches!(request.method(), "POST" | "DELETE")
-                && request.check().is_ok() =>
-        {
-            handler.run_caught(request)
-        }
+/// The answer that refuses.
+fn check_before_body(
+    service: &Service,
+    endpoint: Endpoint,
+    request: &Request,
+) -> Result<(), Response> {
+    if request.check().is_err() {
+        // It is refused for that once the body has been read.
+        return Ok(());
+    }
+    service.hosts.check(request)?;
+    if endpoint != Endpoint::Publish || !matches!(request.method(), "POST" | "DELETE") {
+        return Ok(());
+    }
+    let info = &service.info;
+    cors::check_publish(request, info.cors.as_ref())?;
+    match &info.before_publish {
+        Some(handler) if handler.is_authorization => handler.run_caught(request),
         _ => Ok(()),
     }
 }
@@ -350,6 +365,14 @@ fn monitoring(
     Ok((endpoint.answer)(&service.status(), request).into())
 }
 
+fn browser_client(service: &Service, request: &Request) -> Result<Answer, Response> {
+    match (request.method(), &service.info.browser_client) {
+        ("GET" | "HEAD", Some(client)) => Ok((client.answer)(request).into()),
+        ("OPTIONS", _) => Ok(options(service, request, READING).into()),
+        _ => Err(not_allowed(READING)),
+    }
+}
+
 #[inline(never)]
 fn fallback(
     service: &Service,
@@ -359,7 +382,16 @@ fn fallback(
     if request.target == "*" {
         return Ok(options(service, request, "GET, HEAD, POST, DELETE, OPTIONS").into());
     }
-    let Some(fallback) = &service.info.fallback else {
+    let info = &service.info;
+    if let Some(cors) = info.cors.as_ref().filter(|cors| cors.is_preflight(request))
+        && !info
+            .fallback
+            .as_ref()
+            .is_some_and(|fallback| fallback.takes_preflight)
+    {
+        return Ok(cors::preflight(request, cors).into());
+    }
+    let Some(fallback) = &info.fallback else {
         return Err(Response::error(404, "not found"));
     };
     exchange.before_blocking()?;
@@ -372,7 +404,7 @@ fn fallback(
 }
 
 fn options(service: &Service, request: &Request, methods: &str) -> Response {
-    cors::options(request, methods, service.info.cors_origin.as_deref())
+    cors::options(request, methods, service.info.cors.as_ref())
 }
 
 /// Runs a handler of the embedding program's.

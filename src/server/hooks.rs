@@ -254,6 +254,7 @@ impl std::fmt::Debug for Handler {
 pub struct Fallback {
     answer: Arc<dyn Fn(&Request) -> Response + Send + Sync>,
     pub(super) takes_head: bool,
+    pub(super) takes_preflight: bool,
 }
 
 impl Fallback {
@@ -262,6 +263,7 @@ impl Fallback {
         Fallback {
             answer: Arc::new(answer),
             takes_head: false,
+            takes_preflight: false,
         }
     }
 
@@ -300,6 +302,24 @@ impl Fallback {
     /// ```
     pub fn with_head(mut self) -> Self {
         self.takes_head = true;
+        self
+    }
+
+    /// Passes preflight requests on, which browsers send as OPTIONS before some requests of pages of other origins. Without
+    /// this, the server answers those of the origins that [`ServerInfo::cors`](crate::ServerInfo::cors) allows, and permits
+    /// the method that the browser asks for; all other OPTIONS requests reach the fallback.
+    ///
+    /// ```
+    /// use long_polling::server::{Fallback, Response};
+    ///
+    /// let fallback = Fallback::new(|request| match request.method() {
+    ///     "OPTIONS" => Response::new(204).with_header("Access-Control-Allow-Methods", "GET, DELETE"),
+    ///     _ => Response::text(200, "well"),
+    /// });
+    /// let fallback = fallback.with_preflight();
+    /// ```
+    pub fn with_preflight(mut self) -> Self {
+        self.takes_preflight = true;
         self
     }
 

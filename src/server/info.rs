@@ -1,4 +1,4 @@
-//! [`ServerInfo`]: the settings of a server. `validate` checks them.
+//! [`ServerInfo`]: the settings of a server. `pages` and `backend` have more of them; `validate` checks them.
 
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::browser::BrowserClient;
+use super::cors::Cors;
 use super::forwarded::TrustedProxies;
 use super::hooks::{Fallback, Handler};
 use super::http_backend::HttpBackend;
@@ -99,7 +101,9 @@ pub struct ServerInfo {
     pub(crate) poll_without_cursor: PollWithoutCursor,
     pub(crate) broker: BrokerOptions,
     pub(crate) store: StoreSetting,
-    pub(crate) cors_origin: Option<String>,
+    pub(super) cors: Option<Cors>,
+    pub(super) hosts: Vec<String>,
+    pub(super) browser_client: Option<BrowserClient>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) write_timeout: Duration,
     pub(crate) restore_timeout: Duration,
@@ -186,7 +190,9 @@ impl Default for ServerInfo {
             poll_without_cursor: PollWithoutCursor::default(),
             broker: BrokerOptions::default(),
             store: StoreSetting::None,
-            cors_origin: None,
+            cors: None,
+            hosts: Vec::new(),
+            browser_client: None,
             idle_timeout: None,
             write_timeout: Duration::from_secs(10),
             restore_timeout: Duration::from_secs(30),
@@ -375,15 +381,6 @@ impl ServerInfo {
     #[cfg(feature = "redis")]
     pub fn redis(mut self, redis: crate::RedisBackplane) -> Self {
         self.store = StoreSetting::Redis(redis);
-        self
-    }
-
-    /// Sets the web page origin (`"https://example.com"`, or `"*"`) from which browsers may poll and publish. The server
-    /// then also answers their preflight requests (the Fetch standard's CORS protocol). Browsers compare the text, so an
-    /// origin that no browser sends, such as one with a path, is an error. Defaults to none: only pages of the same origin
-    /// may.
-    pub fn cors_origin(mut self, origin: impl Into<String>) -> Self {
-        self.cors_origin = Some(origin.into());
         self
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::cors::Cors;
 use super::http_backend::HttpBackend;
 use super::info::ServerInfo;
 use super::network::Network;
@@ -29,6 +30,9 @@ settings!(
         file: Nested<FilePersistorInfo>,
         #[cfg(feature = "redis")] redis: Nested<crate::RedisBackplane>,
         cors_origin: Text,
+        cors: Nested<Cors>,
+        hosts: List<Text>,
+        browser_client: Text,
         idle_timeout: Optional<Time>,
         write_timeout: Time,
         restore_timeout: Time,
@@ -43,9 +47,23 @@ settings!(
     }
     fn check_given<E: serde::de::Error>(given: &[&str]) -> Result<(), E> {
         // The order of a map means nothing, so no one of the two can win.
-        match given.contains(&"file") && given.contains(&"redis") {
-            true => Err(E::custom("redis: file is given, too; leave one of them out")),
-            false => Ok(()),
+        for (first, second) in [("file", "redis"), ("cors_origin", "cors")] {
+            if given.contains(&first) && given.contains(&second) {
+                let problem = format!("{second}: {first} is given, too; leave one of them out");
+                return Err(E::custom(problem));
+            }
         }
+        Ok(())
+    }
+);
+
+settings!(
+    Cors, of "the policy for pages of other origins", unset Cors::new(),
+    {
+        origins: List<Text>,
+        credentials: Flag,
+        allowed_headers: List<Text>,
+        exposed_headers: List<Text>,
+        max_age: Time,
     }
 );

@@ -5,6 +5,8 @@
 //! 1. A backend reads it and makes it a [`Request`] (`request`, `forwarded`), whose head it checks (`head`).
 //! 2. `endpoints` make an `Answer` of it (`answer`): a poll (`poll_request`), a publish (`publish_body`) or the [`Fallback`],
 //!    after the `hooks`.
+//!    Before that, `hosts` and `origin` refuse requests of foreign pages.
+//!    `browser` serves the JavaScript client.
 //!    `metrics` and `health` answer at paths of their own (`monitoring`), from what the broker and `traffic` count.
 //! 3. The backend waits where the answer is a parked poll, has it rendered (`render`, `cors`) and writes it.
 //!
@@ -17,12 +19,14 @@ mod accept_failure;
 mod address;
 mod answer;
 mod backend;
+mod browser;
 mod cors;
 mod endpoints;
 mod forwarded;
 mod head;
 mod health;
 mod hooks;
+mod hosts;
 mod http_backend;
 mod info;
 mod info_file;
@@ -34,6 +38,8 @@ mod mounted;
 #[cfg(feature = "native-http")]
 mod native;
 mod network;
+mod origin;
+mod pages;
 mod poll_group;
 mod poll_request;
 mod poll_settings;
@@ -70,6 +76,7 @@ use crate::wire::{Categories, PublishRequest};
 #[cfg(all(fuzzing, feature = "native-http"))]
 pub use native::fuzz;
 
+pub use cors::Cors;
 pub use hooks::{Fallback, Handler};
 pub use http_backend::HttpBackend;
 pub use info::ServerInfo;
@@ -144,7 +151,9 @@ impl Server {
                 return Err(error);
             }
         };
-        let service = Arc::new(Service::new(info, broker));
+        let mut service = Service::new(info, broker);
+        service.hosts.listen_on(listening.local_addr());
+        let service = Arc::new(service);
         let backend = listening.serve(service.clone())?;
         let server = Server {
             service,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::answer::{Answer, Ready};
+use super::cors::Grant;
 use super::endpoints::{self, Endpoint, Exchange};
 use super::info::ServerInfo;
 use super::request::Request;
@@ -59,6 +60,8 @@ use crate::error::Error;
 ///   [`socket_mode`](ServerInfo::socket_mode), [`http_backend`](ServerInfo::http_backend),
 ///   [`max_connections`](ServerInfo::max_connections), [`on_failure`](ServerInfo::on_failure), and the timeouts but
 ///   [`timeout`](ServerInfo::timeout).
+/// - Without [`hosts`](ServerInfo::hosts), every host passes: on which address the program listens is not known. A program that
+///   listens on a loopback address should list its hosts.
 /// - A client that hangs up during its poll is not noticed. Its poll stays parked, and keeps its thread, until the next event
 ///   or the timeout. With [`delete_after_first_retrieval`](crate::BrokerOptions::delete_after_first_retrieval), such a poll
 ///   retrieves an event that nobody receives: keep the timeout short, or use [`Server`](crate::Server), which notices.
@@ -185,6 +188,7 @@ impl Endpoints {
         let _in_flight = InFlight::enter(&self.0);
         let service = &self.0.service;
         request.received(&service.info.trusted_proxies);
+        let grant = Grant::of(&request, service.info.cors.as_ref());
         let answer = match request.fault() {
             Some(fault) => {
                 service.broker.count_refused();
@@ -203,7 +207,7 @@ impl Endpoints {
             Answer::Ready(ready) => ready,
             Answer::Parked(poll) => poll.wait(service),
         };
-        ready.into_response(service)
+        ready.into_response(service, &grant)
     }
 }
 

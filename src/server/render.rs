@@ -6,7 +6,6 @@
 use std::cell::Cell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::cors;
 use super::response::Response;
 use crate::event::decimal;
 use crate::position::EventId;
@@ -148,15 +147,14 @@ impl Response {
 pub(super) fn render_json(
     json: &str,
     position: EventId,
-    origin: Option<&str>,
+    cors: &[(&str, &str)],
     persistence: Persistence,
     head_only: bool,
 ) -> Vec<u8> {
     let id = position.to_text();
     let id = std::str::from_utf8(&id).unwrap_or_default();
     let fields = [("Content-Type", "application/json"), (LAST_EVENT_ID, id)];
-    let cors = origin.map(|origin| [("Access-Control-Allow-Origin", origin), cors::EXPOSED]);
-    let fields = fields.into_iter().chain(cors.into_iter().flatten());
+    let fields = fields.into_iter().chain(cors.iter().copied());
     let fields = fields.chain([NO_SNIFFING]).chain(UNCACHED);
     let body = if head_only { "" } else { json };
     message(200, fields, json.len() as u64, body.as_bytes(), persistence)
@@ -300,6 +298,8 @@ fn reason(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::cors::{self, Cors, Grant};
+    use crate::server::request::Request;
 
     fn text(response: &Response, persistence: Persistence, head_only: bool) -> String {
         String::from_utf8(response.render(persistence, head_only)).unwrap()
@@ -322,7 +322,20 @@ mod tests {
     #[test]
     fn json_with_a_position_is_rendered_as_a_response_with_it_is() {
         let id = EventId::from(7);
-        for origin in [None, Some("*"), Some("https://a.example")] {
+        let list = || Some(Cors::new().origins(["https://a.example", "https://b.example"]));
+        let request = |origin| Request::new("GET", "/events").with_header("Origin", origin);
+        for (cors, origin) in [
+            (None, "https://a.example"),
+            (Some(Cors::new().any_origin()), "https://a.example"),
+            (Some(Cors::new().origins(["https://a.example"])), ""),
+            (list(), "https://evil.example"),
+            (list(), "https://b.example"),
+            (
+                list().map(|cors| cors.credentials(true)),
+                "https://b.example",
+            ),
+        ] {
+            let grant = Grant::of(&request(origin), cors.as_ref());
             for persistence in [
                 Persistence::Keep,
                 Persistence::KeepAlive,
@@ -330,8 +343,9 @@ mod tests {
             ] {
                 for head_only in [true, false] {
                     let response = Response::from_json(200, "{}").with_position(id);
-                    let response = cors::with_origin(response, origin);
-                    let rendered = render_json("{}", id, origin, persistence, head_only);
+                    let response = cors::with_fields(response, cors.as_ref(), &grant);
+                    let fields = cors::fields(cors.as_ref(), &grant);
+                    let rendered = render_json("{}", id, &fields, persistence, head_only);
                     // The second may change between the two.
                     let undated = |answer: Vec<u8>| {
                         let answer = String::from_utf8(answer).unwrap();

@@ -31,6 +31,8 @@ pub struct Request {
     pub(super) method: Cow<'static, str>,
     /// The target as it came, such as `/events?category=a`.
     pub(super) target: String,
+    /// Where host and port are in a target that is a URL.
+    authority: Option<Range<usize>>,
     /// Where the path is in the target.
     raw_path: Range<usize>,
     /// The path, decoded, where that is another text than in the target.
@@ -66,7 +68,7 @@ impl Request {
         peer: Option<SocketAddr>,
         trusted_proxies: &TrustedProxies,
     ) -> Self {
-        let (raw_path, query) = path_and_query(target);
+        let (authority, raw_path, query) = parts(target);
         let encoded = &target[raw_path.clone()];
         let decoded_path = match encoded {
             "" => Some("/".into()),
@@ -79,6 +81,7 @@ impl Request {
         Request {
             method: known_method(method).map_or_else(|| method.to_owned().into(), Cow::Borrowed),
             target: target.into(),
+            authority,
             raw_path,
             decoded_path,
             query,
@@ -165,6 +168,14 @@ impl Request {
             .unwrap_or(&self.target[self.raw_path.clone()])
     }
 
+    /// Host and port as the client names them: those of a target that is a URL, else those of `Host` (RFC 9112, section 3.2.2).
+    pub(super) fn authority(&self) -> Option<&str> {
+        match &self.authority {
+            Some(authority) => Some(&self.target[authority.clone()]),
+            None => self.header("Host"),
+        }
+    }
+
     /// The text after the `?`, as it came; empty where there is none.
     pub fn query(&self) -> &str {
         &self.target[self.query.clone()]
@@ -240,9 +251,9 @@ impl Default for Request {
     }
 }
 
-/// Where path and query are in a target, of either form that a server gets (RFC 9112, section 3.2): `/path?query` or
-/// `http://host/path?query`. An empty path stands for `/`.
-fn path_and_query(target: &str) -> (Range<usize>, Range<usize>) {
+/// Where authority, path and query are in a target, of either form that a server gets (RFC 9112, section 3.2): `/path?query`
+/// or `http://host/path?query`. An empty path stands for `/`.
+fn parts(target: &str) -> (Option<Range<usize>>, Range<usize>, Range<usize>) {
     let end = target.len();
     let authority = match target.starts_with('/') {
         true => None,
@@ -254,9 +265,13 @@ fn path_and_query(target: &str) -> (Range<usize>, Range<usize>) {
             .find(['/', '?'])
             .map_or(end, |found| at + found)
     });
+    let authority = authority.map(|at| {
+        let user = target[at..start].rfind('@').map_or(0, |user| user + 1);
+        at + user..start
+    });
     match target[start..].find('?') {
-        Some(at) => (start..start + at, start + at + 1..end),
-        None => (start..end, end..end),
+        Some(at) => (authority, start..start + at, start + at + 1..end),
+        None => (authority, start..end, end..end),
     }
 }
 
@@ -284,5 +299,22 @@ mod tests {
             let request = Request::new("GET", target);
             assert_eq!((request.path(), request.query()), (path, query), "{target}");
         }
+    }
+
+    #[test]
+    fn the_authority_is_that_of_a_url_or_of_the_field_host() {
+        for (target, authority) in [
+            ("/events", "field:1"),
+            ("/a?url=http://other/", "field:1"),
+            ("*", "field:1"),
+            ("http://url:2/events", "url:2"),
+            ("http://url?x@y", "url"),
+            ("http://user:word@url:2", "url:2"),
+            ("http:///events", ""),
+        ] {
+            let request = Request::new("GET", target).with_header("Host", "field:1");
+            assert_eq!(request.authority(), Some(authority), "{target}");
+        }
+        assert_eq!(Request::new("GET", "/").authority(), None);
     }
 }

@@ -22,7 +22,7 @@ pub struct Response {
     pub status: u16,
     /// Header fields. A field that is set here replaces the server's own: those against caching (all three are left out
     /// where there is a `Cache-Control`), `X-Content-Type-Options`, and `Access-Control-Allow-Origin` of
-    /// [`cors_origin`](crate::ServerInfo::cors_origin). The fields that frame the message (`Content-Length`,
+    /// [`cors`](crate::ServerInfo::cors). The fields that frame the message (`Content-Length`,
     /// `Transfer-Encoding`, `Connection`, `Keep-Alive`, `Trailer`) and `Date` are always the server's; those set here are
     /// left out. A field that can't be sent as one line is left out, too. Of a field that no message may have twice, such
     /// as `Content-Type`, the last one is sent.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
+use super::hosts::Hosts;
 use super::info::ServerInfo;
 use super::monitoring::Status;
 use super::poll_group::{Member, PollGroup};
@@ -14,6 +15,7 @@ use crate::error::{Error, ErrorKind};
 pub(super) struct Service {
     pub(super) info: ServerInfo,
     pub(super) broker: Broker,
+    pub(super) hosts: Hosts,
     pub(super) traffic: Traffic,
     /// The polls parked through this server, if others may have the same broker.
     group: Option<Arc<PollGroup>>,
@@ -24,6 +26,7 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(info: ServerInfo, broker: Broker) -> Self {
         Service {
+            hosts: Hosts::new(&info.hosts),
             group: info.shares_broker().then(Arc::default),
             info,
             broker,

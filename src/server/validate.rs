@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::cors::is_origin;
 use super::forwarded::TrustedProxies;
 use super::hooks::Handler;
+use super::hosts;
 use super::info::ServerInfo;
 use super::monitoring::MonitoringEndpoint;
 use crate::error::Error;
@@ -41,6 +41,10 @@ impl ServerInfo {
             ("publish_uri", Some(&self.publish_uri)),
             ("metrics_uri", path_of(&self.metrics)),
             ("health_uri", path_of(&self.health)),
+            (
+                "browser_client",
+                self.browser_client.as_ref().map(|client| &client.path),
+            ),
         ];
         let uris = uris.map(|(name, uri)| Some((name, uri?)));
         for (at, (name, uri)) in uris.iter().flatten().enumerate() {
@@ -110,15 +114,10 @@ impl ServerInfo {
     }
 
     fn check_origin_and_proxies(&self) -> Result<(), Error> {
-        if let Some(origin) = &self.cors_origin
-            && !is_origin(origin)
-        {
-            let problem = format!(
-                "{origin:?} is not an origin as browsers send it, such as \"https://example.com\" or \"*\": one scheme and \
-                 host in lower case, a port where it is not the scheme's own, no path"
-            );
-            return Err(Error::setting("cors_origin", problem));
+        if let Some(cors) = &self.cors {
+            cors.check()?;
         }
+        hosts::check(&self.hosts)?;
         let TrustedProxies {
             addresses,
             networks,

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use long_polling::server::{HttpBackend, PollWithoutCursor, TimeoutAnswer};
+use long_polling::server::{Cors, HttpBackend, PollWithoutCursor, TimeoutAnswer};
 use long_polling::{
     Broker, BrokerOptions, Durability, Error, FilePersistorInfo, Server, ServerInfo,
 };
@@ -77,6 +77,7 @@ fn a_file_can_have_every_setting_that_is_not_code() {
         "store",
     ];
     every_setter_is_in_files::<ServerInfo>("src/server", "ServerInfo", &code);
+    every_setter_is_in_files::<Cors>("src/server", "Cors", &[]);
     every_setter_is_in_files::<BrokerOptions>("src/broker", "BrokerOptions", &[]);
     every_setter_is_in_files::<FilePersistorInfo>(
         "src/store/file",
@@ -119,6 +120,31 @@ fn each_setting_has_the_value_that_its_setter_would_give_it() {
             info().poll_without_cursor(PollWithoutCursor::Oldest),
         ),
         (r#"{"cors_origin": "*"}"#, info().cors_origin("*")),
+        (
+            r#"{"cors": {"origins": ["https://a.example", "null"], "max_age": "5m"}}"#,
+            info().cors(
+                Cors::new()
+                    .origins(["https://a.example", "null"])
+                    .max_age(300 * SECOND),
+            ),
+        ),
+        (
+            r#"{"cors": {"credentials": true, "allowed_headers": ["X-A"], "exposed_headers": ["X-B"]}}"#,
+            info().cors(
+                Cors::new()
+                    .credentials(true)
+                    .allowed_headers(["X-A"])
+                    .exposed_headers(["X-B"]),
+            ),
+        ),
+        (
+            r#"{"hosts": ["a.example", "[::1]:80"]}"#,
+            info().hosts(["a.example", "[::1]:80"]),
+        ),
+        (
+            r#"{"browser_client": "/a.js"}"#,
+            info().browser_client("/a.js"),
+        ),
         (
             r#"{"idle_timeout": "5m"}"#,
             info().idle_timeout(300 * SECOND),

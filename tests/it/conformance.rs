@@ -239,7 +239,8 @@ fn page(rows: &[Row]) -> String {
            has no means to hang up.\n\
          - `waits`: the server waits for more, and hangs up at the idle timeout.\n\
          - `hangs`: a thread and the connection stay until the client hangs up, or longer.\n\n\
-         `CATEGORY` stands for a category whose name is as long; `\\xe9` is one byte.\n",
+         `CATEGORY` stands for a category whose name is as long; `\\xe9` is one byte. The server has `hosts([\"*\"])`: by default,\n\
+         one on a loopback address would answer 421 to the host `t`.\n",
         rows.len(),
         counts(rows, Verdict::Conforms),
         counts(rows, Verdict::Tolerates),

@@ -40,6 +40,7 @@ mod model;
 mod monitoring;
 mod mounted;
 mod nginx;
+mod pages;
 mod persistence;
 mod proxy;
 mod publish_all;

@@ -416,3 +416,29 @@ fn streams_through_nginx_lose_and_repeat_nothing() {
     assert_eq!(server.statistics().published, (PAIRS * EVENTS) as u64);
     assert_eq!(server.statistics().gaps, 0);
 }
+
+#[test]
+#[ignore = "needs nginx; .ci/run runs it"]
+fn nginx_passes_the_host_on_so_that_pages_of_the_site_publish_and_others_do_not() {
+    let server = start(info().hosts(["events.example.com"]));
+    let nginx = Nginx::before(server.local_addr());
+    let length = BODY.len();
+    for (host, origin, status) in [
+        ("events.example.com", "https://events.example.com", 200),
+        ("events.example.com", "https://evil.example", 403),
+        ("evil.example", "https://evil.example", 421),
+    ] {
+        let mut connection = nginx.connect();
+        connection.send(format!(
+            "POST /publish HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nContent-Length: {length}\r\n\r\n{BODY}"
+        ));
+        assert_eq!(connection.receive().status, status, "{host} {origin}");
+    }
+    assert_eq!(server.statistics().published, 1);
+    // A configuration that does not pass it on.
+    let host = "    proxy_set_header Host $host;";
+    let nginx = Nginx::changed(server.local_addr(), &[(host, "#")]);
+    let mut connection = nginx.connect();
+    connection.ask("GET", &poll("c", 0, ""));
+    connection.receive().refuses(421, "long_polling");
+}

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use long_polling::server::{Handler, PollWithoutCursor, Request, Response, TimeoutAnswer};
+use long_polling::server::{Cors, Handler, PollWithoutCursor, Request, Response, TimeoutAnswer};
 use long_polling::store::{Record, Snapshot, Store};
 use long_polling::{
     BrokerOptions, Durability, Error, ErrorKind, EventId, FilePersistorInfo, FileState,
@@ -364,6 +364,21 @@ fn each_setter_of_a_server_takes_effect() {
                 |info| info.cors_origin("*"),
                 |info| info.cors_origin("null"),
                 "\"null\"",
+            ),
+            setter(
+                |info| info.cors_origin("*"),
+                |info| info.cors(Cors::new().origins(["null"])),
+                "\"null\"",
+            ),
+            setter(
+                |info| info.hosts(["a.example"]),
+                |info| info.hosts(["b.example"]),
+                "b.example",
+            ),
+            setter(
+                |info| info.browser_client("/a.js"),
+                |info| info.browser_client("/b.js"),
+                "/b.js",
             ),
             setter(
                 |info| info.idle_timeout(None),

@@ -47,6 +47,8 @@ mod monitoring;
 mod mounted;
 #[path = "../it/nginx.rs"]
 mod nginx;
+#[path = "../it/pages.rs"]
+mod pages;
 #[path = "../it/persistence.rs"]
 mod persistence;
 #[path = "../it/publish_all.rs"]

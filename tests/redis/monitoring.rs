@@ -15,7 +15,7 @@ fn metrics(server: &Server) -> Families {
 
 fn metrics_as_json(server: &Server) -> String {
     let mut connection = Connection::to(server);
-    connection.send("GET /metrics HTTP/1.1\r\nHost: test\r\nAccept: application/json\r\n\r\n");
+    connection.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\r\n");
     connection.receive().text().to_owned()
 }
 

@@ -127,7 +127,7 @@ impl Run {
                 let category = CATEGORIES[random.usize(..CATEGORIES.len())];
                 let body = format!(r#"{{"category":"{category}","data":"{content}"}}"#);
                 let request = format!(
-                    "POST /publish HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                    "POST /publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
                     body.len()
                 );
                 tries.push(content);
@@ -160,7 +160,7 @@ impl Run {
                 .as_ref()
                 .map_or("since_time=1".into(), |id| format!("last_id={id}"));
             let request = format!(
-                "GET /events?category=a&category=b&timeout=2&{from} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+                "GET /events?category=a&category=b&timeout=2&{from} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
             );
             let was_over = self.is_over.load(SeqCst);
             let node = &self.nodes[random.usize(..NODES)];

@@ -20,9 +20,11 @@ const fn is_native(name: &str) -> bool {
     matches!(name.as_bytes(), b"native" | b"overload_native")
 }
 
-/// Settings for a test: a free port, and polls that are long enough to be parked for all of a test.
+/// Settings for a test: a free port, polls that are long enough to be parked for all of a test, and any `Host`.
 pub(crate) fn info() -> ServerInfo {
-    let info = ServerInfo::new("127.0.0.1:0").timeout(Duration::from_secs(60));
+    let info = ServerInfo::new("127.0.0.1:0")
+        .timeout(Duration::from_secs(60))
+        .hosts(["*"]);
     #[cfg(feature = "native-http")]
     if IS_NATIVE {
         return info.http_backend(HttpBackend::Native);
@@ -151,15 +153,18 @@ impl Connection {
 
     /// Sends a request without a body.
     pub(crate) fn ask(&mut self, method: &str, target: &str) {
-        self.send(format!("{method} {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        self.send(format!(
+            "{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        ));
     }
 
     /// Sends a publish with exactly this body.
     pub(crate) fn publish(&mut self, body: impl AsRef<[u8]>) {
         let body = body.as_ref();
         let length = body.len();
-        let head =
-            format!("POST /publish HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!(
+            "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        );
         self.send([head.as_bytes(), body].concat());
     }
 

@@ -81,7 +81,7 @@ impl Nginx {
             ("client_body_timeout 10s", "client_body_timeout 2s"),
         ];
         replacements.extend(more);
-        Nginx::start(PAGE, "listen 443 ssl;", &replacements)
+        Nginx::start(PAGE, "listen 443 ssl http2;", &replacements)
     }
 
     pub(crate) fn connect(&self) -> Connection {

@@ -22,7 +22,7 @@ fn publish_status(tool: &Tool, path: &str) -> u16 {
     let mut connection = tool.connect();
     let length = PUBLISH.len();
     connection.send(format!(
-        "POST {path} HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n{PUBLISH}"
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{PUBLISH}"
     ));
     connection.receive().status
 }

@@ -178,6 +178,23 @@ fn a_setting_that_the_server_refuses_is_named_by_its_flag() {
         (&["--file", ""], "--file: "),
         (&["--cors-origin", "example.com"], "--cors-origin: "),
         (
+            &["--cors-origin", "https://a.example,b"],
+            "--cors-origin: \"b\" is not an origin",
+        ),
+        (
+            &["--cors-origin", "*", "--cors-credentials"],
+            "--cors-origin: credentials with the origin",
+        ),
+        (
+            &["--cors-credentials"],
+            "--cors-credentials: has no effect without --cors-origin",
+        ),
+        (&["--host", "http://a.example"], "--host: \"http://"),
+        (
+            &["--browser-client", "client.js"],
+            "--browser-client: \"client.js\" does not begin with",
+        ),
+        (
             &["--health-uri", ""],
             "--health-uri: \"\" does not begin with",
         ),

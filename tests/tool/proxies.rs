@@ -141,7 +141,7 @@ fn refuses_bad_requests(proxy: SocketAddr) {
     let mut large = Connection::open(proxy);
     let body = "x".repeat(1_200_000);
     let sent = large.try_send(format!(
-        "POST /publish HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     ));
     match large.read(false) {

@@ -56,7 +56,7 @@ fn a_stop_does_not_wait_for_bodies_that_are_not_there() {
     let mut half = [5000, 31_000_000, 100].map(|length| {
         let mut connection = tool.connect();
         connection.send(format!(
-            "POST /publish HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n{{"
+            "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{{"
         ));
         connection
     });

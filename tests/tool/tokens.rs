@@ -13,12 +13,12 @@ fn statuses(tool: &Tool, token: &str) -> (u16, u16) {
     let length = PUBLISH.len();
     let target = poll("other", 0, "");
     connection.send(format!(
-        "POST /publish HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n{PUBLISH}"
+        "POST /publish HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n{PUBLISH}"
     ));
     let published = connection.receive().status;
     let mut connection = tool.connect();
     connection.send(format!(
-        "GET {target} HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {token}\r\n\r\n"
+        "GET {target} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
     ));
     (published, connection.receive().status)
 }
@@ -58,7 +58,7 @@ fn health_needs_no_token_and_metrics_the_one_of_theirs() {
     let status = |tool: &Tool, target: &str, token: &str| {
         let mut connection = tool.connect();
         connection.send(format!(
-            "GET {target} HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {token}\r\n\r\n"
+            "GET {target} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
         ));
         connection.receive().status
     };

@@ -18,7 +18,7 @@ pub(crate) fn exchange(path: &Path, method: &str, target: &str) -> String {
     let length = body.len();
     write!(
         stream,
-        "{method} {target} HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
     )
     .unwrap();
     let mut answer = String::new();

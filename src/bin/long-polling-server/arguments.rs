@@ -146,12 +146,13 @@ fn without_redis(name: &str) -> Failure {
     }
 }
 
-/// The flag that differs least from an unknown one, where it differs in two letters at most.
+/// The flag that differs least from an unknown one, where it differs in two letters and a third of all at most.
 fn similar(name: &str) -> Option<&'static Flag> {
     let (difference, flag) = flags::all()
         .map(|flag| (edit_distance(name, flag.name), flag))
         .min_by_key(|(difference, _)| *difference)?;
-    (difference <= 2).then_some(flag)
+    let letters = name.trim_start_matches('-').len();
+    (difference <= 2 && 3 * difference <= letters).then_some(flag)
 }
 
 /// How many letters have to be inserted, removed or replaced to make one text of the other (Levenshtein).
@@ -230,6 +231,7 @@ mod tests {
             ("--time-out", Some("--timeout")),
             ("--max-events-size", Some("--max-event-size")),
             ("--port", None),
+            ("--hosts", Some("--host")),
         ] {
             assert_eq!(similar(name).map(|flag| flag.name), meant, "{name}");
         }

@@ -149,6 +149,12 @@ impl Item for long_polling::server::Network {
     }
 }
 
+impl Item for String {
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(text.into())
+    }
+}
+
 impl Item for usize {
     fn read(text: &str) -> Result<Self, String> {
         number(text)

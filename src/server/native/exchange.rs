@@ -11,6 +11,7 @@ use super::connections::Connections;
 use super::reader::Reader;
 use super::stream::TimedStream;
 use crate::server::answer::{Answer, ParkedPoll, Ready};
+use crate::server::cors::Grant;
 use crate::server::endpoints::{self, Exchange};
 use crate::server::head::BodyLength;
 use crate::server::render::Persistence;
@@ -100,7 +101,7 @@ impl NativeExchange<'_> {
             Ok(Some(request)) => self.answer(request),
             Err(refusal) => {
                 self.connections.service.broker.count_refused();
-                self.send(refusal.into(), Persistence::Close, false)
+                self.send(refusal.into(), &Grant::default(), Persistence::Close, false)
             }
         }
     }
@@ -128,6 +129,7 @@ impl NativeExchange<'_> {
 
     fn answer(&mut self, mut request: Box<Request>) -> bool {
         let (persistence, head_only) = (request.persistence(), request.method() == "HEAD");
+        let grant = Grant::of(&request, self.connections.service.info.cors.as_ref());
         let answer = endpoints::answer(&self.connections.service, &mut request, self);
         // While a poll is parked, nothing is kept of its request.
         drop(request);
@@ -150,7 +152,7 @@ impl NativeExchange<'_> {
         } else {
             Persistence::Close
         };
-        self.send(ready, persistence, head_only)
+        self.send(ready, &grant, persistence, head_only)
     }
 
     /// Waits for the events of a poll, without a buffer. The poll stays in its box.
@@ -167,13 +169,19 @@ impl NativeExchange<'_> {
 
     /// Sends an answer. Returns `false` if it is the connection's last one.
     #[inline(never)]
-    fn send(&mut self, ready: Ready, persistence: Persistence, head_only: bool) -> bool {
+    fn send(
+        &mut self,
+        ready: Ready,
+        grant: &Grant,
+        persistence: Persistence,
+        head_only: bool,
+    ) -> bool {
         let service = &self.connections.service;
         // From here on, a stop waits for the answer.
         if !self.connection.enter(State::Serving) {
             return false;
         }
-        let answer = ready.render(service, persistence, head_only);
+        let answer = ready.render(service, grant, persistence, head_only);
         let sent = self.reader.source.send(&answer, service.info.write_timeout);
         if let Err(error) = &sent {
             let (peer, stream) = (self.connection.peer, &self.connection.stream);

@@ -12,7 +12,7 @@ use super::Backend;
 use super::connections::Peer;
 use super::workers::ReceiveToken;
 use crate::server::answer::{Answer, ParkedPoll, Ready, Rendered};
-use crate::server::cors;
+use crate::server::cors::{self, Grant};
 use crate::server::endpoints::{self, Exchange};
 use crate::server::head::BodyLength;
 use crate::server::render::{Persistence, http_date};
@@ -65,7 +65,6 @@ struct TinyHttpExchange<'a, 'b> {
 }
 
 /// What an answer depends on besides its content.
-#[derive(Clone, Copy)]
 struct AnswerForm {
     peer: Peer,
     head_only: bool,
@@ -73,6 +72,8 @@ struct AnswerForm {
     persistence: Persistence,
     /// When tiny_http began to wait for the connection's next request.
     idle_since: Instant,
+    /// The origin of the page that may read the answer.
+    grant: Grant,
 }
 
 impl Exchange for TinyHttpExchange<'_, '_> {
@@ -121,6 +122,7 @@ impl<'a, 'b> TinyHttpExchange<'a, 'b> {
         let persistence = closes.unwrap_or_else(|| request.persistence());
         let unread = incoming.body_length().filter(|length| streams(*length));
         let (head_only, idle_since) = (request.method() == "HEAD", Instant::now());
+        let grant = Grant::of(request, token.backend.service.info.cors.as_ref());
         TinyHttpExchange {
             token,
             body,
@@ -133,6 +135,7 @@ impl<'a, 'b> TinyHttpExchange<'a, 'b> {
                 head_only,
                 persistence,
                 idle_since,
+                grant,
             },
         }
     }
@@ -215,7 +218,7 @@ impl<'a, 'b> TinyHttpExchange<'a, 'b> {
         drop(self.in_flight);
         let service = &self.token.backend.service;
         service.traffic.count_answer(response.status);
-        let response = cors::with_origin(response, service.info.cors_origin.as_deref());
+        let response = cors::with_fields(response, service.info.cors.as_ref(), &self.form.grant);
         let mut answer = response.render(Persistence::Close, self.form.head_only);
         let mut head = tiny_http::Response::empty(103);
         if !self.has_te {
@@ -276,7 +279,7 @@ impl AnswerForm {
         } else {
             self.persistence
         };
-        ready.render(&backend.service, persistence, self.head_only)
+        ready.render(&backend.service, &self.grant, persistence, self.head_only)
     }
 
     /// Writes an answer. A client that does not read it gets no other.

@@ -78,6 +78,10 @@ impl Listener {
         })
     }
 
+    pub(in crate::server) fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(super) fn newest(&self) -> Arc<Acceptor> {
         self.newest.lock().clone()
     }

@@ -5,6 +5,7 @@ mod connections;
 mod events;
 mod file;
 mod listening;
+mod pages;
 mod polls;
 mod program;
 mod redis;
@@ -49,10 +50,11 @@ pub(crate) struct Topic {
     pub(crate) flags: &'static [Flag],
 }
 
-pub(crate) static TOPICS: [Topic; 9] = [
+pub(crate) static TOPICS: [Topic; 10] = [
     listening::TOPIC,
     polls::TOPIC,
     access::TOPIC,
+    pages::TOPIC,
     events::TOPIC,
     file::TOPIC,
     redis::TOPIC,

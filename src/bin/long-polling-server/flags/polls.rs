@@ -49,13 +49,5 @@ pub(super) const TOPIC: Topic = Topic {
                 }))
             }),
         },
-        Flag {
-            name: "--cors-origin",
-            value: "ORIGIN",
-            help: "let web pages of this origin, such as https://example.com, or of every one with \"*\", poll and publish \
-                   (pages of the server's own origin)",
-            setting: "cors_origin",
-            apply: Server(|info, value| Ok(info.cors_origin(value.text()?))),
-        },
     ],
 };

@@ -7,8 +7,9 @@ use std::path::Path;
 use super::{Apply, all};
 
 /// Setters that no flag belongs to, with the reason.
-const WITHOUT_FLAG: [(&str, &str, &str); 10] = [
+const WITHOUT_FLAG: [(&str, &str, &str); 11] = [
     ("ServerInfo", "broker", "the flags of BrokerOptions"),
+    ("ServerInfo", "cors_origin", "--cors-origin by cors"),
     ("ServerInfo", "fallback", "takes code"),
     ("ServerInfo", "file", "the flags of FilePersistorInfo"),
     ("ServerInfo", "listener", "from LISTEN_FDS"),

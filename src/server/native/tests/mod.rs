@@ -18,7 +18,9 @@ const PUBLISH: &str = "POST /publish HTTP/1.1\r\nHost: t\r\nContent-Length: 25\r
 const POLL: &str = "GET /events?category=c&timeout=60 HTTP/1.1\r\nHost: t\r\n\r\n";
 
 fn info() -> ServerInfo {
-    ServerInfo::new("127.0.0.1:0").http_backend(HttpBackend::Native)
+    ServerInfo::new("127.0.0.1:0")
+        .http_backend(HttpBackend::Native)
+        .hosts(["*"])
 }
 
 fn start(info: ServerInfo) -> Server {

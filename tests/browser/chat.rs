@@ -1,0 +1,307 @@
+//! The page of the example `chat`, in a real browser.
+
+use std::time::Duration;
+
+use long_polling::{FilePersistorInfo, Server, ServerInfo};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{LIMIT, until};
+use crate::webdriver::{Browser, ENTER};
+
+#[path = "../../examples/chat/page.rs"]
+mod page;
+
+/// The chat's server, which a test stops and starts again at the same address.
+struct Chat {
+    info: ServerInfo,
+    server: Option<Server>,
+    url: String,
+    _folder: TempDir,
+}
+
+impl Chat {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = FilePersistorInfo::new(folder.path().join("chat.log"));
+        let info = page::serve(ServerInfo::new("127.0.0.1:0").file(file));
+        let server = Server::start(info.clone()).unwrap();
+        let address = server.local_addr().to_string();
+        Chat {
+            url: format!("http://{address}/"),
+            info: info.address(address),
+            server: Some(server),
+            _folder: folder,
+        }
+    }
+
+    fn stop(&mut self) {
+        let server = self.server.take().expect("a server that runs");
+        server.stop(LIMIT).unwrap();
+    }
+
+    fn start_again(&mut self) {
+        // Connections of the browser may still hold the port.
+        until("the port is free", || {
+            self.server = Server::start(self.info.clone()).ok();
+            self.server.is_some()
+        });
+    }
+
+    fn publish(&self, room: &str, text: &str) {
+        let server = self.server.as_ref().expect("a server that runs");
+        let message = json!({"from": "Server", "text": text});
+        server.publish(room, &message).unwrap();
+    }
+}
+
+/// The texts of the messages in the room that is shown.
+fn messages(browser: &Browser) -> Vec<String> {
+    let texts = "return [...document.querySelectorAll('.log:not([hidden]) .words')].map((it) => it.textContent)";
+    let texts = browser.run(texts);
+    serde_json::from_value(texts).unwrap()
+}
+
+fn has_messages(browser: &Browser, tab: &str, expected: &[&str]) {
+    browser.switch_to(tab);
+    until(&format!("{expected:?} are shown"), || {
+        let shown = messages(browser);
+        assert!(shown.len() <= expected.len(), "{shown:?} for {expected:?}");
+        shown == expected
+    });
+}
+
+fn has_status(browser: &Browser, tab: &str, words: &str) {
+    browser.switch_to(tab);
+    let status = "return document.getElementById('status').textContent";
+    until(words, || {
+        browser.run(status).as_str().unwrap().contains(words)
+    });
+}
+
+fn say(browser: &Browser, tab: &str, name: &str, text: &str) {
+    browser.switch_to(tab);
+    browser.clear("#name");
+    browser.type_into("#name", name);
+    browser.type_into("#text", text);
+    browser.type_into("#text", ENTER);
+}
+
+/// The lines of the console but for those that Chromium writes itself while no server is there.
+fn unexpected(browser: &Browser) -> Vec<Value> {
+    let mut lines = browser.console();
+    lines.retain(|line| {
+        let text = line["message"].as_str().unwrap_or_default();
+        line["source"] != "network" || !text.contains("net::ERR_")
+    });
+    lines.retain(|line| line["level"] != "DEBUG");
+    lines
+}
+
+fn open(browser: &Browser, chat: &Chat) -> String {
+    browser.open(&chat.url);
+    let tab = browser.tab();
+    has_status(browser, &tab, "Connected");
+    tab
+}
+
+#[test]
+#[ignore = "needs Chromium"]
+fn two_tabs_talk_over_a_restart_and_a_sleep_without_loss_repetition_or_error() {
+    let mut chat = Chat::start();
+    chat.publish("chat", "before the page");
+    let browser = Browser::start();
+    let one = open(&browser, &chat);
+    let two = browser.new_tab();
+    browser.switch_to(&two);
+    open(&browser, &chat);
+    has_messages(&browser, &one, &["before the page"]);
+
+    say(&browser, &one, "Ann", "Hello <b>Bob</b>");
+    has_messages(&browser, &two, &["before the page", "Hello <b>Bob</b>"]);
+    say(&browser, &two, "Bob", "Hello Ann");
+    let mut all = vec!["before the page", "Hello <b>Bob</b>", "Hello Ann"];
+    has_messages(&browser, &one, &all);
+
+    chat.stop();
+    for tab in [&one, &two] {
+        has_status(&browser, tab, "Connection lost");
+    }
+    chat.start_again();
+    chat.publish("chat", "after the restart");
+    all.push("after the restart");
+    for tab in [&one, &two] {
+        has_messages(&browser, tab, &all);
+        has_status(&browser, tab, "Connected");
+    }
+
+    browser.switch_to(&one);
+    let frozen = |state: &str| {
+        browser.chromium("Page.setWebLifecycleState", json!({"state": state}));
+    };
+    frozen("frozen");
+    chat.publish("chat", "while the tab sleeps");
+    all.push("while the tab sleeps");
+    has_messages(&browser, &two, &all);
+    browser.switch_to(&one);
+    frozen("active");
+    has_messages(&browser, &one, &all);
+
+    // A reload shows the history again, and rooms are apart.
+    browser.post("/refresh", json!({}));
+    has_messages(&browser, &one, &all);
+    chat.publish("help", "in another room");
+    let unread = "return document.querySelector('#rooms .unread:not([hidden])')?.textContent ?? ''";
+    until("the message counts as unread", || {
+        browser.run(unread) == "1 unread"
+    });
+    browser.click("#rooms li:nth-child(2) button");
+    has_messages(&browser, &one, &["in another room"]);
+    assert_eq!(browser.run(unread), "");
+    chat.publish("my room", "history");
+    browser.type_into("#room", "my room");
+    browser.type_into("#room", ENTER);
+    has_messages(&browser, &one, &["history"]);
+    say(&browser, &one, "Ann", "a room of one's own");
+    has_messages(&browser, &one, &["history", "a room of one's own"]);
+    browser.click("#rooms li:nth-child(1) button");
+    has_messages(&browser, &one, &all);
+    let screen = json!({"width": 760, "height": 540, "deviceScaleFactor": 1, "mobile": false});
+    browser.chromium("Emulation.setDeviceMetricsOverride", screen);
+    save_screenshot(&browser, "chat");
+    let gaps = "return document.querySelectorAll('.note').length";
+    for tab in [&one, &two] {
+        browser.switch_to(tab);
+        assert_eq!(browser.run(gaps), 0);
+        assert_eq!(unexpected(&browser), Vec::<Value>::new());
+    }
+}
+
+#[test]
+#[ignore = "needs Chromium"]
+fn a_loss_and_a_message_that_was_not_sent_are_visible() {
+    let mut chat = Chat::start();
+    chat.publish("chat", "lost");
+    let browser = Browser::start();
+    let tab = open(&browser, &chat);
+    has_messages(&browser, &tab, &["lost"]);
+    chat.stop();
+    say(&browser, &tab, "Ann", "to nobody");
+    let problem = "return document.getElementById('problem')";
+    until("the problem is shown", || {
+        let text = browser.run(&format!("{problem}.textContent"));
+        text.as_str().unwrap().contains("Perhaps not sent")
+    });
+    assert_eq!(
+        browser.run("return document.getElementById('text').value"),
+        "to nobody"
+    );
+    // A server that has not kept the messages.
+    let address = chat.url.trim_start_matches("http://").trim_end_matches('/');
+    chat.info = page::serve(ServerInfo::new(address));
+    chat.start_again();
+    chat.publish("chat", "new");
+    has_messages(&browser, &tab, &["lost", "new"]);
+    let note = "return document.querySelector('.log:not([hidden]) .note')?.textContent ?? ''";
+    let note = browser.run(note);
+    assert!(note.as_str().unwrap().contains("missing"), "{note}");
+    browser.click("#send button");
+    has_messages(&browser, &tab, &["lost", "new", "to nobody"]);
+    assert_eq!(browser.run(&format!("{problem}.hidden")), true);
+}
+
+#[test]
+#[ignore = "needs Chromium"]
+fn the_page_fits_a_phone_and_a_desk_light_and_dark_and_has_roles_and_names() {
+    let chat = Chat::start();
+    for at in 0..40 {
+        chat.publish("chat", &format!("{at} {}", "x".repeat(60)));
+    }
+    chat.publish(
+        "chat",
+        "averylongwordthatdoesnotfitintoonelineofaphone"
+            .repeat(5)
+            .as_str(),
+    );
+    let browser = Browser::start();
+    let tab = open(&browser, &chat);
+    until("the history is there", || messages(&browser).len() == 41);
+    for (selector, role, name) in [
+        ("#status", "status", ""),
+        ("nav", "navigation", "Rooms"),
+        (".log", "log", "Messages in chat"),
+        ("#name", "textbox", "Your name"),
+        ("#text", "textbox", "Message"),
+        ("#room", "textbox", "Another room"),
+        ("#send button", "button", "Send"),
+        ("#join button", "button", "Join"),
+        ("#rooms li button", "button", "chat"),
+    ] {
+        let expected = (role.to_owned(), name.to_owned());
+        assert_eq!(browser.role_and_name(selector), expected, "{selector}");
+    }
+    until("the history has been read", || {
+        browser.run("return document.querySelector('.log').getAttribute('aria-busy')") == "false"
+    });
+    let fits = "
+        const inside = (it) => {
+            const { left, right, top, bottom } = it.getBoundingClientRect();
+            return left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight;
+        };
+        const log = document.querySelector('.log');
+        return document.documentElement.scrollWidth <= innerWidth
+            && document.documentElement.scrollHeight <= innerHeight
+            && ['#send button', '#join button', '#rooms button', '#text', '.log', '#status'].every((it) => inside(document.querySelector(it)))
+            && log.scrollWidth <= log.clientWidth && log.clientHeight > 150;";
+    let at_end = "
+        const log = document.querySelector('.log');
+        return log.scrollHeight - log.scrollTop - log.clientHeight < 2;";
+    let contrast = "
+        const channel = (it) => (it /= 255) <= 0.04045 ? it / 12.92 : ((it + 0.055) / 1.055) ** 2.4;
+        const light = (color) => {
+            const [r, g, b] = color.match(/[\\d.]+/g).map(Number).map(channel);
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+        };
+        const back = (it) => {
+            const { backgroundColor } = getComputedStyle(it);
+            return /, 0\\)/.test(backgroundColor) ? back(it.parentElement) : backgroundColor;
+        };
+        return Math.min(...['.words', '.log time', '#status', 'label', '#send button', '#text', '#rooms button', 'h1'].map((name) => {
+            const it = document.querySelector(name);
+            const [a, b] = [light(getComputedStyle(it).color), light(back(it))].sort((a, b) => b - a);
+            return (a + 0.05) / (b + 0.05);
+        }));";
+    let mut backgrounds = Vec::new();
+    for scheme in ["light", "dark"] {
+        let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        browser.chromium("Emulation.setEmulatedMedia", media);
+        for (width, height) in [(320, 568), (390, 844), (1280, 800)] {
+            let screen = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500});
+            browser.chromium("Emulation.setDeviceMetricsOverride", screen);
+            assert_eq!(browser.run(fits), true, "{width} x {height} {scheme}");
+            until("the newest message is in view", || {
+                browser.run(at_end) == true
+            });
+            save_screenshot(&browser, &format!("{scheme}-{width}"));
+        }
+        // WCAG 2.2, criterion 1.4.3.
+        let least = browser.run(contrast).as_f64().unwrap();
+        assert!(least >= 4.5, "{least} in {scheme}");
+        backgrounds.push(browser.run("return getComputedStyle(document.body).backgroundColor"));
+    }
+    assert_ne!(backgrounds[0], backgrounds[1]);
+    has_status(&browser, &tab, "Connected");
+    assert_eq!(unexpected(&browser), Vec::<Value>::new());
+}
+
+/// Saves what the browser shows in the folder that `SCREENSHOTS` names.
+fn save_screenshot(browser: &Browser, name: &str) {
+    if let Some(folder) = std::env::var_os("SCREENSHOTS") {
+        // The page has drawn itself.
+        std::thread::sleep(Duration::from_millis(200));
+        let image = browser.get("/screenshot");
+        let image = image.as_str().expect("an image in base64");
+        let path = std::path::Path::new(&folder).join(format!("{name}.png.base64"));
+        std::fs::write(path, image).unwrap();
+    }
+}
