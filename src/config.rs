@@ -206,6 +206,36 @@ impl<'de, S: Scalar> Visitor<'de> for Named<List<S>> {
     }
 }
 
+/// A table of values with names of the file's own.
+pub(crate) struct Map<K>(PhantomData<K>);
+
+impl<K: Kind> Kind for Map<K> {
+    type Value = Vec<(String, K::Value)>;
+
+    fn read<'de, D: Deserializer<'de>>(
+        name: &'static str,
+        deserializer: D,
+    ) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(Named::<Map<K>>::new(name))
+    }
+}
+
+impl<'de, K: Kind> Visitor<'de> for Named<Map<K>> {
+    type Value = Vec<(String, K::Value)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a table for `{}`", self.name)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(key) = map.next_key()? {
+            values.push((key, map.next_value_seed(Named::<K>::new(self.name))?));
+        }
+        Ok(values)
+    }
+}
+
 /// Settings of their own, such as those of a file within those of a server.
 pub(crate) struct Nested<T>(PhantomData<T>);
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::config::{Count, Optional, Time, settings};
 use crate::error::Error;
 use crate::wire::check_category;
 
@@ -21,6 +22,14 @@ pub struct CategoryOptions {
     pub(super) events_per_category: Option<usize>,
     pub(super) event_ttl: Option<Option<Duration>>,
 }
+
+settings!(
+    CategoryOptions, of "categories", unset CategoryOptions::new(),
+    {
+        events_per_category: Count,
+        event_ttl: Optional<Time>,
+    }
+);
 
 impl CategoryOptions {
     /// Creates settings that change nothing.

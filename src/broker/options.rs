@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::category_options::{CategoryOptions, RingLimits, check_ttl, milliseconds};
-use crate::config::{Count, Flag, Optional, Size, Time, settings};
+use crate::config::{Count, Flag, Map, Nested, Optional, Size, Time, settings};
 use crate::error::Error;
 
 /// What a broker keeps of the events published, and its limits: golongpoll's `Options`, which the Go package hides, and
@@ -50,6 +50,7 @@ settings!(
         max_categories: Count,
         max_batch_size: Size,
         max_event_bytes: Size,
+        categories: Map<Nested<CategoryOptions>>,
     }
 );
 
@@ -140,8 +141,8 @@ impl BrokerOptions {
     }
 
     /// Sets what is different for the categories whose names begin with `prefix`, which has 1 to 1024 bytes. If several
-    /// prefixes fit a name, the longest one decides; what its settings leave out is the broker's own. Defaults to no
-    /// prefixes.
+    /// prefixes fit a name, the longest one decides; what its settings leave out is the broker's own. A configuration file has
+    /// a table `categories` for it. Defaults to no prefixes.
     ///
     /// ```
     /// use std::time::Duration;
@@ -158,6 +159,13 @@ impl BrokerOptions {
     pub fn for_categories(mut self, prefix: impl Into<String>, options: CategoryOptions) -> Self {
         self.prefixes.insert(prefix.into(), options);
         self
+    }
+
+    /// The setter of a configuration file's table `categories`.
+    fn categories(self, list: Vec<(String, CategoryOptions)>) -> Self {
+        list.into_iter().fold(self, |options, (prefix, of)| {
+            options.for_categories(prefix, of)
+        })
     }
 
     /// Returns the limits of a category: the settings of the longest prefix of its name, and the broker's for what these

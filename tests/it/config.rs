@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use long_polling::server::{Cors, HttpBackend, PollWithoutCursor, TimeoutAnswer};
 use long_polling::{
-    Broker, BrokerOptions, Durability, Error, FilePersistorInfo, Server, ServerInfo,
+    Broker, BrokerOptions, CategoryOptions, Durability, Error, FilePersistorInfo, Server,
+    ServerInfo,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -56,6 +57,10 @@ fn every_setter_is_in_files<T: DeserializeOwned + Debug>(folder: &str, of: &str,
     for setter in code {
         assert!(expected.remove(*setter), "{of} has no setter {setter}");
     }
+    // It takes two values, so the table `categories` of a file calls it for each prefix.
+    if expected.remove("for_categories") {
+        expected.insert("categories".into());
+    }
     // The source has the settings of all features.
     let names = names::<T>();
     if !cfg!(feature = "redis") {
@@ -79,6 +84,7 @@ fn a_file_can_have_every_setting_that_is_not_code() {
     every_setter_is_in_files::<ServerInfo>("src/server", "ServerInfo", &code);
     every_setter_is_in_files::<Cors>("src/server", "Cors", &[]);
     every_setter_is_in_files::<BrokerOptions>("src/broker", "BrokerOptions", &[]);
+    every_setter_is_in_files::<CategoryOptions>("src/broker", "CategoryOptions", &[]);
     every_setter_is_in_files::<FilePersistorInfo>(
         "src/store/file",
         "FilePersistorInfo",
@@ -200,7 +206,8 @@ fn each_setting_has_the_value_that_its_setter_would_give_it() {
     }
     same(
         r#"{"events_per_category": 1, "event_ttl": "1h", "delete_after_first_retrieval": true, "max_event_size": "2K",
-            "max_parked": 3, "max_categories": 4, "max_batch_size": 5, "max_event_bytes": "6M"}"#,
+            "max_parked": 3, "max_categories": 4, "max_batch_size": 5, "max_event_bytes": "6M",
+            "categories": {"a/": {"events_per_category": 7}, "b/": {"event_ttl": "2s"}, "c/": {"event_ttl": null}}}"#,
         BrokerOptions::new()
             .events_per_category(1)
             .event_ttl(3600 * SECOND)
@@ -209,7 +216,10 @@ fn each_setting_has_the_value_that_its_setter_would_give_it() {
             .max_parked(3)
             .max_categories(4)
             .max_batch_size(5)
-            .max_event_bytes(6 << 20),
+            .max_event_bytes(6 << 20)
+            .for_categories("a/", CategoryOptions::new().events_per_category(7))
+            .for_categories("b/", CategoryOptions::new().event_ttl(2 * SECOND))
+            .for_categories("c/", CategoryOptions::new().event_ttl(None)),
     );
     same(
         r#"{"file_name": "a.log", "durability": "synced:2s", "write_buffer_size": 0, "write_flush_period": "2s",
@@ -294,6 +304,14 @@ fn a_value_that_cannot_be_read_names_its_setting() {
             "event_ttl: not a duration",
         ),
         (r#"{"broker": {"evnt_ttl": 1}}"#, "unknown field `evnt_ttl`"),
+        (
+            r#"{"broker": {"categories": [1]}}"#,
+            "expected a table for `categories`",
+        ),
+        (
+            r#"{"broker": {"categories": {"a/": {"max_parked": 1}}}}"#,
+            "unknown field `max_parked`",
+        ),
         (
             r#"{"broker": 7}"#,
             "expected a map with settings of a broker",

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use long_polling::CategoryOptions;
 use long_polling::units::{parse_duration, parse_size};
 
 use crate::flags::Flag;
@@ -152,6 +153,23 @@ impl Item for long_polling::server::Network {
 impl Item for String {
     fn read(text: &str) -> Result<Self, String> {
         Ok(text.into())
+    }
+}
+
+/// Settings of the categories with a prefix, such as `metrics/=10:60s`.
+impl Item for (String, CategoryOptions) {
+    fn read(text: &str) -> Result<Self, String> {
+        let hint = "give PREFIX=EVENTS or PREFIX=EVENTS:DURATION, such as metrics/=10:60s";
+        let (prefix, limits) = text.rsplit_once('=').ok_or_else(|| invalid(text, hint))?;
+        let (events, ttl) = match limits.split_once(':') {
+            Some((events, ttl)) => (events, Some(ttl)),
+            None => (limits, None),
+        };
+        let mut options = CategoryOptions::new().events_per_category(number(events)?);
+        if let Some(ttl) = ttl {
+            options = options.event_ttl(parse_duration(ttl).map_err(report)?);
+        }
+        Ok((prefix.into(), options))
     }
 }
 

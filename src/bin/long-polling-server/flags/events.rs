@@ -1,5 +1,7 @@
 //! The flags for the events in memory.
 
+use long_polling::CategoryOptions;
+
 use super::Apply::Broker;
 use super::{Flag, Topic};
 use crate::value::Value;
@@ -20,6 +22,21 @@ pub(super) const TOPIC: Topic = Topic {
             help: "events expire after this long (never)",
             setting: "event_ttl",
             apply: Broker(|options, value| Ok(options.event_ttl(value.optional(Value::duration)?))),
+        },
+        Flag {
+            name: "--category",
+            value: "PREFIX=N[:DURATION]",
+            help: "of categories that begin with PREFIX, the most events kept of each, and how long; may be repeated, or a \
+                   list with commas, such as metrics/=10:60s,state/=1 (as above)",
+            setting: "for_categories",
+            apply: Broker(|options, value| {
+                let categories = value.list::<(String, CategoryOptions)>()?;
+                Ok(categories
+                    .into_iter()
+                    .fold(options, |options, (prefix, of)| {
+                        options.for_categories(prefix, of)
+                    }))
+            }),
         },
         Flag {
             name: "--delete-after-first-retrieval",
