@@ -30,7 +30,7 @@ fn publish(server: &Server) -> Option<u16> {
     let body = r#"{"category":"c","data":1}"#;
     let length = body.len();
     let request = format!(
-        "POST /publish HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        "POST /publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();

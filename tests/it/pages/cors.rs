@@ -102,7 +102,7 @@ fn each_answer_names_the_origin_that_the_policy_allows_and_varies_where_it_depen
                     let sent = answer.header("Access-Control-Allow-Credentials");
                     assert_eq!(sent, credentials, "{case}");
                     let exposed = answer.header("Access-Control-Expose-Headers");
-                    let names = expected.map(|_| "Last-Event-ID, Retry-After");
+                    let names = expected.map(|_| "Last-Event-ID, Preference-Applied, Retry-After");
                     assert_eq!(exposed, names, "{case}");
                 }
             }
@@ -202,7 +202,7 @@ fn a_preflight_permits_what_is_set_or_what_is_asked_for() {
         assert_eq!(headers, Some("Authorization, Content-Type"));
         assert_eq!(answer.header("Access-Control-Max-Age"), Some("5"));
         let exposed = answer.header("Access-Control-Expose-Headers");
-        assert_eq!(exposed, Some("Last-Event-ID, Retry-After, X-Shown"));
+        assert_eq!(exposed, Some("Last-Event-ID, Preference-Applied, Retry-After, X-Shown"));
     }
     assert_eq!(
         allowed(&preflight(&server, "/publish", FOREIGN, &[])),

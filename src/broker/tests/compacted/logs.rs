@@ -244,6 +244,8 @@ impl Store for LogStore {
             });
             log.push(Record::Refused(id));
         }
+        // One record is in the place of several.
+        state.logs.durable = state.logs.durable.min(state.logs.whole.len());
         Err(Error::new(ErrorKind::Busy, "refused"))
     }
 
