@@ -14,8 +14,14 @@ use std::{fmt, io};
 ///
 /// let error: Error = "not-a-uuid".parse::<EventId>().unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::InvalidRequest);
-/// assert_eq!(error.to_string(), r#"not an event id (a UUID is expected): "not-a-uuid""#);
-/// assert_eq!(format!("{error:?}"), r#"invalid request: not an event id (a UUID is expected): "not-a-uuid""#);
+/// assert_eq!(
+///     error.to_string(),
+///     r#"not an event id (a UUID is expected): "not-a-uuid""#
+/// );
+/// assert_eq!(
+///     format!("{error:?}"),
+///     r#"invalid request: not an event id (a UUID is expected): "not-a-uuid""#
+/// );
 /// ```
 // Boxed, so that a `Result` of this crate is the size of a pointer.
 pub struct Error(Box<Inner>);
@@ -151,9 +157,16 @@ impl Error {
     /// use long_polling::{Error, ErrorKind};
     ///
     /// let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-    /// let error = Error::new(ErrorKind::Busy, "the event could not be stored; try again").with_source(full);
-    /// assert_eq!(error.to_string(), "the event could not be stored; try again");
-    /// assert_eq!(error.report().to_string(), "the event could not be stored; try again: no storage space");
+    /// let error = Error::new(ErrorKind::Busy, "the event could not be stored; try again")
+    ///     .with_source(full);
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "the event could not be stored; try again"
+    /// );
+    /// assert_eq!(
+    ///     error.report().to_string(),
+    ///     "the event could not be stored; try again: no storage space"
+    /// );
     /// ```
     #[must_use = "`with_source` returns the error"]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -184,7 +197,11 @@ impl Error {
     /// )?;
     /// let error = event.decode::<u32>().unwrap_err();
     /// eprintln!("skipped: {}", error.report());
-    /// assert!(error.report().to_string().ends_with(r#": invalid type: string "text", expected u32 at line 1 column 6"#));
+    /// assert!(
+    ///     error.report().to_string().ends_with(
+    ///         r#": invalid type: string "text", expected u32 at line 1 column 6"#
+    ///     )
+    /// );
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn report(&self) -> impl fmt::Display + '_ {

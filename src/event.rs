@@ -30,7 +30,9 @@ use crate::position::{EventId, ID_TEXT_LEN};
 /// )?;
 ///
 /// #[derive(serde::Deserialize)]
-/// struct Weather { celsius: f64 }
+/// struct Weather {
+///     celsius: f64,
+/// }
 /// assert_eq!(event.category(), "weather");
 /// assert_eq!(event.decode::<Weather>()?.celsius, 21.5);
 /// assert_eq!(event.text(), r#"{"celsius":21.5}"#);

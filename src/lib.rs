@@ -17,8 +17,12 @@
 //! Publisher::new(format!("{url}/publish")).publish("notifications", "Hello")?;
 //!
 //! // Follow the category from any program.
-//! let mut events = Subscriber::new(format!("{url}/events"), "notifications").start_at(Cursor::Oldest);
-//! assert_eq!(events.next().unwrap()?.decode::<Vec<String>>()?, ["any", "JSON"]);
+//! let mut events = Subscriber::new(format!("{url}/events"), "notifications")
+//!     .start_at(Cursor::Oldest);
+//! assert_eq!(
+//!     events.next().unwrap()?.decode::<Vec<String>>()?,
+//!     ["any", "JSON"]
+//! );
 //! assert_eq!(events.next().unwrap()?.text(), "Hello");
 //! # Ok::<(), long_polling::Error>(())
 //! ```

@@ -15,11 +15,13 @@ impl Broker {
     ///
     /// # let folder = tempfile::tempdir()?;
     /// # let file_name = folder.path().join("events.db");
-    /// let broker = Broker::open(BrokerOptions::default(), FilePersistorInfo::new(&file_name))?;
+    /// let broker =
+    ///     Broker::open(BrokerOptions::default(), FilePersistorInfo::new(&file_name))?;
     /// broker.publish("jobs", "first")?;
     /// broker.stop(Duration::from_secs(10))?;
     ///
-    /// let broker = Broker::open(BrokerOptions::default(), FilePersistorInfo::new(&file_name))?;
+    /// let broker =
+    ///     Broker::open(BrokerOptions::default(), FilePersistorInfo::new(&file_name))?;
     /// let batch = broker.subscribe("jobs", Cursor::Oldest, Duration::ZERO)?;
     /// assert_eq!(batch.events()[0].text(), "first");
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -177,8 +177,14 @@ serde_as_text!(EventId, "a UUID");
 ///     (Cursor::default(), "now"),
 ///     (Cursor::Oldest, "oldest"),
 ///     (Cursor::SinceTime(1616040198889), "since_time=1616040198889"),
-///     (Cursor::from(id), "last_id=019a5b3c-1234-8abc-8000-000000000007"),
-///     (Cursor::LastIdOrSinceTime(id, 5), "last_id=019a5b3c-1234-8abc-8000-000000000007&since_time=5"),
+///     (
+///         Cursor::from(id),
+///         "last_id=019a5b3c-1234-8abc-8000-000000000007",
+///     ),
+///     (
+///         Cursor::LastIdOrSinceTime(id, 5),
+///         "last_id=019a5b3c-1234-8abc-8000-000000000007&since_time=5",
+///     ),
 /// ] {
 ///     assert_eq!(cursor.to_string(), text);
 ///     assert_eq!(text.parse::<Cursor>()?, cursor);

@@ -42,7 +42,8 @@ pub(crate) fn render_published(ids: &[EventId]) -> String {
 /// ```
 /// use long_polling::PublishRequest;
 ///
-/// let request = PublishRequest::new("notifications", serde_json::json!({"message": "Hello"}));
+/// let request =
+///     PublishRequest::new("notifications", serde_json::json!({"message": "Hello"}));
 /// assert_eq!(
 ///     serde_json::to_string(&request).unwrap(),
 ///     r#"{"category":"notifications","data":{"message":"Hello"}}"#
@@ -92,7 +93,8 @@ impl<T: Serialize> PublishRequest<T> {
     /// use std::time::Duration;
     /// use long_polling::PublishRequest;
     ///
-    /// let request = PublishRequest::new("typing", "alice").ttl(Duration::from_millis(2500));
+    /// let request =
+    ///     PublishRequest::new("typing", "alice").ttl(Duration::from_millis(2500));
     /// let json = r#"{"category":"typing","data":"alice","ttl":2.5}"#;
     /// assert_eq!(serde_json::to_string(&request).unwrap(), json);
     /// ```

@@ -14,8 +14,16 @@ use crate::wire::check_category;
 /// use long_polling::{BrokerOptions, CategoryOptions};
 ///
 /// let options = BrokerOptions::new()
-///     .for_categories("metrics/", CategoryOptions::new().events_per_category(10).event_ttl(Duration::from_secs(60)))
-///     .for_categories("metrics/billing/", CategoryOptions::new().events_per_category(10_000));
+///     .for_categories(
+///         "metrics/",
+///         CategoryOptions::new()
+///             .events_per_category(10)
+///             .event_ttl(Duration::from_secs(60)),
+///     )
+///     .for_categories(
+///         "metrics/billing/",
+///         CategoryOptions::new().events_per_category(10_000),
+///     );
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CategoryOptions {

@@ -94,14 +94,17 @@ pub(crate) use waiter::Waiter;
 ///
 /// let broker = Broker::new(BrokerOptions::default())?;
 /// let follower = broker.clone();
-/// let thread = std::thread::spawn(move || follower.subscribe("alerts", Cursor::Oldest, Duration::from_secs(10)));
+/// let thread = std::thread::spawn(move || {
+///     follower.subscribe("alerts", Cursor::Oldest, Duration::from_secs(10))
+/// });
 /// broker.publish("alerts", "disk almost full")?;
 ///
 /// let batch = thread.join().unwrap()?;
 /// assert_eq!(batch.events()[0].text(), "disk almost full");
 ///
 /// // Go on from there: nothing is missed and nothing comes twice.
-/// let next = broker.subscribe("alerts", Cursor::LastId(batch.last_id()), Duration::ZERO)?;
+/// let next =
+///     broker.subscribe("alerts", Cursor::LastId(batch.last_id()), Duration::ZERO)?;
 /// assert!(next.events().is_empty());
 /// # Ok::<(), long_polling::Error>(())
 /// ```
@@ -255,7 +258,9 @@ impl Broker {
     /// use long_polling::{Broker, BrokerOptions, PublishRequest};
     ///
     /// let broker = Broker::new(BrokerOptions::new())?;
-    /// broker.publish_with(&PublishRequest::new("typing", "alice").ttl(Duration::from_secs(3)))?;
+    /// broker.publish_with(
+    ///     &PublishRequest::new("typing", "alice").ttl(Duration::from_secs(3)),
+    /// )?;
     /// # Ok::<(), long_polling::Error>(())
     /// ```
     ///

@@ -58,7 +58,8 @@ impl Credentials {
     /// ```
     /// use long_polling::Credentials;
     ///
-    /// let credentials = Credentials::from_url("http://alice:se%20cret@localhost:8080/events")?;
+    /// let credentials =
+    ///     Credentials::from_url("http://alice:se%20cret@localhost:8080/events")?;
     /// assert_eq!(credentials, Some(Credentials::basic("alice", "se cret")));
     /// assert_eq!(Credentials::from_url("http://localhost:8080/events")?, None);
     /// # Ok::<(), long_polling::Error>(())

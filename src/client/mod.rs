@@ -88,7 +88,8 @@ use sender::ConnectionReuse;
 /// use long_polling::{SubscriptionRequest, subscription};
 ///
 /// let request = SubscriptionRequest::new("notifications");
-/// let response = subscription("http://localhost:8080/events", None, &request, None, None)?;
+/// let response =
+///     subscription("http://localhost:8080/events", None, &request, None, None)?;
 /// for event in &response.events {
 ///     println!("{}: {}", event.category(), event.text());
 /// }
@@ -128,9 +129,17 @@ pub fn subscription(
 /// use std::time::Duration;
 /// use long_polling::{PublishRequest, publish};
 ///
-/// let request = PublishRequest::new("notifications", serde_json::json!({"message": "Hello"}));
+/// let request =
+///     PublishRequest::new("notifications", serde_json::json!({"message": "Hello"}));
 /// let timeout = Duration::from_secs(10);
-/// let response = publish("http://localhost:8080/publish", timeout, None, &request, None, None)?;
+/// let response = publish(
+///     "http://localhost:8080/publish",
+///     timeout,
+///     None,
+///     &request,
+///     None,
+///     None,
+/// )?;
 /// assert!(response.success());
 /// # Ok::<(), long_polling::Error>(())
 /// ```

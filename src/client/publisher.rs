@@ -120,7 +120,10 @@ impl Publisher {
     /// use long_polling::{PublishRequest, Publisher};
     ///
     /// let publisher = Publisher::new("http://localhost:8080/publish");
-    /// let requests = [PublishRequest::new("stock/a", -1), PublishRequest::new("stock/b", 1)];
+    /// let requests = [
+    ///     PublishRequest::new("stock/a", -1),
+    ///     PublishRequest::new("stock/b", 1),
+    /// ];
     /// let ids = publisher.publish_all(&requests)?.ids();
     /// # Ok::<(), long_polling::Error>(())
     /// ```

@@ -68,7 +68,8 @@ type OnRetry = Box<dyn Fn(&Error) + Send>;
 /// ```no_run
 /// use long_polling::{Cursor, Subscriber};
 ///
-/// let subscriber = Subscriber::new("http://localhost:8080/events", ["alerts", "updates"]);
+/// let subscriber =
+///     Subscriber::new("http://localhost:8080/events", ["alerts", "updates"]);
 /// for event in subscriber.start_at(Cursor::Oldest) {
 ///     match event {
 ///         Ok(event) => println!("{}: {}", event.category(), event.text()),
@@ -169,7 +170,8 @@ impl Subscriber {
     /// use long_polling::{EventId, Subscriber};
     ///
     /// let saved: EventId = "019a5b3c-1234-8abc-8000-000000000007".parse()?;
-    /// let subscriber = Subscriber::new("http://localhost:8080/events", "alerts").start_at(saved);
+    /// let subscriber =
+    ///     Subscriber::new("http://localhost:8080/events", "alerts").start_at(saved);
     /// assert_eq!(subscriber.position(), Some(saved));
     /// # Ok::<(), long_polling::Error>(())
     /// ```

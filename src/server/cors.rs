@@ -96,7 +96,9 @@ impl Cors {
     ///
     /// // Compare with the dot: "https://evil-example.com" ends with "example.com", too.
     /// let cors = Cors::new().origin_predicate(|origin| {
-    ///     origin.strip_prefix("https://").is_some_and(|host| host == "example.com" || host.ends_with(".example.com"))
+    ///     origin
+    ///         .strip_prefix("https://")
+    ///         .is_some_and(|host| host == "example.com" || host.ends_with(".example.com"))
     /// });
     /// ```
     pub fn origin_predicate(

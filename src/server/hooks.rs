@@ -23,10 +23,13 @@ type Check = dyn Fn(&Request) -> Result<(), Response> + Send + Sync;
 /// ```
 /// use long_polling::server::{Handler, Response};
 ///
-/// let only_own_category = Handler::new(|request| match (request.header("X-User"), request.category()) {
-///     (Some(user), Some(category)) if category.starts_with(user) => Ok(()),
-///     _ => Err(Response::error(403, "not your category")),
-/// });
+/// let only_own_category =
+///     Handler::new(
+///         |request| match (request.header("X-User"), request.category()) {
+///             (Some(user), Some(category)) if category.starts_with(user) => Ok(()),
+///             _ => Err(Response::error(403, "not your category")),
+///         },
+///     );
 /// ```
 #[derive(Clone)]
 #[must_use = "a handler checks nothing until it is given to a `ServerInfo`"]
@@ -54,11 +57,13 @@ impl Handler {
     /// use long_polling::ServerInfo;
     /// use long_polling::server::{Handler, Response};
     ///
-    /// let info = ServerInfo::default().before_subscription(Handler::with_broker(|request, broker| {
-    ///     // `?` turns an error of the broker into an answer.
-    ///     broker.publish("audit", request.path())?;
-    ///     Ok(())
-    /// }));
+    /// let info = ServerInfo::default().before_subscription(Handler::with_broker(
+    ///     |request, broker| {
+    ///         // `?` turns an error of the broker into an answer.
+    ///         broker.publish("audit", request.path())?;
+    ///         Ok(())
+    ///     },
+    /// ));
     /// ```
     pub fn with_broker(
         check: impl Fn(&Request, &Broker) -> Result<(), Response> + Send + Sync + 'static,
@@ -235,13 +240,20 @@ impl std::fmt::Debug for Handler {
 /// use long_polling::server::{Fallback, Request, Response};
 ///
 /// fn api(request: &Request) -> Result<Response, Response> {
-///     let user = request.header("X-User").ok_or_else(|| Response::error(401, "who are you?"))?;
+///     let user = request
+///         .header("X-User")
+///         .ok_or_else(|| Response::error(401, "who are you?"))?;
 ///     let id: long_polling::EventId = request.query().parse()?;
 ///     Ok(Response::text(200, format!("{user} asks for {id}")))
 /// }
 /// let fallback = Fallback::from(api);
 /// assert_eq!(fallback.run(&Request::new("GET", "/api")).status, 401);
-/// assert_eq!(fallback.run(&Request::new("GET", "/api?x").with_header("X-User", "a")).status, 400);
+/// assert_eq!(
+///     fallback
+///         .run(&Request::new("GET", "/api?x").with_header("X-User", "a"))
+///         .status,
+///     400
+/// );
 /// ```
 ///
 /// The server reads the whole body of a request before the fallback runs, up to
@@ -273,10 +285,13 @@ impl Fallback {
     /// use long_polling::ServerInfo;
     /// use long_polling::server::{Fallback, Response};
     ///
-    /// let info = ServerInfo::default().fallback(Fallback::with_broker(|request, broker| match request.path() {
-    ///     "/statistics" => Response::json(200, &broker.statistics()),
-    ///     _ => Response::error(404, "not found"),
-    /// }));
+    /// let info =
+    ///     ServerInfo::default().fallback(Fallback::with_broker(|request, broker| {
+    ///         match request.path() {
+    ///             "/statistics" => Response::json(200, &broker.statistics()),
+    ///             _ => Response::error(404, "not found"),
+    ///         }
+    ///     }));
     /// ```
     pub fn with_broker<R: Into<Response>>(
         answer: impl Fn(&Request, &Broker) -> R + Send + Sync + 'static,
@@ -296,7 +311,9 @@ impl Fallback {
     /// let fallback = Fallback::new(|request| match request.method() {
     ///     "HEAD" => Response::new(200).with_header("Content-Length", "1000000"),
     ///     "GET" => Response::text(200, "x".repeat(1_000_000)),
-    ///     _ => Response::error(405, "method not allowed").with_header("Allow", "GET, HEAD"),
+    ///     _ => {
+    ///         Response::error(405, "method not allowed").with_header("Allow", "GET, HEAD")
+    ///     }
     /// });
     /// let fallback = fallback.with_head();
     /// ```
@@ -313,7 +330,9 @@ impl Fallback {
     /// use long_polling::server::{Fallback, Response};
     ///
     /// let fallback = Fallback::new(|request| match request.method() {
-    ///     "OPTIONS" => Response::new(204).with_header("Access-Control-Allow-Methods", "GET, DELETE"),
+    ///     "OPTIONS" => {
+    ///         Response::new(204).with_header("Access-Control-Allow-Methods", "GET, DELETE")
+    ///     }
     ///     _ => Response::text(200, "well"),
     /// });
     /// let fallback = fallback.with_preflight();

@@ -308,9 +308,11 @@ impl ServerInfo {
     /// use long_polling::ServerInfo;
     /// use long_polling::server::{Request, Response};
     ///
-    /// let info = ServerInfo::default().before_publish(|request: &Request| match request.category() {
-    ///     Some("open") => Ok(()),
-    ///     _ => Err(Response::error(403, "this category is read-only")),
+    /// let info = ServerInfo::default().before_publish(|request: &Request| {
+    ///     match request.category() {
+    ///         Some("open") => Ok(()),
+    ///         _ => Err(Response::error(403, "this category is read-only")),
+    ///     }
     /// });
     /// ```
     pub fn before_publish(mut self, handler: impl Into<Handler>) -> Self {
@@ -428,7 +430,8 @@ impl ServerInfo {
     /// ```
     /// use long_polling::ServerInfo;
     ///
-    /// let info = ServerInfo::default().trusted_networks(["10.0.0.0/8".parse()?, "fd00::/8".parse()?]);
+    /// let info = ServerInfo::default()
+    ///     .trusted_networks(["10.0.0.0/8".parse()?, "fd00::/8".parse()?]);
     /// # Ok::<(), long_polling::Error>(())
     /// ```
     pub fn trusted_networks(mut self, networks: impl IntoIterator<Item = Network>) -> Self {

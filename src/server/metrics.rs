@@ -26,7 +26,9 @@ impl ServerInfo {
     /// use long_polling::ServerInfo;
     /// use long_polling::server::Handler;
     ///
-    /// let info = ServerInfo::new(":8080").metrics_uri("/metrics").before_metrics(Handler::bearer_token("secret"));
+    /// let info = ServerInfo::new(":8080")
+    ///     .metrics_uri("/metrics")
+    ///     .before_metrics(Handler::bearer_token("secret"));
     /// ```
     pub fn metrics_uri(mut self, path: impl Into<String>) -> Self {
         self.metrics = Some(MonitoringEndpoint {

@@ -96,8 +96,12 @@ pub use response::Response;
 /// let server = Server::start(ServerInfo::new("127.0.0.1:0"))?;
 /// println!("listening on http://{}", server.local_addr());
 ///
-/// server.publish("notifications", "from within the program, as well as over HTTP")?;
-/// let batch = server.subscribe("notifications", Cursor::Oldest, Duration::from_secs(1))?;
+/// server.publish(
+///     "notifications",
+///     "from within the program, as well as over HTTP",
+/// )?;
+/// let batch =
+///     server.subscribe("notifications", Cursor::Oldest, Duration::from_secs(1))?;
 /// assert_eq!(batch.events().len(), 1);
 ///
 /// server.stop(Duration::from_secs(10))?;

@@ -30,13 +30,23 @@ use crate::error::Error;
 /// let endpoints = Endpoints::new(ServerInfo::default())?;
 ///
 /// // For each request that the program's server receives, in a thread that may block:
-/// let request = Request::new("POST", "/publish").with_body(r#"{"category":"c","data":"Hello"}"#);
+/// let request =
+///     Request::new("POST", "/publish").with_body(r#"{"category":"c","data":"Hello"}"#);
 /// let response = endpoints.answer(request);
 /// // ... and send `response.status`, `response.headers` and `response.body`.
-/// assert_eq!((response.status, &*response.body), (200, &br#"{"success": true}"#[..]));
+/// assert_eq!(
+///     (response.status, &*response.body),
+///     (200, &br#"{"success": true}"#[..])
+/// );
 ///
-/// let response = endpoints.answer(Request::new("GET", "/events?category=c&timeout=60&since_time=1"));
-/// assert_eq!(response.headers.get("Content-Type"), Some("application/json"));
+/// let response = endpoints.answer(Request::new(
+///     "GET",
+///     "/events?category=c&timeout=60&since_time=1",
+/// ));
+/// assert_eq!(
+///     response.headers.get("Content-Type"),
+///     Some("application/json")
+/// );
 ///
 /// endpoints.stop(Duration::from_secs(10))?;
 /// # Ok::<(), long_polling::Error>(())
@@ -90,7 +100,10 @@ impl Endpoints {
     /// let broker = Broker::new(BrokerOptions::new().events_per_category(1000))?;
     /// let endpoints = Endpoints::new(ServerInfo::default().shared_broker(broker.clone()))?;
     /// broker.publish("c", "Hello")?;
-    /// let response = endpoints.answer(Request::new("GET", "/events?category=c&timeout=1&since_time=1"));
+    /// let response = endpoints.answer(Request::new(
+    ///     "GET",
+    ///     "/events?category=c&timeout=1&since_time=1",
+    /// ));
     /// assert_eq!(response.status, 200);
     /// # Ok::<(), long_polling::Error>(())
     /// ```
@@ -125,7 +138,10 @@ impl Endpoints {
     /// use long_polling::server::{Endpoints, Request};
     ///
     /// let endpoints = Endpoints::new(ServerInfo::default())?;
-    /// let response = endpoints.subscribe(Request::new("GET", "/users/7/inbox?category=user.7&timeout=0"));
+    /// let response = endpoints.subscribe(Request::new(
+    ///     "GET",
+    ///     "/users/7/inbox?category=user.7&timeout=0",
+    /// ));
     /// assert_eq!(response.status, 204);
     /// # Ok::<(), long_polling::Error>(())
     /// ```

@@ -17,7 +17,8 @@ impl ServerInfo {
     /// use long_polling::ServerInfo;
     /// use long_polling::server::Cors;
     ///
-    /// let cors = Cors::new().origins(["https://app.example.com", "https://admin.example.com"]);
+    /// let cors =
+    ///     Cors::new().origins(["https://app.example.com", "https://admin.example.com"]);
     /// let info = ServerInfo::new("127.0.0.1:8080").cors(cors.credentials(true));
     /// ```
     pub fn cors(mut self, cors: Cors) -> Self {
@@ -65,7 +66,9 @@ impl ServerInfo {
     /// ```
     /// use long_polling::ServerInfo;
     ///
-    /// // <script type="module"> import { follow, publish } from "/long-polling.js"; </script>
+    /// // <script type="module">
+    /// // import { follow, publish } from "/long-polling.js";
+    /// // </script>
     /// let info = ServerInfo::new("127.0.0.1:8080").browser_client("/long-polling.js");
     /// ```
     pub fn browser_client(mut self, path: impl Into<String>) -> Self {

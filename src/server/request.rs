@@ -21,9 +21,16 @@ use crate::wire::Categories;
 /// use long_polling::server::{Handler, Request};
 ///
 /// let handler = Handler::bearer_token("secret");
-/// let request = Request::new("GET", "/events?category=a&timeout=1").with_header("Authorization", "Bearer secret");
+/// let request = Request::new("GET", "/events?category=a&timeout=1")
+///     .with_header("Authorization", "Bearer secret");
 /// assert!(handler.run(&request).is_ok());
-/// assert_eq!(handler.run(&Request::new("GET", "/events")).unwrap_err().status, 401);
+/// assert_eq!(
+///     handler
+///         .run(&Request::new("GET", "/events"))
+///         .unwrap_err()
+///         .status,
+///     401
+/// );
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "a request does nothing until a hook runs on it"]
@@ -231,9 +238,11 @@ impl Request {
     /// use long_polling::ServerInfo;
     /// use long_polling::server::{Request, Response};
     ///
-    /// let info = ServerInfo::default().fallback(|request: &Request| match (request.path(), request.broker()) {
-    ///     ("/statistics", Some(broker)) => Response::json(200, &broker.statistics()),
-    ///     _ => Response::error(404, "not found"),
+    /// let info = ServerInfo::default().fallback(|request: &Request| {
+    ///     match (request.path(), request.broker()) {
+    ///         ("/statistics", Some(broker)) => Response::json(200, &broker.statistics()),
+    ///         _ => Response::error(404, "not found"),
+    ///     }
     /// });
     /// ```
     ///

@@ -12,8 +12,12 @@ use crate::wire::{LAST_EVENT_ID, render_error};
 /// ```
 /// use long_polling::server::Response;
 ///
-/// let response = Response::text(503, "closed for today").with_header("Retry-After", "3600");
-/// assert_eq!(response.headers.get("Content-Type"), Some("text/plain; charset=utf-8"));
+/// let response =
+///     Response::text(503, "closed for today").with_header("Retry-After", "3600");
+/// assert_eq!(
+///     response.headers.get("Content-Type"),
+///     Some("text/plain; charset=utf-8")
+/// );
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a response is sent only if the hook returns it"]

@@ -20,8 +20,10 @@ impl ServerInfo {
     /// use long_polling::{Broker, BrokerOptions, Cursor, Server, ServerInfo};
     ///
     /// let broker = Broker::new(BrokerOptions::new())?;
-    /// let internal = Server::start(ServerInfo::new("127.0.0.1:0").shared_broker(broker.clone()))?;
-    /// let external = Server::start(ServerInfo::new("127.0.0.1:0").shared_broker(broker.clone()))?;
+    /// let internal =
+    ///     Server::start(ServerInfo::new("127.0.0.1:0").shared_broker(broker.clone()))?;
+    /// let external =
+    ///     Server::start(ServerInfo::new("127.0.0.1:0").shared_broker(broker.clone()))?;
     /// internal.publish("news", "for both")?;
     /// let batch = external.subscribe("news", Cursor::Oldest, Duration::ZERO)?;
     /// assert_eq!(batch.events()[0].text(), "for both");

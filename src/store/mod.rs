@@ -111,7 +111,11 @@ pub use statistics::StoreStatistics;
 /// struct Memory(Arc<Mutex<Vec<String>>>);
 ///
 /// impl Store for Memory {
-///     fn start(&mut self, _: Snapshot, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
+///     fn start(
+///         &mut self,
+///         _: Snapshot,
+///         each: &mut dyn FnMut(Record),
+///     ) -> Result<(), Error> {
 ///         for line in self.0.lock().unwrap().iter() {
 ///             each(line.parse()?);
 ///         }

@@ -12,8 +12,14 @@
 //! let broker = testing::broker(options, &clock)?;
 //!
 //! let follower = broker.clone();
-//! let thread = std::thread::spawn(move || follower.subscribe("alerts", Cursor::Now, Duration::from_secs(60)));
-//! assert!(testing::wait_until_parked(&broker, 1, Duration::from_secs(10)));
+//! let thread = std::thread::spawn(move || {
+//!     follower.subscribe("alerts", Cursor::Now, Duration::from_secs(60))
+//! });
+//! assert!(testing::wait_until_parked(
+//!     &broker,
+//!     1,
+//!     Duration::from_secs(10)
+//! ));
 //! broker.publish("alerts", "disk almost full")?;
 //! assert_eq!(thread.join().unwrap()?.events()[0].timestamp(), clock.now());
 //!

@@ -22,7 +22,10 @@ const MAX_CATEGORIES_PER_POLL: usize = 100;
 /// use long_polling::Categories;
 ///
 /// assert_eq!(Categories::from("alerts").iter().count(), 1);
-/// assert_eq!(Categories::from(["alerts", "updates", "alerts"]).to_string(), r#""alerts", "updates""#);
+/// assert_eq!(
+///     Categories::from(["alerts", "updates", "alerts"]).to_string(),
+///     r#""alerts", "updates""#
+/// );
 ///
 /// let configured: Vec<String> = vec!["alerts".into(), "updates".into()];
 /// let categories = Categories::from(&configured);

@@ -17,7 +17,9 @@ use crate::position::EventId;
 /// use std::time::Duration;
 /// use long_polling::SubscriptionRequest;
 ///
-/// let request = SubscriptionRequest::new("notifications").since_time(1).timeout(Duration::from_secs(30));
+/// let request = SubscriptionRequest::new("notifications")
+///     .since_time(1)
+///     .timeout(Duration::from_secs(30));
 /// # let _ = request;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -22,7 +22,8 @@ use crate::error::Error;
 /// use std::time::Duration;
 /// use long_polling::{Durability, FilePersistorInfo};
 ///
-/// let info = FilePersistorInfo::new("/var/lib/longpoll/events.db").durability(Durability::Acknowledged);
+/// let info = FilePersistorInfo::new("/var/lib/longpoll/events.db")
+///     .durability(Durability::Acknowledged);
 /// ```
 ///
 /// A configuration file can have these settings; [`ServerInfo`](crate::ServerInfo) says how.

@@ -28,7 +28,7 @@ use crate::error::{Error, ErrorKind};
 /// use long_polling::store::{GroupCommit, Record, RecordLog};
 /// use long_polling::{Broker, BrokerOptions, Cursor, Error};
 ///
-/// /// A file of lines. A write that fails may leave a part of its lines; a database has transactions for that.
+/// /// A file of lines. A write that fails may leave a part of its lines.
 /// struct Lines(PathBuf);
 ///
 /// impl RecordLog for Lines {
@@ -37,11 +37,13 @@ use crate::error::{Error, ErrorKind};
 ///             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
 ///             read => read?,
 ///         };
-///         text.lines().for_each(|line| each(line.parse().unwrap_or(Record::Damaged)));
+///         text.lines()
+///             .for_each(|line| each(line.parse().unwrap_or(Record::Damaged)));
 ///         Ok(())
 ///     }
 ///     fn write(&mut self, records: &[Record]) -> Result<(), Error> {
-///         let lines: String = records.iter().map(|record| format!("{record}\n")).collect();
+///         let lines: String =
+///             records.iter().map(|record| format!("{record}\n")).collect();
 ///         let mut file = OpenOptions::new().create(true).append(true).open(&self.0)?;
 ///         file.write_all(lines.as_bytes())?;
 ///         Ok(file.sync_data()?)
@@ -50,7 +52,9 @@ use crate::error::{Error, ErrorKind};
 ///
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("events");
-/// let open = || Broker::with_store(BrokerOptions::new(), GroupCommit::new(Lines(path.clone())));
+/// let open = || {
+///     Broker::with_store(BrokerOptions::new(), GroupCommit::new(Lines(path.clone())))
+/// };
 /// let broker = open()?;
 /// broker.publish("jobs", "first")?;
 /// broker.stop(Duration::from_secs(10))?;

@@ -42,15 +42,21 @@ use crate::store::{Record, Store};
 ///     }
 /// }
 ///
-/// // The outer closure makes an empty place for each rule; the inner one opens the store on that place.
+/// // The outer closure makes an empty place for each rule; the inner one opens the
+/// // store there.
 /// let report = StoreConformance::new(|| {
 ///     let memory = Memory::default();
 ///     move || Ok(GroupCommit::new(memory.clone()))
 /// })
 /// .run();
 /// report.assert_kept();
-/// // A closure can neither stall the disk nor kill the process. A type that implements StorePlace can.
-/// assert!(report.not_checked().contains(&"append does not wait for the disk"));
+/// // A closure can neither stall the disk nor kill the process. A type that implements
+/// // StorePlace can.
+/// assert!(
+///     report
+///         .not_checked()
+///         .contains(&"append does not wait for the disk")
+/// );
 /// ```
 #[must_use = "call `run` to check the store"]
 pub struct StoreConformance<'a> {

@@ -202,7 +202,10 @@ fn a_preflight_permits_what_is_set_or_what_is_asked_for() {
         assert_eq!(headers, Some("Authorization, Content-Type"));
         assert_eq!(answer.header("Access-Control-Max-Age"), Some("5"));
         let exposed = answer.header("Access-Control-Expose-Headers");
-        assert_eq!(exposed, Some("Last-Event-ID, Preference-Applied, Retry-After, X-Shown"));
+        assert_eq!(
+            exposed,
+            Some("Last-Event-ID, Preference-Applied, Retry-After, X-Shown")
+        );
     }
     assert_eq!(
         allowed(&preflight(&server, "/publish", FOREIGN, &[])),
