@@ -29,6 +29,8 @@ pub(super) struct Backend {
     listener: Listening,
     connections: connections::Connections,
     workers: Arc<workers::WorkerPool>,
+    /// Serves a request, as [`exchange::serve`] says.
+    serve: fn(tiny_http::Request, &mut workers::ReceiveToken<'_>) -> bool,
     /// No request is received any more.
     is_closed: AtomicBool,
     /// One reference more than there are requests that have been received whole and not answered.
@@ -47,6 +49,7 @@ impl Backend {
             listener,
             connections: Default::default(),
             workers: Default::default(),
+            serve: exchange::serve,
             is_closed: AtomicBool::new(false),
             in_flight: Arc::default(),
         });

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::Backend;
 use super::connections::Peer;
 use super::listener::Acceptor;
-use super::{Backend, exchange};
 
 /// How long a worker stays idle before it ends, and how long it waits for a request before it checks its acceptor.
 const IDLE: Duration = Duration::from_secs(3);
@@ -154,7 +154,7 @@ fn receive(backend: &Arc<Backend>, acceptor: &Arc<Acceptor>) {
         }
         if let Some(request) = request {
             let peer = request.remote_addr().copied();
-            serve_connection(peer, &mut token, |token| exchange::serve(request, token));
+            serve_connection(peer, &mut token, |token| (backend.serve)(request, token));
         }
     }
 }
@@ -173,7 +173,7 @@ fn serve_connection<'a>(
     };
     let mut is_done = catch_unwind(AssertUnwindSafe(|| first(token))).unwrap_or_else(panicked);
     while is_done && let Some(next) = token.backend.connections.next(peer) {
-        let serve = || exchange::serve(next, token);
+        let serve = || (token.backend.serve)(next, token);
         is_done = catch_unwind(AssertUnwindSafe(serve)).unwrap_or_else(panicked);
     }
 }

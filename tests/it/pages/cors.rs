@@ -183,7 +183,7 @@ fn a_preflight_permits_what_is_set_or_what_is_asked_for() {
     let answer = preflight(&server, "/publish", A, &asks);
     for (name, value) in [
         ("Allow-Origin", A),
-        ("Allow-Methods", "POST, OPTIONS"),
+        ("Allow-Methods", "POST, DELETE, OPTIONS"),
         ("Allow-Headers", "x-one,x-two"),
         ("Max-Age", "7200"),
     ] {
