@@ -37,11 +37,11 @@ impl SqliteLog {
     }
 }
 
-fn insert(connection: &mut Connection, first: &str, records: &[Record]) -> rusqlite::Result<u64> {
-    let transaction = connection.transaction()?;
-    transaction.execute_batch(first)?;
+fn insert(to: &mut Connection, sql: &str, all: &[Record]) -> rusqlite::Result<u64> {
+    let transaction = to.transaction()?;
+    transaction.execute_batch(sql)?;
     let mut bytes = 0;
-    for record in records {
+    for record in all {
         let line = record.to_line();
         bytes += line.len() as u64;
         transaction.execute("INSERT INTO record (line) VALUES (?1)", [line])?;
