@@ -25,8 +25,6 @@ const QUIET_PERIOD: Duration = Duration::from_secs(1);
 const BUSY: Duration = Duration::from_secs(2);
 /// The least number of probes at a time.
 const PROBES: usize = 8;
-/// The number of probes after the first step that a heartbeat gets no answer; each further step has twice as many.
-const STRANDED: usize = 32;
 /// The longest time between two heartbeats.
 const HEARTBEAT_PERIOD: Duration = Duration::from_secs(3);
 /// The accept loop has ended if a heartbeat gets no answer in `STEPS` times this time.
@@ -117,15 +115,15 @@ impl Maintenance {
         if stream.write_all(request.as_bytes()).is_err() {
             return true;
         }
-        for step in 0..STEPS {
+        for _ in 0..STEPS {
             // tiny_http closes the connection, once the heartbeat has been received.
             if stream.read(&mut [0]).is_ok() {
                 return true;
             }
             // It may be stranded, as others then are.
             self.last_new = Instant::now();
-            // As many as may be stranded, such as silent ones, of which no request shows that they are there.
-            probe(listener, STRANDED << step);
+            // No more at a time: tiny_http panics over each that is reset before it is accepted.
+            probe(listener, PROBES);
         }
         self.backend.connections.take_new() > 0
     }
