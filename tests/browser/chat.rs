@@ -1,7 +1,5 @@
 //! The page of the example `chat`, in a real browser.
 
-use std::time::Duration;
-
 use long_polling::{FilePersistorInfo, Server, ServerInfo};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -297,8 +295,10 @@ fn the_page_fits_a_phone_and_a_desk_light_and_dark_and_has_roles_and_names() {
 /// Saves what the browser shows in the folder that `SCREENSHOTS` names.
 fn save_screenshot(browser: &Browser, name: &str) {
     if let Some(folder) = std::env::var_os("SCREENSHOTS") {
-        // The page has drawn itself.
-        std::thread::sleep(Duration::from_millis(200));
+        // By the second frame, the page has drawn itself.
+        let drawn =
+            "return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))";
+        browser.run(drawn);
         let image = browser.get("/screenshot");
         let image = image.as_str().expect("an image in base64");
         let path = std::path::Path::new(&folder).join(format!("{name}.png.base64"));

@@ -4,13 +4,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
 use crate::store::{Record, Snapshot, Store, StoreStatistics};
 
 /// How long a call that must not wait may take on a machine that is busy.
 const NO_WAIT: Duration = Duration::from_secs(5);
+/// The time between two attempts of a call that a store may refuse for a while.
+const RETRY: Duration = Duration::from_millis(5);
 
 /// What was seen of a rule that is broken.
 pub(super) type Seen<T> = Result<T, String>;
@@ -183,6 +185,21 @@ impl Session {
     pub(super) fn stop(&self) -> Seen<()> {
         let stopped = self.begin_stop(self.limit)?.finish(self.limit)?;
         stopped.map_err(|error| failed("stop", &error))
+    }
+
+    /// Calls `attempt` until it returns `true`. Returns `false` if it does not within the time limit. A store does not notify
+    /// of its recovery.
+    pub(super) fn retry(&self, mut attempt: impl FnMut() -> Seen<bool>) -> Seen<bool> {
+        let end = Instant::now() + self.limit;
+        loop {
+            if attempt()? {
+                return Ok(true);
+            }
+            if Instant::now() > end {
+                return Ok(false);
+            }
+            thread::park_timeout(RETRY);
+        }
     }
 
     pub(super) fn limit(&self) -> Duration {

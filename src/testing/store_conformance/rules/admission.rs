@@ -1,7 +1,5 @@
 //! Whether an event is admitted.
 
-use std::time::Instant;
-
 use super::{Checked, NEEDS_STALL};
 use crate::testing::store_conformance::records::event_with;
 use crate::testing::store_conformance::session::{Seen, Session};
@@ -26,17 +24,13 @@ fn fill(session: &Session) -> Seen<u64> {
 
 /// Checks that an event is admitted now, or soon.
 fn admits_again(session: &Session) -> Seen<()> {
-    let began = Instant::now();
-    while !session.admit(EVENT_BYTES)? {
-        if began.elapsed() > session.limit() {
-            return Err(format!(
-                "`admit` refuses an event {:?} after all records were flushed",
-                session.limit()
-            ));
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+    match session.retry(|| session.admit(EVENT_BYTES))? {
+        true => Ok(()),
+        false => Err(format!(
+            "`admit` refuses an event {:?} after all records were flushed",
+            session.limit()
+        )),
     }
-    Ok(())
 }
 
 pub(super) fn of_many(place: &Place) -> Seen<Checked> {

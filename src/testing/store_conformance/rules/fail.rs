@@ -1,7 +1,5 @@
 //! What becomes of a record whose write failed.
 
-use std::time::{Duration, Instant};
-
 use super::{Checked, NEEDS_FAIL};
 use crate::event::Event;
 use crate::store::Record;
@@ -47,20 +45,16 @@ pub(super) fn of_an_event(place: &Place) -> Seen<Checked> {
     attempts.extend(failed);
     drop(fault);
     // The store may need a moment to notice. An event that was not appended leaves its number to the next one.
-    let began = Instant::now();
-    loop {
+    let is_written = session.retry(|| {
         let sequence = attempts.last().map_or(0, |last| last.sequence) + 1;
         attempts.extend(attempt(&session, sequence)?);
-        if attempts.last().is_some_and(|last| last.flushed) {
-            break;
-        }
-        if began.elapsed() > session.limit() {
-            let limit = session.limit();
-            return Err(format!(
-                "no event could be written within {limit:?} after writes had failed once"
-            ));
-        }
-        std::thread::sleep(Duration::from_millis(5));
+        Ok(attempts.last().is_some_and(|last| last.flushed))
+    })?;
+    if !is_written {
+        let limit = session.limit();
+        return Err(format!(
+            "no event could be written within {limit:?} after writes had failed once"
+        ));
     }
     let (acknowledges, _) = session.promises()?;
     session.stop()?;
