@@ -117,16 +117,29 @@ fn seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::O
 #[cfg(any(feature = "_server", feature = "client"))]
 const MAX_EVENTS_PER_PUBLISH: usize = 1000;
 
+/// Makes an event of each item of one publish.
+///
 /// # Errors
 ///
-/// `InvalidRequest` for a publish of no events, `TooLarge` for one of too many.
+/// `InvalidRequest` for a publish of no events, `TooLarge` for one of too many, and the first error of `make`, with the number
+/// of its item.
 #[cfg(any(feature = "_server", feature = "client"))]
-pub(crate) fn check_count(events: usize) -> Result<(), Error> {
-    match events {
+pub(crate) fn each_event<T, U>(
+    items: &[T],
+    make: impl Fn(&T) -> Result<U, Error>,
+) -> Result<Vec<U>, Error> {
+    let count = items.len();
+    match count {
         0 => Err(Error::request(
             "no events to publish: give 1 to 1000 in one publish",
         )),
-        1..=MAX_EVENTS_PER_PUBLISH => Ok(()),
+        1..=MAX_EVENTS_PER_PUBLISH => (1..)
+            .zip(items)
+            .map(|(number, item)| {
+                let which = |error: Error| error.context(format!("event {number} of {count}"));
+                make(item).map_err(which)
+            })
+            .collect(),
         more => Err(Error::new(
             ErrorKind::TooLarge,
             format!("{more} events in one publish: give 1 to {MAX_EVENTS_PER_PUBLISH}"),

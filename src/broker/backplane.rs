@@ -260,7 +260,10 @@ impl Feed {
                         let removed = ring.lose_all();
                         shared.counters.removed(removed, Removal::Retrieved);
                     }
-                    new.for_each(|ring| shared.counters.added_all(ring));
+                    new.for_each(|ring| {
+                        shared.counters.added_all(ring);
+                        shared.plan_sweep(ring, now);
+                    });
                     timeline.begin_again(
                         beginning.epochs,
                         beginning.lost,
@@ -310,9 +313,9 @@ impl Refill {
             return;
         };
         let name = event.shared_category().clone();
-        let limits = shared.options.limits_of(&name);
         let ring = self.rings.entry(name);
-        let ring = ring.or_insert_with(|| Ring::new(limits, Loss::default()));
+        let ring = ring
+            .or_insert_with_key(|name| Ring::new(shared.options.limits_of(name), Loss::default()));
         let entry = Entry {
             sequence,
             published: shared.age.restored(plausible(event.timestamp())),

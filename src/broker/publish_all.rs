@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Draft;
 use crate::position::EventId;
 use crate::store::{Record, event_line_len};
-use crate::wire::{PublishRequest, check_count};
+use crate::wire::{PublishRequest, each_event};
 
 impl Broker {
     /// Publishes several events, 1 to 1,000, in their order: all of them, or none if an error is returned. Returns their
@@ -59,13 +59,7 @@ impl Broker {
         items: &[T],
         draft: impl Fn(&T) -> Result<Draft, Error>,
     ) -> Result<Vec<EventId>, Error> {
-        check_count(items.len())?;
-        let drafts = items.iter().enumerate().map(|(at, item)| {
-            let which =
-                |error: Error| error.context(format!("event {} of {}", at + 1, items.len()));
-            draft(item).map_err(which)
-        });
-        let drafts: Vec<Draft> = drafts.collect::<Result<_, _>>()?;
+        let drafts: Vec<Draft> = each_event(items, draft)?;
         let bytes: usize = drafts.iter().map(Draft::json_len).sum();
         let max = self.options().max_event_bytes;
         if bytes > max && items.len() > 1 {

@@ -117,6 +117,14 @@ impl Pending {
 impl Shared {
     /// Applies the next record of a log.
     pub(super) fn replay(&self, replay: &mut Replay, record: Record) {
+        // Also within a batch, which takes a damaged record for an event.
+        let record = match replay.restorer.is_possible(&record) {
+            true => record,
+            false => {
+                replay.impossible += 1;
+                Record::Damaged
+            }
+        };
         let mut next = Some(record);
         while let Some(record) = next.take() {
             let Some(batch) = &mut replay.batch else {
@@ -169,13 +177,6 @@ impl Shared {
 
     fn replay_record(&self, replay: &mut Replay, record: Record) {
         let restorer = &mut replay.restorer;
-        let record = match restorer.is_possible(&record) {
-            true => record,
-            false => {
-                replay.impossible += 1;
-                Record::Damaged
-            }
-        };
         match record {
             Record::Started {
                 position,

@@ -162,7 +162,7 @@ impl Sequencer {
             return Err(stopped());
         }
         let mut next = *stamps;
-        let entry = self.next_entry(&mut next, draft);
+        let entry = self.next_entry(&mut next, draft, self.clock.now());
         let stored = store(&entry)?;
         *stamps = next;
         Ok((entry, stored))
@@ -186,10 +186,11 @@ impl Sequencer {
             return Err(stopped());
         }
         let mut next = *stamps;
+        let now = self.clock.now();
         let count = drafts.len();
         let entries = (1..).zip(drafts).map(|(number, draft)| Entry {
             more: u16::try_from(count - number).unwrap_or(u16::MAX),
-            ..self.next_entry(&mut next, draft)
+            ..self.next_entry(&mut next, draft, now)
         });
         let entries: Arc<[Entry]> = entries.collect();
         match store(&entries) {
@@ -206,10 +207,9 @@ impl Sequencer {
         }
     }
 
-    /// Stamps an event, as the next one after `stamps`.
-    fn next_entry(&self, stamps: &mut Stamps, draft: Draft) -> Entry {
+    /// Stamps an event at this time of the clock, as the next one after `stamps`.
+    fn next_entry(&self, stamps: &mut Stamps, draft: Draft, now: u64) -> Entry {
         let sequence = stamps.sequence + 1;
-        let now = self.clock.now();
         let mut timestamp = stamps.next(now);
         let added = draft.json_len() + 1;
         let mut bytes = match timestamp == stamps.timestamp {

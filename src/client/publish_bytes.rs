@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::error::Error;
-use crate::wire::{PublishRequest, check_category, check_count, check_ttl};
+use crate::wire::{PublishRequest, check_category, check_ttl, each_event};
 
 /// The body of a publish.
 #[derive(Clone)]
@@ -31,13 +31,9 @@ impl PublishBytes {
     ///
     /// `InvalidRequest` that names what can't be published, `TooLarge` for too many events.
     pub(crate) fn of_all<T: Serialize>(requests: &[PublishRequest<T>]) -> Result<Self, Error> {
-        check_count(requests.len())?;
-        let events = requests.iter().enumerate().map(|(at, request)| {
-            let which =
-                |error: Error| error.context(format!("event {} of {}", at + 1, requests.len()));
-            checked(&request.category, &request.data, request.ttl).map_err(which)
-        });
-        let events: Vec<_> = events.collect::<Result<_, _>>()?;
+        let event =
+            |request: &PublishRequest<T>| checked(&request.category, &request.data, request.ttl);
+        let events = each_event(requests, event)?;
         serde_json::to_vec(&events)
             .map(PublishBytes)
             .map_err(not_json)

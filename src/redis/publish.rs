@@ -25,6 +25,8 @@ const BATCH: (usize, usize) = (512, 1 << 20);
 pub(super) struct Pending {
     /// The events of one publish, or a purge.
     events: Vec<Appendee>,
+    /// The bytes of all their categories and data.
+    bytes: usize,
     state: Mutex<PendingState>,
     changed: Condvar,
 }
@@ -49,18 +51,16 @@ impl Pending {
                 None => String::new(),
             },
         };
+        let events: Vec<Appendee> = drafts.iter().map(event).collect();
+        let sizes = events
+            .iter()
+            .map(|event| event.category.len() + event.data.len());
         Pending {
-            events: drafts.iter().map(event).collect(),
+            bytes: sizes.sum(),
+            events,
             state: Mutex::default(),
             changed: Condvar::new(),
         }
-    }
-
-    fn bytes(&self) -> usize {
-        let events = self.events.iter();
-        events
-            .map(|event| event.category.len() + event.data.len())
-            .sum()
     }
 
     pub(super) fn events(&self) -> &[Appendee] {
@@ -160,7 +160,7 @@ impl PublishQueue {
             let message = "the broker has been stopped; start another one";
             return Err(Error::new(ErrorKind::Stopped, message));
         }
-        if !state.waiting.is_empty() && state.bytes + pending.bytes() > MAX_BYTES {
+        if !state.waiting.is_empty() && state.bytes + pending.bytes > MAX_BYTES {
             let message = format!(
                 "{} bytes of events wait for Redis, so that no more can: {}; try again",
                 state.bytes,
@@ -168,7 +168,7 @@ impl PublishQueue {
             );
             return Err(Error::new(ErrorKind::Busy, message));
         }
-        state.bytes += pending.bytes();
+        state.bytes += pending.bytes;
         state.unfinished += 1;
         state.waiting.push_back(pending.clone());
         drop(state);
@@ -180,7 +180,7 @@ impl PublishQueue {
             let before = state.waiting.len();
             state.waiting.retain(|other| !Arc::ptr_eq(other, &pending));
             if state.waiting.len() < before {
-                state.bytes -= pending.bytes();
+                state.bytes -= pending.bytes;
             }
         }
         if state.unfinished == 0 {
@@ -201,10 +201,10 @@ impl PublishQueue {
         let (mut taken, mut events, mut bytes) = (Vec::new(), 0, 0);
         while let Some(next) = state.waiting.front()
             && (taken.is_empty()
-                || events + next.events.len() <= BATCH.0 && bytes + next.bytes() <= BATCH.1)
+                || events + next.events.len() <= BATCH.0 && bytes + next.bytes <= BATCH.1)
         {
             events += next.events.len();
-            bytes += next.bytes();
+            bytes += next.bytes;
             taken.extend(state.waiting.pop_front());
         }
         state.bytes -= bytes;

@@ -4,6 +4,25 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use crate::error::Error;
 
+/// Splits the text after the last colon off, unless that colon is one within the brackets of an IPv6 address.
+pub(super) fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
+/// The number of a port that is written as clients write it: without a sign, and without zeros before it.
+pub(super) fn port_number(port: &str) -> Option<u16> {
+    let number: u16 = port.parse().ok()?;
+    (number.to_string() == port).then_some(number)
+}
+
+/// An IPv6 address in brackets.
+pub(super) fn bracketed(host: &str) -> Option<Ipv6Addr> {
+    host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+}
+
 /// The path of the Unix socket that the setting `address` stands for: `None` for an address of TCP.
 pub(super) fn unix_path(address: &str) -> Option<&str> {
     address.strip_prefix("unix:")

@@ -83,7 +83,7 @@ impl Ready {
         };
         match self {
             Ready::Batch(batch) if persistence == Persistence::Keep && !head_only => {
-                Rendered::Shared(batch.rendered(&grant.variant(cors), events))
+                Rendered::Shared(batch.rendered(&cors::variant(&fields), events))
             }
             Ready::Batch(batch) => Rendered::Own(events(&batch)),
             Ready::Published(id) => Rendered::Own(json(wire::PUBLISHED, id)),

@@ -135,8 +135,8 @@ impl Cors {
         self
     }
 
-    /// Sets header fields of answers that pages may read, besides `Last-Event-ID`, `Preference-Applied`, `Retry-After`, and those that every page
-    /// may. Defaults to none.
+    /// Sets header fields of answers that pages may read, besides `Last-Event-ID`, `Preference-Applied`, `Retry-After`, and
+    /// those that every page may. Defaults to none.
     pub fn exposed_headers(mut self, names: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         self.exposed_headers = EXPOSED.into();
         names
@@ -248,24 +248,6 @@ impl Grant {
         });
         Grant(origin)
     }
-
-    /// What the fields of [`with_fields`] depend on: answers that have the same text have the same fields.
-    pub(super) fn variant(&self, cors: Option<&Cors>) -> String {
-        let Some(cors) = cors else {
-            return String::new();
-        };
-        let varies = if cors.fixed_origin().is_some() {
-            ""
-        } else {
-            "Origin"
-        };
-        let origin = cors
-            .fixed_origin()
-            .or(self.0.as_deref())
-            .unwrap_or_default();
-        let credentials = if cors.credentials { "with" } else { "without" };
-        [origin, varies, credentials, &cors.exposed_headers].join("\n")
-    }
 }
 
 /// The fields by which a browser lets a page read an answer.
@@ -285,6 +267,14 @@ pub(super) fn fields<'a>(cors: Option<&'a Cors>, grant: &'a Grant) -> Vec<(&'a s
         }
     }
     fields
+}
+
+/// These fields as one text: answers of the same content that have the same text are the same.
+pub(super) fn variant(fields: &[(&str, &str)]) -> String {
+    let lines = fields
+        .iter()
+        .flat_map(|(name, value)| [name, ": ", value, "\n"]);
+    lines.collect()
 }
 
 /// Adds these fields, unless the answer has its own.

@@ -1,7 +1,8 @@
 //! The client's address where trusted proxies are between the client and the server.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
+use super::address;
 use super::network::Network;
 use crate::headers::Headers;
 
@@ -53,11 +54,8 @@ pub(super) fn client_address(
 
 /// An entry of `X-Forwarded-For`: IPv4 or IPv6, the latter with or without brackets, and perhaps a port.
 fn parse_entry(entry: &str) -> Option<SocketAddr> {
-    let unbracketed = || {
-        let bare = entry.strip_prefix('[')?.strip_suffix(']')?;
-        bare.parse::<Ipv6Addr>().ok().map(IpAddr::from)
-    };
-    let without_port = || entry.parse().ok().or_else(unbracketed);
+    let bracketed = || address::bracketed(entry).map(IpAddr::from);
+    let without_port = || entry.parse().ok().or_else(bracketed);
     let parsed = entry.parse().ok();
     parsed.or_else(|| Some((without_port()?, 0).into()))
 }

@@ -3,9 +3,10 @@
 //! A page of a foreign name whose address has become that of this server (DNS rebinding) counts as the server's own for the
 //! browser. Only `Host`, which no page can set, tells that it asks for another name.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use super::address;
 use super::request::Request;
 use super::response::Response;
 use crate::error::Error;
@@ -97,24 +98,16 @@ struct Host<'a> {
 
 impl<'a> Host<'a> {
     fn split(authority: &'a str) -> Self {
-        let (name, port) = match authority.rsplit_once(':') {
-            Some((name, port)) if !port.contains(']') => (name, Some(port)),
-            _ => (authority, None),
-        };
+        let (name, port) = address::split_port(authority);
         // The dot at the end of a name without a search list.
         let name = name.strip_suffix('.').unwrap_or(name);
         Host { name, port }
     }
 
     fn address(&self) -> Option<IpAddr> {
-        match self.name.strip_prefix('[') {
-            None => self.name.parse().ok().filter(IpAddr::is_ipv4),
-            Some(address) => address
-                .strip_suffix(']')?
-                .parse::<Ipv6Addr>()
-                .ok()
-                .map(Into::into),
-        }
+        let unbracketed = || self.name.parse().ok().filter(IpAddr::is_ipv4);
+        let bracketed = address::bracketed(self.name).map(IpAddr::from);
+        bracketed.or_else(unbracketed)
     }
 
     /// RFC 6761, section 6.3: names below `localhost` are loopback addresses, too. No name server can give those names or
@@ -151,10 +144,9 @@ impl<'a> Host<'a> {
 pub(super) fn check(listed: &[String]) -> Result<(), Error> {
     let is_valid = |entry: &str| {
         let host = Host::split(entry);
-        let is_port = host.port.is_none_or(|port| {
-            port.parse::<u16>()
-                .is_ok_and(|number| number.to_string() == port)
-        });
+        let is_port = host
+            .port
+            .is_none_or(|port| address::port_number(port).is_some());
         let name = host.name.strip_prefix("*.").unwrap_or(host.name);
         let is_name = !name.is_empty()
             && name

@@ -115,7 +115,8 @@ pub use response::Response;
 ///
 /// The server connects to its own address for each new connection, several times a second while connections are opened, and
 /// every three seconds otherwise: tiny_http may leave connections that arrive in a burst waiting for one another. Serving does
-/// not depend on this: where a firewall or another policy forbids it, the server logs one warning and goes on.
+/// not depend on this: where a firewall or another policy forbids it, the server goes on, and logs
+/// the reason at the level `debug`.
 ///
 /// A program that embeds such a server must not set `panic = "abort"` in its profile: tiny_http panics in the thread of a
 /// connection where a client causes it, for example by a connection that is reset at once, and that would end the process.

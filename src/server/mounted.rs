@@ -155,7 +155,7 @@ impl Endpoints {
     }
 
     /// Returns `true` if [`answer`](Endpoints::answer) has an endpoint at this path, percent-decoded: polls, publishes,
-    /// metrics or health. At any other path, the fallback answers, or 404.
+    /// metrics, health or the JavaScript client. At any other path, the fallback answers, or 404.
     pub fn serves(&self, path: &str) -> bool {
         Endpoint::at(&self.0.service.info, path) != Endpoint::Fallback
     }

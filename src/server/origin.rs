@@ -1,7 +1,6 @@
 //! Origins: their form, and which of them is a request's own.
 
-use std::net::Ipv6Addr;
-
+use super::address;
 use super::request::Request;
 
 /// True where the request comes from no page, or from a page that this server has served itself.
@@ -41,34 +40,24 @@ pub(super) fn is_origin(origin: &str) -> bool {
     let Some((scheme, rest)) = origin.split_once("://") else {
         return false;
     };
-    let (host, port) = match rest.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, Some(port)),
-        _ => (rest, None),
-    };
+    let (host, port) = address::split_port(rest);
     let is_lower = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_lowercase())
         && scheme
             .bytes()
             .all(|byte| is_lower(byte) || b"+-.".contains(&byte));
-    let is_host = match host.strip_prefix('[') {
-        Some(address) => address
-            .strip_suffix(']')
-            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
-        None => {
-            !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|byte| is_lower(byte) || b"-._~!$&'()+;=".contains(&byte))
-        }
+    let is_name = || {
+        let is_allowed = |byte| is_lower(byte) || b"-._~!$&'()+;=".contains(&byte);
+        !host.is_empty() && host.bytes().all(is_allowed)
     };
+    let is_host = address::bracketed(host).is_some() || is_name();
     let is_port = port.is_none_or(|port| {
         let usual = match scheme {
             "http" => 80,
             "https" => 443,
             _ => 0,
         };
-        port.parse::<u16>()
-            .is_ok_and(|number| number != usual && number.to_string() == port)
+        address::port_number(port).is_some_and(|number| number != usual)
     });
     is_scheme && is_host && is_port
 }

@@ -7,7 +7,7 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::Error;
-use crate::wire::{PublishBody, check_category, check_count, check_ttl};
+use crate::wire::{PublishBody, check_category, check_ttl, each_event};
 
 /// The body of a publish.
 pub(super) enum Body<'a> {
@@ -39,13 +39,8 @@ pub(super) fn parse(body: &[u8]) -> Result<Body<'_>, Error> {
     }
     let events: Vec<&RawValue> =
         serde_json::from_slice(body).map_err(|error| other().with_source(error))?;
-    check_count(events.len())?;
-    let count = events.len();
-    let events = events.into_iter().enumerate().map(|(at, event)| {
-        let which = |error: Error| error.context(format!("event {} of {count}", at + 1));
-        parse_event(event.get().as_bytes()).map_err(which)
-    });
-    events.collect::<Result<_, _>>().map(Body::Several)
+    let events = each_event(&events, |event| parse_event(event.get().as_bytes()));
+    events.map(Body::Several)
 }
 
 fn other() -> Error {

@@ -12,7 +12,8 @@ use super::connection::Connection;
 use super::connections::Connections;
 use super::exchange::{linger, serve};
 use crate::server::accept_failure::AcceptFailure;
-use crate::server::cors::{self, Grant};
+use crate::server::answer::Ready;
+use crate::server::cors::Grant;
 use crate::server::render::Persistence;
 use crate::server::response::Response;
 
@@ -91,11 +92,8 @@ impl Acceptor {
         let service = &self.connections.service;
         service.broker.count_refused();
         service.traffic.count_refused_connection();
-        let refusal = Response::busy(&format!("{why}; try again"));
-        service.traffic.count_answer(refusal.status);
-        let cors = service.info.cors.as_ref();
-        let refusal = cors::with_fields(refusal, cors, &Grant::default());
-        let answer = refusal.render(Persistence::Close, false);
+        let refusal = Ready::from(Response::busy(&format!("{why}; try again")));
+        let answer = refusal.render(service, &Grant::default(), Persistence::Close, false);
         if (&connection.stream).write_all(&answer).is_ok() {
             let _ = self.connections.start(connection, linger);
         }

@@ -132,10 +132,10 @@ impl Connections {
     /// Waits until all connections and their threads have ended. Returns `false` if the deadline came first.
     pub(super) fn join(&self, deadline: Instant) -> bool {
         let mut table = self.table.lock();
-        while !table.open.is_empty() {
-            if self.left.wait_until(&mut table, deadline).timed_out() {
-                return false;
-            }
+        let is_open = |table: &mut Table| !table.open.is_empty();
+        self.left.wait_while_until(&mut table, is_open, deadline);
+        if is_open(&mut table) {
+            return false;
         }
         let ending = std::mem::take(&mut table.ending);
         drop(table);

@@ -11,6 +11,9 @@ use parking_lot::Mutex;
 
 use crate::broker::Waiter;
 
+/// The number of slots for clients that have sent a request: several times as many as connections that this backend is for.
+const SEEN: usize = 1 << 16;
+
 /// The address of a client, which tiny_http knows for every connection of TCP.
 pub(super) type Peer = Option<SocketAddr>;
 
@@ -24,7 +27,7 @@ struct Table {
     /// Those of which no more requests may be served, with the time of the last request.
     refused: HashMap<Peer, Instant>,
     /// Hashes of clients that have sent a request. Two with the same slot replace each other, and are both new again and
-    /// again: that costs probes, and nothing else.
+    /// again, which costs checks and probes.
     seen: Vec<u64>,
     hasher: RandomState,
     new: usize,
@@ -41,11 +44,11 @@ struct Connection {
 
 impl Connections {
     /// Returns the request, unless an earlier one of its connection is still being served: then it goes to the queue. Also
-    /// returns whether its client is new.
+    /// returns whether its client is the first new one since [`take_new`](Connections::take_new).
     pub(super) fn admit(&self, request: tiny_http::Request) -> (Option<tiny_http::Request>, bool) {
         let peer = request.remote_addr().copied();
         let table = &mut *self.0.lock();
-        table.seen.resize(1 << 13, 0);
+        table.seen.resize(SEEN, 0);
         let hash = table.hasher.hash_one(peer);
         let slot = hash as usize % table.seen.len();
         let is_new = std::mem::replace(&mut table.seen[slot], hash) != hash;
@@ -54,10 +57,10 @@ impl Connections {
             Entry::Occupied(mut connection) => connection.get_mut().queue.push_back(request),
             Entry::Vacant(free) => {
                 free.insert(Connection::default());
-                return (Some(request), is_new);
+                return (Some(request), is_new && table.new == 1);
             }
         }
-        (None, is_new)
+        (None, is_new && table.new == 1)
     }
 
     /// Takes the number of new clients since the last call.

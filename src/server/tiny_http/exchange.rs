@@ -12,7 +12,7 @@ use super::Backend;
 use super::connections::Peer;
 use super::workers::ReceiveToken;
 use crate::server::answer::{Answer, ParkedPoll, Ready, Rendered};
-use crate::server::cors::{self, Grant};
+use crate::server::cors::Grant;
 use crate::server::endpoints::{self, Exchange};
 use crate::server::head::BodyLength;
 use crate::server::render::{Persistence, http_date};
@@ -33,6 +33,7 @@ pub(super) fn serve(incoming: tiny_http::Request, token: &mut ReceiveToken<'_>) 
     let mut exchange = TinyHttpExchange::new(incoming, &request, token);
     // Reading a body that is on its way, or taking the rest of one off the connection, may wait for the client.
     if exchange.body != Ok(BodyLength::None) && exchange.token.pass().is_err() {
+        service.broker.count_refused();
         return exchange.send(Response::out_of_threads().into());
     }
     let answer = match exchange.body {
@@ -217,11 +218,13 @@ impl<'a, 'b> TinyHttpExchange<'a, 'b> {
     fn send_unread(self, response: Response) -> bool {
         drop(self.in_flight);
         let service = &self.token.backend.service;
-        service.traffic.count_answer(response.status);
-        let response = cors::with_fields(response, service.info.cors.as_ref(), &self.form.grant);
-        let mut answer = response.render(Persistence::Close, self.form.head_only);
+        let head_only = self.form.head_only;
+        let response = Ready::from(response).into_response(service, &self.form.grant);
         let mut head = tiny_http::Response::empty(103);
-        if !self.has_te {
+        let mut answer = Vec::new();
+        if self.has_te {
+            answer = response.render(Persistence::Close, head_only);
+        } else {
             let (date, length) = (http_date(SystemTime::now()), response.body.len());
             let framing = format!("{date}\r\nContent-Length: {length}\r\nConnection: close");
             head = tiny_http::Response::empty(response.status);
@@ -230,11 +233,9 @@ impl<'a, 'b> TinyHttpExchange<'a, 'b> {
                     head.add_header(field);
                 }
             }
-            answer = if self.form.head_only {
-                Vec::new()
-            } else {
-                response.body
-            };
+            if !head_only {
+                answer = response.body;
+            }
         }
         let mut stream = self.incoming.upgrade("HTTP/1.1", head);
         if let Err(error) = stream.write_all(&answer).and_then(|()| stream.flush()) {

@@ -157,14 +157,16 @@ impl Maintenance {
 
     /// Ends the polls of clients that have hung up, where the system lists connections.
     fn end_abandoned_polls(&mut self) {
-        // In this order: the client of a poll that is parked now is connected now, unless it has hung up.
-        let parked = self.backend.connections.parked();
         let now = Instant::now();
-        if parked.is_empty() || now < self.next_look {
+        if now < self.next_look {
+            return;
+        }
+        // In this order: the client of a poll that is parked now is connected now, unless it has hung up.
+        let mut gone = self.backend.connections.parked();
+        if gone.is_empty() {
             return;
         }
         // While others connect and hang up, the system's list may lack a client: one that has gone is in none of two.
-        let mut gone = parked;
         for _ in 0..2 {
             let connected = peers::connected(self.backend.listener.address.port());
             let is_there = |peer| {

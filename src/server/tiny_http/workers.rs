@@ -147,9 +147,9 @@ fn receive(backend: &Arc<Backend>, acceptor: &Arc<Acceptor>) {
             drop(request.into_writer());
             continue;
         }
-        let (request, is_new) = backend.connections.admit(request);
+        let (request, is_first_new) = backend.connections.admit(request);
         drop(last_request);
-        if is_new {
+        if is_first_new {
             listener.wake();
         }
         if let Some(request) = request {

@@ -78,11 +78,10 @@ fn crash(durability: Durability, ring: usize, compact_from: Option<u64>) {
     let (disk, returned) = FakeDisk::default().recorded();
     let broker = super::broker(&disk, ring, info(durability, compact_from)).unwrap();
     publish(&broker, COUNT, 1, |number| returned.lock().push(number));
+    let is_compacted = || broker.statistics().store.rewritten > 0;
+    wait_until(|| compact_from.is_none() || is_compacted());
     broker.stop(LIMIT).unwrap();
-    assert_eq!(
-        broker.statistics().store.rewritten > 0,
-        compact_from.is_some()
-    );
+    assert_eq!(is_compacted(), compact_from.is_some());
     let mut random = Rng::with_seed(7);
     for (at, point) in disk.history().iter().enumerate() {
         let whole = ["kill", "power cut"];
