@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::BrokerOptions;
+#[cfg(feature = "redis")]
+use super::backplane::PublishKey;
 use super::category_options::milliseconds;
 use super::ring::Entry;
 use super::sync::{Condvar, Mutex};
@@ -150,6 +152,17 @@ impl Keys {
         }
         drop(table);
         self.changed.notify_all();
+    }
+
+    /// Returns what a backplane needs to know of a key.
+    #[cfg(feature = "redis")]
+    pub(super) fn for_backplane(&self, key: &str, fingerprint: u64) -> PublishKey {
+        PublishKey {
+            key: key.into(),
+            fingerprint,
+            window: self.window,
+            max_keys: self.max_keys,
+        }
     }
 
     /// Counts a repetition that a backplane has found.
@@ -345,18 +358,13 @@ impl Drop for Reservation<'_> {
     }
 }
 
-fn reused(key: &str) -> Error {
+/// The error of a key that was given to other events before.
+pub(crate) fn reused(key: &str) -> Error {
     let message = format!(
         "the idempotency key {key:?} was given to another publish already, with other events: give each publish a key of its \
          own, and the same events with the same key"
     );
     Error::new(ErrorKind::KeyReused, message)
-}
-
-/// The error of a key that a backplane knows for other events.
-#[cfg(feature = "redis")]
-pub(crate) fn key_reused(key: &str) -> Error {
-    reused(key)
 }
 
 /// A key of a log, whose events may still have to be read.
