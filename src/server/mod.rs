@@ -234,6 +234,40 @@ impl Server {
         self.broker().publish_once(key, category, data)
     }
 
+    /// Publishes several events once without HTTP, all or none; see [`Broker::publish_all_once`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::publish_all_once`].
+    pub fn publish_all_once<T: Serialize>(
+        &self,
+        key: &str,
+        requests: &[PublishRequest<T>],
+    ) -> Result<Vec<EventId>, Error> {
+        self.broker().publish_all_once(key, requests)
+    }
+
+    /// Publishes several events without HTTP, all or none; see [`Broker::publish_all`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::publish_all`].
+    pub fn publish_all<T: Serialize>(
+        &self,
+        requests: &[PublishRequest<T>],
+    ) -> Result<Vec<EventId>, Error> {
+        self.broker().publish_all(requests)
+    }
+
+    /// Deletes all events of a category without HTTP; see [`Broker::purge`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::purge`].
+    pub fn purge(&self, category: &str) -> Result<EventId, Error> {
+        self.broker().purge(category)
+    }
+
     /// Waits for events without HTTP; see [`Broker::subscribe`].
     ///
     /// # Errors

@@ -111,7 +111,7 @@ fn a_repetition_gets_the_first_answer_and_publishes_nothing() {
         PublishRequest::new("a", 1),
         PublishRequest::new("b", 2).ttl(MINUTE),
     ];
-    let again = server.broker().publish_all_once("k2", &requests).unwrap();
+    let again = server.publish_all_once("k2", &requests).unwrap();
     let again: Vec<String> = again.iter().map(EventId::to_string).collect();
     assert_eq!(again, ids);
 }
