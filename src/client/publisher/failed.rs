@@ -23,9 +23,9 @@ enum Cause {
     /// There is no complete response.
     NoResponse(Error),
     /// The response to the publish.
-    Refused(PublishResponse),
+    Refused(Box<PublishResponse>),
     /// The response to the question whether the server knows keys. It does not answer the question.
-    NotAnswered(PublishResponse),
+    NotAnswered(Box<PublishResponse>),
 }
 
 impl Failed {
@@ -63,7 +63,7 @@ impl Failed {
             _ => (false, true),
         };
         Failed {
-            cause: Cause::Refused(response),
+            cause: Cause::Refused(response.into()),
             is_temporary,
             maybe_published,
         }
@@ -73,7 +73,7 @@ impl Failed {
     pub(super) fn of_question(response: PublishResponse) -> Self {
         let is_temporary = matches!(response.status, 408 | 425 | 429 | 500 | 502..=504 | 520..=524);
         Failed {
-            cause: Cause::NotAnswered(response),
+            cause: Cause::NotAnswered(response.into()),
             is_temporary,
             maybe_published: true,
         }
@@ -134,7 +134,7 @@ impl fmt::Display for Failed {
         match &self.cause {
             Cause::NoResponse(error) => write!(f, "{}", error.report()),
             Cause::Refused(response) | Cause::NotAnswered(response) => {
-                let PublishResponse { route, status, .. } = response;
+                let PublishResponse { route, status, .. } = &**response;
                 write!(f, "{route} responds with status {status}")
             }
         }
