@@ -69,6 +69,8 @@ pub enum ErrorKind {
     InvalidResponse,
     /// The server refused the request; [`Error::status`] has the HTTP status.
     Refused,
+    /// The idempotency key of a publish was given to other events before. Give each publish a key of its own.
+    KeyReused,
     /// The category lies in a stream that this node does not read; see
     /// `RedisBackplane::read_streams`.
     Misdirected,
@@ -95,6 +97,7 @@ impl fmt::Display for ErrorKind {
             ErrorKind::TimedOut => "timed out",
             ErrorKind::InvalidResponse => "invalid response",
             ErrorKind::Refused => "refused",
+            ErrorKind::KeyReused => "key reused",
             ErrorKind::Misdirected => "misdirected",
             ErrorKind::Gap => "gap",
         })

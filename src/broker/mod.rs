@@ -14,6 +14,7 @@ mod clock;
 mod commit;
 mod evict;
 mod flushing;
+mod idempotency;
 mod look;
 #[cfg(feature = "testing")]
 mod manual_clock;
@@ -25,6 +26,7 @@ mod placed;
 mod poll;
 mod publish;
 mod publish_all;
+mod publish_once;
 mod purge;
 mod replay;
 mod restorer;
@@ -58,6 +60,7 @@ use catalog::Catalog;
 use clock::Age;
 use commit::Commits;
 use flushing::Flushing;
+use idempotency::Keys;
 use replay::Replay;
 use restorer::Restorer;
 use sequencer::Sequencer;
@@ -143,6 +146,7 @@ struct Shared {
     parking: Parking,
     sequencer: Sequencer,
     commits: Commits,
+    keys: Keys,
     store: Box<dyn Store>,
     /// The periodic flushes, if the store has a flush period.
     flushing: Option<Arc<Flushing>>,
@@ -251,7 +255,8 @@ impl Broker {
     }
 
     /// [`publish`](Broker::publish), with all that a request can ask for, such as a
-    /// [time to live](PublishRequest::ttl) of the event's own.
+    /// [time to live](PublishRequest::ttl) of the event's own. With an [idempotency key](PublishRequest::idempotency_key), a
+    /// repetition publishes nothing, as with [`publish_once`](Broker::publish_once).
     ///
     /// ```
     /// use std::time::Duration;
@@ -267,11 +272,14 @@ impl Broker {
     /// # Errors
     ///
     /// Those of [`publish`](Broker::publish), and [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for a time to live of
-    /// less than a millisecond.
+    /// less than a millisecond; with a key those of [`publish_once`](Broker::publish_once).
     pub fn publish_with<T: Serialize>(
         &self,
         request: &PublishRequest<T>,
     ) -> Result<EventId, Error> {
+        if let Some(key) = &request.key {
+            return self.publish_request_once(key, request);
+        }
         self.publish_uncounted(&request.category, &request.data, request.ttl)
             .inspect_err(|_| self.count_refused())
     }
@@ -367,7 +375,11 @@ impl Broker {
     /// Returns what the broker has done since it was created, and what it holds now.
     pub fn statistics(&self) -> Statistics {
         let shared = &self.0;
+        let keys = shared.keys.statistics(shared.age.now());
         Statistics {
+            idempotency_keys: keys.held,
+            repetitions: keys.repetitions,
+            keys_forgotten: keys.forgotten,
             parked: shared.parking.len(),
             categories: shared.catalog.len(),
             store: shared.store_statistics(),
@@ -455,6 +467,7 @@ impl Shared {
             parking: Parking::new(options.max_parked),
             sequencer: Restorer::default().finish(clock.clone(), false),
             commits: Commits::default(),
+            keys: Keys::new(&options),
             store: Box::new(NoStore),
             flushing: None,
             stopping: Arc::default(),

@@ -17,9 +17,12 @@ use super::request::Request;
 use super::response::Response;
 use super::service::Service;
 use crate::broker::{PollMode, Polled};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::position::Cursor;
-use crate::wire::{SubscriptionRequest, category_of_query, render_published};
+use crate::wire::{
+    IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, IDEMPOTENCY_WINDOW, PUBLISHED, SubscriptionRequest,
+    category_of_query, parse_key, render_published,
+};
 
 /// How much larger than its data the body of a publish may be, in bytes: the category, escaped, and the members' names.
 const ENVELOPE: usize = 8 * 1024;
@@ -271,7 +274,7 @@ fn publish(
 ) -> Result<Answer, Response> {
     match request.method() {
         "POST" | "DELETE" => {}
-        "OPTIONS" => return Ok(options(service, request, PUBLISH_METHODS).into()),
+        "OPTIONS" => return Ok(publish_options(service, request).into()),
         _ => return Err(not_allowed(PUBLISH_METHODS)),
     }
     if service.is_stopping() {
@@ -280,13 +283,17 @@ fn publish(
     if request.method() == "DELETE" {
         return purge(service, request, exchange);
     }
+    let key = idempotency_key(request)?;
     let published = publish_body::parse(body)?;
     for event in published.events() {
         let data = Some(event.data.get().to_owned());
         before_publish(service, request, &event.category, data, exchange)?;
     }
-    before_acknowledged(service, exchange);
     // `answer` counts refusals, the broker's included.
+    if let Some(key) = key {
+        return publish_once(service, &key, &published, exchange);
+    }
+    before_acknowledged(service, exchange);
     let broker = &service.broker;
     Ok(match published {
         Body::One(event) => {
@@ -302,6 +309,57 @@ fn publish(
             }
         }
     })
+}
+
+/// Publishes with an idempotency key. The answer to a repetition is the first one with one field more.
+#[inline(never)]
+fn publish_once(
+    service: &Service,
+    key: &str,
+    published: &Body<'_>,
+    exchange: &mut dyn Exchange,
+) -> Result<Answer, Response> {
+    // Whatever the store is, the first publish with the key may be in flight.
+    before_waiting(exchange);
+    let broker = &service.broker;
+    let (once, json) = match published {
+        Body::One(event) => (broker.publish_body_once(key, event)?, PUBLISHED.to_owned()),
+        Body::Several(events) => {
+            let once = broker.publish_bodies_once(key, events)?;
+            let json = render_published(&once.ids());
+            (once, json)
+        }
+    };
+    let response = Response::from_json(200, json).with_position(once.last);
+    Ok(match once.is_repetition {
+        true => response.with_header(IDEMPOTENCY_REPLAYED, "true").into(),
+        false => response.into(),
+    })
+}
+
+/// Reads the idempotency key of a publish.
+///
+/// # Errors
+///
+/// `InvalidRequest` for a key that can't be used, and for two fields.
+fn idempotency_key(request: &Request) -> Result<Option<String>, Error> {
+    let mut fields = request.headers().get_all(IDEMPOTENCY_KEY);
+    match (fields.next(), fields.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => Ok(Some(parse_key(value)?.into_owned())),
+        _ => Err(Error::request(
+            "Idempotency-Key twice: a publish has one key, also one of several events",
+        )),
+    }
+}
+
+/// Answers OPTIONS for publishes. A client learns by it whether the server knows idempotency keys, and for how long.
+fn publish_options(service: &Service, request: &Request) -> Response {
+    let response = options(service, request, PUBLISH_METHODS);
+    match service.broker.idempotency_seconds() {
+        0 => response,
+        seconds => response.with_header(IDEMPOTENCY_WINDOW, &seconds.to_string()),
+    }
 }
 
 #[inline(never)]
@@ -336,8 +394,14 @@ fn before_publish(
 }
 
 fn before_acknowledged(service: &Service, exchange: &mut dyn Exchange) {
-    if service.broker.acknowledges() && exchange.before_blocking().is_err() {
-        log::debug!("no thread could be started to receive requests during the wait for the disk");
+    if service.broker.acknowledges() {
+        before_waiting(exchange);
+    }
+}
+
+fn before_waiting(exchange: &mut dyn Exchange) {
+    if exchange.before_blocking().is_err() {
+        log::debug!("no thread could be started to receive requests during the wait of a publish");
     }
 }
 

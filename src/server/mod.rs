@@ -220,6 +220,20 @@ impl Server {
         self.broker().publish_with(request)
     }
 
+    /// Publishes once without HTTP; see [`Broker::publish_once`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::publish_once`].
+    pub fn publish_once<T: Serialize + ?Sized>(
+        &self,
+        key: &str,
+        category: &str,
+        data: &T,
+    ) -> Result<EventId, Error> {
+        self.broker().publish_once(key, category, data)
+    }
+
     /// Waits for events without HTTP; see [`Broker::subscribe`].
     ///
     /// # Errors

@@ -32,6 +32,7 @@ mod http_connection;
 mod http_headers;
 mod http_publish;
 mod http_subscribe;
+mod idempotency;
 mod listener;
 mod log;
 #[cfg(unix)]

@@ -39,6 +39,8 @@ mod http_headers;
 mod http_publish;
 #[path = "../it/http_subscribe.rs"]
 mod http_subscribe;
+#[path = "../it/idempotency.rs"]
+mod idempotency;
 #[path = "../it/listener.rs"]
 mod listener;
 #[path = "../it/monitoring.rs"]

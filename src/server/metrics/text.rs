@@ -107,6 +107,9 @@ impl Exposition {
             categories,
             events,
             event_bytes,
+            idempotency_keys,
+            repetitions,
+            keys_forgotten,
             store: _,
             #[cfg(feature = "redis")]
                 backplane: _,
@@ -133,6 +136,16 @@ impl Exposition {
                 "Answers with events that reported a gap.",
                 gaps,
             ),
+            (
+                "publishes_repeated",
+                "Repetitions of a publish with an idempotency key, answered as the first one.",
+                repetitions,
+            ),
+            (
+                "idempotency_keys_forgotten",
+                "Idempotency keys forgotten before their time, for the limits.",
+                keys_forgotten,
+            ),
         ] {
             self.counter(name, help, value);
         }
@@ -158,6 +171,11 @@ impl Exposition {
             ),
             ("events", "Events in memory.", events),
             ("event_bytes", "JSON of the events in memory.", event_bytes),
+            (
+                "idempotency_keys",
+                "Idempotency keys in memory.",
+                idempotency_keys,
+            ),
         ] {
             self.gauge(name, help, value as u64);
         }

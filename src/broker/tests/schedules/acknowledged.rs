@@ -107,7 +107,7 @@ impl Acknowledging {
         held.settled += batch.len();
         let (events, others): (Vec<Record>, Vec<Record>) = batch
             .into_iter()
-            .partition(|record| record.event().is_some());
+            .partition(|record| record.event().is_some() || record.precedes_its_events());
         let of_batch = ids(&events);
         if !refused {
             held.events.extend(&of_batch);
