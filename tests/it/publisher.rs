@@ -23,7 +23,7 @@ fn to(server: &ScriptedServer) -> Publisher {
     publisher(&server.url("/publish"))
 }
 
-/// The answer of a server that remembers keys for so many seconds.
+/// The answer of a server that remembers keys for this number of seconds.
 fn window(seconds: &str) -> Step {
     let headers = [("Allow", "POST, OPTIONS"), ("Idempotency-Window", seconds)];
     response(204, &headers, "")
