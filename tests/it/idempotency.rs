@@ -568,7 +568,8 @@ fn after_a_crash_at_any_byte_a_repetition_publishes_exactly_what_is_missing() {
             found[known.div_ceil(3)] += 1;
             assert!(matches!(known, 0 | 1 | 4), "{end}: {known}");
             let mut broker = broker;
-            for _ in 0..2 {
+            // Each start syncs the file, which takes its time.
+            for _ in 0..1 + usize::from(end % 16 == 0) {
                 let held = [events(&broker, "c"), events(&broker, "d")].map(|ids| ids.len());
                 assert_eq!(held, [4, 1], "{end}");
                 assert_eq!(publish(&broker), again, "{end}");

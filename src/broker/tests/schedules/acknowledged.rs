@@ -387,3 +387,39 @@ fn a_deleted_event_was_acknowledged_and_delivered() {
         assert_eq!(broker.statistics().events, 0);
     });
 }
+
+/// Publishes with one key in a thread of its own.
+fn publish_once(broker: &Broker, data: &'static str) -> JoinHandle<Result<EventId, Error>> {
+    let broker = broker.clone();
+    thread::spawn(move || broker.publish_once("key", "a", data))
+}
+
+#[test]
+fn publishes_with_one_key_at_the_same_time_make_one_event() {
+    explore_some(|| {
+        let store = Acknowledging::new(1, true, Vec::new());
+        let broker = store.broker(BrokerOptions::default());
+        let same = [publish_once(&broker, "x"), publish_once(&broker, "x")];
+        let other = publish_once(&broker, "y");
+        let same = same.map(|thread| thread.join().unwrap().ok());
+        let other = other.join().unwrap();
+        let mut published: Vec<EventId> = same.iter().flatten().copied().collect();
+        published.dedup();
+        if let Ok(id) = other {
+            // The store has refused the first of the others, or they came later.
+            assert!(published.is_empty());
+            published.push(id);
+        }
+        assert!(published.len() <= 1);
+        let mut follower = Follower::of(&broker, &["a"]);
+        follower.poll(Duration::ZERO).unwrap();
+        assert_eq!(follower.seen, published);
+        broker.stop(Duration::ZERO).unwrap();
+        let broker = Acknowledging::new(0, false, store.kept()).broker(BrokerOptions::default());
+        assert_eq!(broker.statistics().idempotency_keys, published.len());
+        if let Some(id) = published.first() {
+            let data = if same.contains(&Some(*id)) { "x" } else { "y" };
+            assert_eq!(broker.publish_once("key", "a", data).ok(), Some(*id));
+        }
+    });
+}
