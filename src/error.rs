@@ -62,8 +62,8 @@ pub enum ErrorKind {
     ServingFailed,
     /// The server could not be reached, or the connection broke. Another try may succeed.
     Unreachable,
-    /// The server did not respond in time. Another try may succeed. From a publish to a broker in Redis: whether the event
-    /// was published is not known.
+    /// The server did not respond in time. Another try may succeed. From a publish to a broker in Redis, and from a publish
+    /// with an idempotency key: whether the event was published is not known.
     TimedOut,
     /// The response does not follow the long-polling API.
     InvalidResponse,

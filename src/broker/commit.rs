@@ -272,10 +272,11 @@ impl Commits {
         if result.is_ok() {
             shared.commit(&first.entries);
         }
-        self.queue.lock().hidden.pop_front();
+        // First: a snapshot that waits for the queue must not have the key of refused events.
         if let Some(key) = first.key {
             shared.keys.settle(key, result.is_ok());
         }
+        self.queue.lock().hidden.pop_front();
         first.publish.settle(result);
         self.settled.notify_all();
         true

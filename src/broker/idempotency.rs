@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::BrokerOptions;
+#[cfg(feature = "redis")]
+use super::backplane::PublishKey;
 use super::category_options::milliseconds;
 use super::ring::Entry;
 use super::sync::{Condvar, Mutex};
@@ -72,6 +74,8 @@ pub(super) struct KeyedPublish {
     /// When the key was appended, by the broker's `Age`.
     added: u64,
     is_settled: bool,
+    /// The publisher has panicked in a call of the store: another publisher settles the events, if one comes.
+    is_abandoned: bool,
 }
 
 /// What [`Keys::begin`] finds.
@@ -110,7 +114,7 @@ impl Keys {
     ///
     /// # Errors
     ///
-    /// `KeyReused` for a key of other events.
+    /// `KeyReused` for a key of other events, `TimedOut` where it is not known whether the first publish takes effect.
     pub(super) fn begin(&self, key: &str, fingerprint: u64, now: u64) -> Result<Begun<'_>, Error> {
         let mut table = self.table.lock();
         table.expire(now, self.window);
@@ -133,6 +137,7 @@ impl Keys {
                     table.statistics.repetitions += 1;
                     return Ok(Begun::Repetition(publish));
                 }
+                Some(publish) if publish.is_abandoned => return Err(unknown(key)),
                 _ => self.changed.wait(&mut table),
             }
         }
@@ -141,15 +146,29 @@ impl Keys {
     /// Notes that the store keeps the events of the key with this number, or has refused them.
     pub(super) fn settle(&self, number: u64, is_kept: bool) {
         let mut table = self.table.lock();
-        if let Some(key) = table.order.get(&number).cloned() {
-            match table.slots.get_mut(&key).and_then(Slot::publish_mut) {
-                Some(publish) if is_kept => publish.is_settled = true,
-                _ => table.remove(&key),
-            }
-            self.limit(&mut table);
+        match table.publish_mut(number) {
+            Some(publish) if is_kept => publish.is_settled = true,
+            _ => table.remove_number(number),
         }
+        self.limit(&mut table);
         drop(table);
         self.changed.notify_all();
+    }
+
+    /// Returns a guard for the wait until the events of the key with this number are settled.
+    pub(super) fn wait(&self, number: u64) -> KeyWait<'_> {
+        KeyWait { keys: self, number }
+    }
+
+    /// Returns what a backplane needs to know of a key.
+    #[cfg(feature = "redis")]
+    pub(super) fn for_backplane(&self, key: &str, fingerprint: u64) -> PublishKey {
+        PublishKey {
+            key: key.into(),
+            fingerprint,
+            window: self.window,
+            max_keys: self.max_keys,
+        }
     }
 
     /// Counts a repetition that a backplane has found.
@@ -173,6 +192,7 @@ impl Keys {
             first_sequence: 0,
             added,
             is_settled: true,
+            is_abandoned: false,
         };
         table.insert(key.key.clone(), key.fingerprint, Some(publish));
         self.limit(&mut table);
@@ -221,12 +241,6 @@ impl Keys {
     }
 }
 
-impl Slot {
-    fn publish_mut(&mut self) -> Option<&mut KeyedPublish> {
-        self.publish.as_mut()
-    }
-}
-
 impl Table {
     /// Adds a key, or sets the events of one that is reserved. Returns the number of the events.
     fn insert(&mut self, key: Arc<str>, fingerprint: u64, publish: Option<KeyedPublish>) -> u64 {
@@ -258,6 +272,17 @@ impl Table {
                 self.order.remove(&publish.number);
             }
         }
+    }
+
+    fn remove_number(&mut self, number: u64) {
+        if let Some(key) = self.order.get(&number).cloned() {
+            self.remove(&key);
+        }
+    }
+
+    fn publish_mut(&mut self, number: u64) -> Option<&mut KeyedPublish> {
+        let key = self.order.get(&number)?;
+        self.slots.get_mut(key)?.publish.as_mut()
     }
 
     fn publish_of(&self, key: &str) -> Option<&KeyedPublish> {
@@ -323,6 +348,7 @@ impl Reservation<'_> {
             first_sequence: first.sequence,
             added: now,
             is_settled,
+            is_abandoned: false,
         };
         self.is_appended = true;
         let mut table = self.keys.table.lock();
@@ -345,18 +371,38 @@ impl Drop for Reservation<'_> {
     }
 }
 
-fn reused(key: &str) -> Error {
+/// A publisher's wait until its events are settled. If the store panics meanwhile, repetitions do not wait any longer.
+pub(super) struct KeyWait<'a> {
+    keys: &'a Keys,
+    number: u64,
+}
+
+impl Drop for KeyWait<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            if let Some(publish) = self.keys.table.lock().publish_mut(self.number) {
+                publish.is_abandoned = true;
+            }
+            self.keys.changed.notify_all();
+        }
+    }
+}
+
+fn unknown(key: &str) -> Error {
+    let message = format!(
+        "the store panicked over the first publish with the idempotency key {key:?}, so that it is not known yet whether its \
+         events are published: try again with the same key"
+    );
+    Error::new(ErrorKind::TimedOut, message)
+}
+
+/// The error of a key that was given to other events before.
+pub(crate) fn reused(key: &str) -> Error {
     let message = format!(
         "the idempotency key {key:?} was given to another publish already, with other events: give each publish a key of its \
          own, and the same events with the same key"
     );
     Error::new(ErrorKind::KeyReused, message)
-}
-
-/// The error of a key that a backplane knows for other events.
-#[cfg(feature = "redis")]
-pub(crate) fn key_reused(key: &str) -> Error {
-    reused(key)
 }
 
 /// A key of a log, whose events may still have to be read.

@@ -71,10 +71,12 @@ use sync::{AtomicU64, Mutex};
 use waiter::Parking;
 
 #[cfg(feature = "redis")]
-pub(crate) use backplane::{Backplane, Beginning, Feed, Refill};
+pub(crate) use backplane::{Answered, Backplane, Beginning, Feed, PublishKey, Refill};
 pub use batch::Batch;
 pub use category_options::CategoryOptions;
 pub(crate) use clock::Clock;
+#[cfg(feature = "redis")]
+pub(crate) use idempotency::reused as key_reused;
 pub(crate) use look::PollMode;
 #[cfg(feature = "testing")]
 pub use manual_clock::ManualClock;

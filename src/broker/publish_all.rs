@@ -133,9 +133,10 @@ impl Shared {
         if self.store.acknowledges() {
             let append = |entries: &Arc<[Entry]>| {
                 let (ticket, key) = append(entries)?;
-                Ok(self.commits.add(ticket, entries.clone(), key))
+                Ok((self.commits.add(ticket, entries.clone(), key), key))
             };
-            let (entries, pending) = self.sequencer.stamp_all(drafts, append, refuse)?;
+            let (entries, (pending, key)) = self.sequencer.stamp_all(drafts, append, refuse)?;
+            let _wait = key.map(|key| self.keys.wait(key));
             self.commits.settle(self, &pending)?;
             return Ok(ids(&entries));
         }

@@ -153,14 +153,24 @@ impl Shared {
             count: u16::try_from(ids.len()).unwrap_or(u16::MAX),
             is_repetition: false,
         };
-        #[cfg(feature = "redis")]
-        if self.streams.is_some() {
-            return Ok(once(&self.publish_all(drafts)?));
-        }
         if !self.keys.are_kept() {
             return Ok(once(&self.publish_all(drafts)?));
         }
         let fingerprint = Fingerprint::of(&drafts);
+        #[cfg(feature = "redis")]
+        if let Some(streams) = &self.streams {
+            let count = u16::try_from(drafts.len()).unwrap_or(u16::MAX);
+            let key = self.keys.for_backplane(key, fingerprint);
+            let answered = streams.publish_once(drafts, Some(key))?;
+            if answered.is_repetition {
+                self.keys.count_repetition();
+            }
+            return Ok(Once {
+                last: answered.last,
+                count,
+                is_repetition: answered.is_repetition,
+            });
+        }
         match self.keys.begin(key, fingerprint, self.age.now())? {
             Begun::First(reservation) => {
                 Ok(once(&self.publish_together(drafts, Some(reservation))?))

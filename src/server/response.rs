@@ -152,7 +152,7 @@ impl From<Error> for Response {
             ErrorKind::Stopped | ErrorKind::Busy | ErrorKind::Store => Response::busy(&message),
             ErrorKind::Misdirected => Response::error(421, &message),
             ErrorKind::KeyReused => Response::error(422, &message),
-            // Only a publish through Redis has this: whether it took effect is not known.
+            // Of a publish: whether it took effect is not known.
             ErrorKind::TimedOut => Response::error(504, &message),
             _ => Response::error(500, &message),
         }

@@ -219,6 +219,7 @@ struct GateState {
     waiting: usize,
     is_closed: bool,
     fails: bool,
+    panics: bool,
 }
 
 impl Gate {
@@ -226,6 +227,10 @@ impl Gate {
         let mut state = self.0.0.lock().unwrap();
         (state.is_closed, state.fails) = (is_closed, fails);
         self.0.1.notify_all();
+    }
+
+    fn set_panics(&self, panics: bool) {
+        self.0.0.lock().unwrap().panics = panics;
     }
 
     fn waiting(&self) -> usize {
@@ -253,6 +258,10 @@ impl Store for Gate {
             state = self.0.1.wait(state).unwrap();
         }
         state.waiting -= 1;
+        if state.panics {
+            drop(state);
+            panic!("a panic that the test wants");
+        }
         if !state.fails {
             return Ok(());
         }
@@ -344,6 +353,34 @@ fn a_publish_that_fails_gives_its_key_back_and_one_that_waits_publishes_in_its_p
     assert_eq!(broker.publish_once("next", "c", &7).unwrap(), id);
     assert_eq!(events(&broker, "c"), held);
     assert_eq!(broker.statistics().idempotency_keys, 2);
+}
+
+#[test]
+fn repetitions_do_not_wait_for_a_publish_over_which_the_store_has_panicked() {
+    let gate = Gate::default();
+    let broker = Broker::with_store(BrokerOptions::new(), gate.clone()).unwrap();
+    let server = start(info().shared_broker(broker.clone()));
+    gate.set(true, false);
+    gate.set_panics(true);
+    let mut connections: Vec<Connection> = (0..2).map(|_| Connection::to(&server)).collect();
+    for connection in &mut connections {
+        send(connection, "Idempotency-Key: k\r\n", ONE);
+    }
+    until("the first waits for the disk", || gate.waiting() == 1);
+    gate.set(false, false);
+    let mut statuses = connections
+        .iter_mut()
+        .map(|connection| connection.receive().status);
+    let mut statuses = [statuses.next().unwrap(), statuses.next().unwrap()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [500, 504]);
+    once(&server, "k", ONE).refuses(504, "try again with the same key");
+    // The next publisher settles the event, too.
+    gate.set_panics(false);
+    broker.publish("d", "x").unwrap();
+    let again = once(&server, "k", ONE);
+    assert!(is_replayed(&again));
+    assert_eq!(buffered(&server, "c").ids(), [again.position()]);
 }
 
 #[test]

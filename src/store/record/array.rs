@@ -10,7 +10,6 @@ use super::checksum::{self, ARRAY};
 use super::{Record, in_range};
 use crate::position::EventId;
 use crate::store::loss::{Loss, LossTable};
-use crate::wire::check_key;
 
 // The first string of each kind. "taken" and "forgotten" are older names, which the file format keeps.
 const STARTED: &str = "started";
@@ -119,14 +118,23 @@ pub(super) fn len(record: &Record) -> usize {
     match record {
         Record::Taken { category, ids, .. } => FRAME + 6 * category.len() + ID * (1 + ids.len()),
         Record::Purged { category, .. } => FRAME + 6 * category.len() + ID + 46,
-        // A key has no character of which JSON makes more than two.
-        Record::Keyed { key, .. } => FRAME + 2 * key.len() + ID + 53,
+        Record::Keyed { key, .. } => FRAME + escaped_len(key) + ID + 53,
         Record::Lost { category, .. } => FRAME + 6 * category.len() + 46,
         Record::LossTable(table) => FRAME + 24 + 48 * table.rows().len(),
         Record::Compacted { .. } => FRAME + ID + 23,
         Record::Started { .. } => FRAME + ID + ACKNOWLEDGES.len() + 3,
         _ => FRAME + ID,
     }
+}
+
+/// Returns the bytes that a JSON string has for this text, without its quotation marks.
+fn escaped_len(text: &str) -> usize {
+    let bytes = text.bytes().map(|byte| match byte {
+        b'"' | b'\\' => 2,
+        0..b' ' => 6,
+        _ => 1,
+    });
+    bytes.sum()
 }
 
 /// Reads a line whose checksum matches.
@@ -155,7 +163,6 @@ pub(super) fn parse(line: &[u8]) -> Result<Record, String> {
             timestamp: number(timestamp)?,
         }),
         [KEYED, key, fingerprint, last, count, timestamp] => {
-            check_key(key).map_err(|error| error.to_string())?;
             let fingerprint = u64::from_str_radix(fingerprint, 16);
             Ok(Record::Keyed {
                 key: (*key).into(),

@@ -152,8 +152,13 @@ impl Store for Acknowledging {
     }
 
     fn append(&self, record: Record) -> Result<u64, Error> {
+        self.append_batch(vec![record])
+    }
+
+    /// The disk settles the records together.
+    fn append_batch(&self, records: Vec<Record>) -> Result<u64, Error> {
         let mut held = self.0.state.lock();
-        held.appended.push(record);
+        held.appended.extend(records);
         let ticket = held.appended.len() as u64;
         drop(held);
         self.0.work.notify_one();
