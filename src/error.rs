@@ -184,6 +184,13 @@ impl Error {
         self
     }
 
+    /// Puts what to do about the error after its message; the kind, the status and the cause stay.
+    #[cfg(feature = "client")]
+    pub(crate) fn with_hint(mut self, hint: impl fmt::Display) -> Self {
+        self.0.message = format!("{}; {hint}", self.0.message);
+        self
+    }
+
     #[cfg(feature = "client")]
     pub(crate) fn with_status(mut self, status: u16) -> Self {
         self.0.status = Some(status);

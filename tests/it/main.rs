@@ -45,6 +45,8 @@ mod pages;
 mod persistence;
 mod proxy;
 mod publish_all;
+mod publisher;
+mod publishing_once;
 mod purge;
 mod redirect;
 mod relay;

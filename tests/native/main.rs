@@ -55,6 +55,8 @@ mod pages;
 mod persistence;
 #[path = "../it/publish_all.rs"]
 mod publish_all;
+#[path = "../it/publishing_once.rs"]
+mod publishing_once;
 #[path = "../it/purge.rs"]
 mod purge;
 #[path = "../it/relay.rs"]
