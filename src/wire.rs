@@ -23,7 +23,6 @@ pub use categories::Categories;
 #[cfg(any(feature = "_server", feature = "client"))]
 pub(crate) use categories::check_category;
 #[cfg(any(feature = "_server", feature = "client"))]
-#[allow(unused_imports)]
 pub(crate) use key::{
     IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, IDEMPOTENCY_WINDOW, check_key, parse_key, quote_key,
 };
