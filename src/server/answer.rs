@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cors::{self, Grant};
+use super::event_stream::EventStream;
 use super::poll_group::Member;
 use super::poll_settings::TimeoutAnswer;
-use super::render::{Persistence, render_json};
+use super::render::{Framing, Persistence, render_json};
 use super::response::Response;
 use super::service::Service;
 use crate::broker::{Batch, Parked, Waiter};
@@ -20,6 +21,8 @@ pub(super) enum Answer {
     /// A poll that found no event. The backend waits, and then gets the answer.
     /// In a box: a poll is moved through several stack frames, and each of these stays resident while it is parked.
     Parked(Box<ParkedPoll>),
+    /// A stream of events. The backend writes its head, and runs it.
+    Stream(Box<EventStream>),
 }
 
 /// An answer that can be sent.
@@ -31,6 +34,8 @@ pub(super) enum Ready {
     Batch(Arc<Batch>),
     /// Events for a poll whose timeout was the preference `wait`.
     PreferredBatch(Arc<Batch>, Duration),
+    /// The head of a stream of events, whose body comes piece by piece.
+    StreamHead(Response, Framing),
 }
 
 impl From<Response> for Ready {
@@ -91,6 +96,10 @@ impl Ready {
                 let response = cors::with_fields(response, cors, grant);
                 Rendered::Own(response.render(persistence, head_only))
             }
+            Ready::StreamHead(response, framing) => {
+                let response = cors::with_fields(response, cors, grant);
+                Rendered::Own(response.render_head(framing, persistence))
+            }
             Ready::PreferredBatch(batch, wait) => {
                 let response = with_preference(batch_response(&batch), wait);
                 let response = cors::with_fields(response, cors, grant);
@@ -106,7 +115,7 @@ impl Ready {
             Ready::Batch(batch) => batch_response(&batch),
             Ready::PreferredBatch(batch, wait) => with_preference(batch_response(&batch), wait),
             Ready::Published(id) => Response::from_json(200, wire::PUBLISHED).with_position(id),
-            Ready::Response(response) => response,
+            Ready::Response(response) | Ready::StreamHead(response, _) => response,
         };
         cors::with_fields(response, service.info.cors.as_ref(), grant).complete()
     }
@@ -114,7 +123,7 @@ impl Ready {
     fn count(&self, service: &Service) {
         service.traffic.count_answer(match self {
             Ready::Batch(_) | Ready::PreferredBatch(..) | Ready::Published(_) => 200,
-            Ready::Response(response) => response.status,
+            Ready::Response(response) | Ready::StreamHead(response, _) => response.status,
         });
     }
 }
@@ -126,8 +135,15 @@ fn batch_response(batch: &Batch) -> Response {
 
 /// Adds the field by which an answer says that the server has applied the preference `wait`, and with how many seconds (RFC
 /// 7240, section 3). The answer needs no `Vary`: no cache stores it.
-fn with_preference(response: Response, wait: Duration) -> Response {
+pub(super) fn with_preference(response: Response, wait: Duration) -> Response {
     response.with_default("Preference-Applied", &format!("wait={}", wait.as_secs()))
+}
+
+/// The position that a client has after this batch. `None` where a client that gave a cursor keeps it: the next events report
+/// the gap.
+pub(super) fn position_reached(batch: &Batch, has_cursor: bool) -> Option<EventId> {
+    let keeps = batch.events().is_empty() && batch.gap() && has_cursor;
+    (!keeps).then_some(batch.last_id())
 }
 
 /// What the answer to a poll that found no event depends on.
@@ -148,13 +164,8 @@ impl PollParams {
                 Some(wait) => Ready::PreferredBatch(batch, wait),
             };
         }
-        // The next events report the gap; until then, the client keeps its position.
-        let keeps = batch.gap() && (self.last_id.is_some() || self.since_time.is_some());
-        let position = if keeps {
-            self.last_id
-        } else {
-            Some(batch.last_id())
-        };
+        let has_cursor = self.last_id.is_some() || self.since_time.is_some();
+        let position = position_reached(&batch, has_cursor).or(self.last_id);
         self.timed_out(service, batch.before(), position).into()
     }
 

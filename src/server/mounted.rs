@@ -222,6 +222,7 @@ impl Endpoints {
         let ready: Ready = match answer {
             Answer::Ready(ready) => ready,
             Answer::Parked(poll) => poll.wait(service),
+            Answer::Stream(stream) => stream.finish_whole(service, true, &|_| {}),
         };
         ready.into_response(service, &grant)
     }
