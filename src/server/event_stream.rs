@@ -246,12 +246,7 @@ impl EventStream {
     }
 
     /// Returns the events of a batch as they are written. Without events, adds the position that it has reached.
-    fn take(
-        &mut self,
-        service: &Service,
-        batch: &Batch,
-        blocks: &mut Blocks,
-    ) -> Option<Arc<[u8]>> {
+    fn take(&mut self, service: &Service, batch: &Batch, blocks: &mut Blocks) -> Option<Arc<[u8]>> {
         let position = self.reach(batch);
         if !batch.events().is_empty() {
             service.broker.count_answered(batch);

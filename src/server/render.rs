@@ -159,13 +159,7 @@ impl Response {
 
     /// The head of an answer whose body follows.
     pub(super) fn render_head(&self, framing: Framing, persistence: Persistence) -> Vec<u8> {
-        message(
-            self.sent_status(),
-            self.fields(),
-            framing,
-            &[],
-            persistence,
-        )
+        message(self.sent_status(), self.fields(), framing, &[], persistence)
     }
 }
 

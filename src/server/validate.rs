@@ -95,7 +95,8 @@ impl ServerInfo {
             return Err(Error::setting("idle_timeout", problem));
         }
         if self.stream_heartbeat < Duration::from_millis(100) {
-            let problem = "is under 100 milliseconds, so that streams would hardly carry anything else";
+            let problem =
+                "is under 100 milliseconds, so that streams would hardly carry anything else";
             return Err(Error::setting("stream_heartbeat", problem));
         }
         if self.timeout < Duration::from_secs(1) {
