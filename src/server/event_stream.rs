@@ -114,9 +114,13 @@ impl EventStream {
         Ready::StreamHead(head, self.framing)
     }
 
-    /// When the stream ends at the latest.
-    pub(super) fn end(&self) -> Instant {
-        self.end
+    /// When the stream is likely to end.
+    #[cfg(feature = "server")]
+    pub(super) fn likely_end(&self) -> Instant {
+        match self.is_brief {
+            true => Instant::now(),
+            false => self.end,
+        }
     }
 
     /// Returns `true` if the end of the connection is the end of the stream.

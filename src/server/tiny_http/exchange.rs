@@ -224,7 +224,7 @@ impl<'a, 'b> TinyHttpExchange<'a, 'b> {
                 let ready = stream.finish_whole(&backend.service, may_wait, &park);
                 form.write(writer, &backend, &form.render(ready, &backend));
             } else {
-                let (head, end) = (stream.take_head(), stream.end());
+                let (head, end) = (stream.take_head(), stream.likely_end());
                 let head = form.render_by(head, &backend, end).to_vec();
                 let mut connection = WriterOfStream {
                     writer,
