@@ -178,6 +178,9 @@ impl EventStream {
             if !has_time || self.is_over(&batch) {
                 break;
             }
+            if batch.events().is_empty() && blocks.bytes.is_empty() {
+                blocks.comment();
+            }
             next = self.look_for_more(service);
             has_time = next.is_some();
         }
@@ -249,25 +252,26 @@ impl EventStream {
         }
     }
 
-    /// Returns the events of a batch as they are written. Without events, adds the position that it has reached.
+    /// Returns the events of a batch as they are written. Without events, adds the position that it has reached, if that is new.
     fn take(&mut self, service: &Service, batch: &Batch, blocks: &mut Blocks) -> Option<Arc<[u8]>> {
         let position = self.reach(batch);
         if !batch.events().is_empty() {
             service.broker.count_answered(batch);
             return Some(Blocks::of_events(batch, self.framing));
         }
-        match position {
-            Some(position) => blocks.position(position),
-            None => blocks.comment(),
+        if let Some(position) = position {
+            blocks.position(position);
         }
         None
     }
 
-    /// Moves to the position that a batch has reached, if the client does.
+    /// Moves to the position that a batch has reached, if the client does. Returns it if it is new.
     fn reach(&mut self, batch: &Batch) -> Option<EventId> {
         let position = position_reached(batch, self.has_cursor)?;
-        (self.cursor, self.has_cursor) = (Cursor::LastId(position), true);
-        Some(position)
+        let reached = Cursor::LastId(position);
+        let is_new = self.cursor != reached;
+        (self.cursor, self.has_cursor) = (reached, true);
+        is_new.then_some(position)
     }
 
     fn is_over(&self, batch: &Batch) -> bool {

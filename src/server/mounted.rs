@@ -75,6 +75,8 @@ use crate::error::Error;
 /// - A client that hangs up during its poll is not noticed. Its poll stays parked, and keeps its thread, until the next event
 ///   or the timeout. With [`delete_after_first_retrieval`](crate::BrokerOptions::delete_after_first_retrieval), such a poll
 ///   retrieves an event that nobody receives: keep the timeout short, or use [`Server`](crate::Server), which notices.
+/// - A poll that asks for Server-Sent Events (`Accept: text/event-stream`) gets a whole response, which ends with the events
+///   that come first. Its `retry` has the browser's `EventSource` come back at once, so that it works as polls do.
 /// - A handler of [`Handler::bearer_token`](crate::server::Handler::bearer_token) or
 ///   [`basic_auth`](crate::server::Handler::basic_auth) runs after the program has read the body.
 #[derive(Clone)]
