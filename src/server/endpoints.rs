@@ -6,7 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::answer::{Answer, ParkedPoll, PollParams, Ready};
+use super::answer::{Answer, ParkedPoll, PollParams};
 use super::cors;
 use super::event_stream::{self, EventStream};
 use super::hooks::Handler;
@@ -14,6 +14,7 @@ use super::info::ServerInfo;
 use super::monitoring::MonitoringEndpoint;
 use super::poll_request::{self, PollRequest};
 use super::publish_body::{self, Body};
+use super::ready::Ready;
 use super::request::Request;
 use super::response::Response;
 use super::service::Service;
@@ -209,7 +210,11 @@ fn subscription(
         run(service, handler, request, exchange)?;
     }
     if is_stream {
-        return EventStream::open(service, request, asked, arrived);
+        let mut stream = EventStream::open(service, request, asked, arrived)?;
+        return Ok(match head_only {
+            true => stream.take_head().into(),
+            false => Answer::Stream(stream),
+        });
     }
     let PollRequest {
         subscription: poll,

@@ -121,3 +121,41 @@ fn events(batch: &Batch) -> Vec<u8> {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::broker::{Broker, BrokerOptions};
+    use crate::position::Cursor;
+
+    #[test]
+    fn streams_of_one_framing_share_the_blocks_of_a_batch() {
+        let broker = Broker::new(BrokerOptions::new()).unwrap();
+        broker.publish("c", "x").unwrap();
+        let batch = broker.subscribe("c", Cursor::Oldest, Duration::ZERO);
+        let batch = batch.unwrap();
+        let of = |framing| Blocks::of_events(&batch, framing);
+        let chunk = of(Framing::Chunked);
+        let plain = of(Framing::UntilClose);
+        assert!(Arc::ptr_eq(&chunk, &of(Framing::Chunked)));
+        assert!(Arc::ptr_eq(&plain, &of(Framing::UntilClose)));
+        let event = &batch.events()[0];
+        let text = format!("id: {}\ndata: {}\n\n", event.id(), event.as_json());
+        assert_eq!(&*plain, text.as_bytes());
+        let framed = format!("{:x}\r\n{text}\r\n", text.len());
+        assert_eq!(&*chunk, framed.as_bytes());
+    }
+
+    #[test]
+    fn a_gap_comes_before_the_events_and_a_position_past_them_after() {
+        let position = EventId::from(9);
+        let batch = Batch::new(Vec::new(), true, position);
+        let text = String::from_utf8(events(&batch)).unwrap();
+        assert_eq!(
+            text,
+            format!("event: gap\ndata: {{}}\n\nid: {position}\n\n")
+        );
+    }
+}

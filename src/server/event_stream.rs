@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::accept::Quality;
-use super::answer::{Answer, Ready, position_reached, with_preference};
 use super::event_blocks::{AT_ONCE, Blocks, LATER, SOON};
 use super::poll_request::{self, PollRequest};
+use super::ready::{Ready, position_reached, with_preference};
 use super::render::{Framing, Persistence};
 use super::request::Request;
 use super::response::Response;
@@ -63,7 +63,7 @@ pub(super) struct EventStream {
 }
 
 impl EventStream {
-    /// Looks for events for the first time, and gives the stream; for HEAD, its head.
+    /// Looks for events for the first time. The request may be a HEAD, whose answer is the head alone.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl EventStream {
         request: &Request,
         asked: PollRequest,
         arrived: Instant,
-    ) -> Result<Answer, Response> {
+    ) -> Result<Box<Self>, Response> {
         let poll = asked.subscription;
         let max = service.info.timeout;
         let timeout = poll.timeout.min(max);
@@ -83,7 +83,7 @@ impl EventStream {
             .with_header("Vary", "Accept")
             // nginx passes each event on at once.
             .with_header("X-Accel-Buffering", "no");
-        let mut stream = EventStream {
+        let mut stream = Box::new(EventStream {
             cursor: poll_request::cursor(&poll, &service.info),
             has_cursor: poll.last_id.is_some() || poll.since_time.is_some(),
             categories: poll.categories,
@@ -99,13 +99,13 @@ impl EventStream {
                 true => with_preference(head, timeout),
                 false => head,
             },
+        });
+        let mode = match request.method() {
+            "HEAD" => PollMode::Peek,
+            _ => PollMode::NoWait,
         };
-        if request.method() == "HEAD" {
-            stream.look(service, PollMode::Peek)?;
-            return Ok(stream.take_head().into());
-        }
-        stream.first = stream.look(service, PollMode::NoWait)?;
-        Ok(Answer::Stream(Box::new(stream)))
+        stream.first = stream.look(service, mode)?;
+        Ok(stream)
     }
 
     /// The head of the answer.

@@ -3,7 +3,7 @@
 //! The way of a request, top to bottom:
 //!
 //! 1. A backend reads it and makes it a [`Request`] (`request`, `forwarded`), whose head it checks (`head`).
-//! 2. `endpoints` make an `Answer` of it (`answer`): a poll (`poll_request`), a publish (`publish_body`) or the [`Fallback`],
+//! 2. `endpoints` make an `Answer` of it (`answer`, `ready`): a poll (`poll_request`), a publish (`publish_body`) or the [`Fallback`],
 //!    after the `hooks`.
 //!    Before that, `hosts` and `origin` refuse requests of foreign pages.
 //!    `browser` serves the JavaScript client.
@@ -48,6 +48,7 @@ mod poll_group;
 mod poll_request;
 mod poll_settings;
 mod publish_body;
+mod ready;
 mod render;
 mod request;
 mod response;

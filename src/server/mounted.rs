@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::answer::{Answer, Ready};
+use super::answer::Answer;
 use super::cors::Grant;
 use super::endpoints::{self, Endpoint, Exchange};
 use super::info::ServerInfo;
+use super::ready::Ready;
 use super::request::Request;
 use super::response::Response;
 use super::service::Service;
