@@ -9,7 +9,7 @@ use super::accept::Quality;
 use super::event_blocks::{AT_ONCE, Blocks, LATER, SOON};
 use super::poll_request::{self, PollRequest};
 use super::ready::{Ready, position_reached, with_preference};
-use super::render::{Framing, Persistence};
+use super::render::Framing;
 use super::request::Request;
 use super::response::Response;
 use super::service::Service;
@@ -126,14 +126,6 @@ impl EventStream {
     /// Returns `true` if the end of the connection is the end of the stream.
     pub(super) fn closes(&self) -> bool {
         self.framing == Framing::UntilClose
-    }
-
-    /// What becomes of the connection after the stream, where an answer with a length would leave it like this.
-    pub(super) fn persistence(&self, otherwise: Persistence) -> Persistence {
-        match self.closes() {
-            true => Persistence::Close,
-            false => otherwise,
-        }
     }
 
     /// Writes the head and the stream until its end.

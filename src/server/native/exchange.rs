@@ -171,7 +171,10 @@ impl NativeExchange<'_> {
             Answer::Ready(ready) => ready,
             Answer::Parked(poll) => self.wait(poll),
             Answer::Stream(stream) => {
-                let persistence = stream.persistence(kept(self));
+                let persistence = match stream.closes() {
+                    true => Persistence::Close,
+                    false => kept(self),
+                };
                 return self.stream(stream, &grant, persistence);
             }
         };
