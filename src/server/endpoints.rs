@@ -6,19 +6,20 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::answer::{Answer, ParkedPoll, PollParams, Ready};
+use super::answer::{Answer, ParkedPoll, PollParams};
 use super::cors;
+use super::event_stream::{self, EventStream};
 use super::hooks::Handler;
 use super::info::ServerInfo;
 use super::monitoring::MonitoringEndpoint;
-use super::poll_request::PollRequest;
+use super::poll_request::{self, PollRequest};
 use super::publish_body::{self, Body};
+use super::ready::Ready;
 use super::request::Request;
 use super::response::Response;
 use super::service::Service;
 use crate::broker::{PollMode, Polled};
 use crate::error::{Error, ErrorKind};
-use crate::position::Cursor;
 use crate::wire::{
     IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, IDEMPOTENCY_WINDOW, PUBLISHED, SubscriptionRequest,
     category_of_query, parse_key, render_published,
@@ -204,15 +205,24 @@ fn subscription(
         _ => return Err(not_allowed(READING)),
     };
     let info = &service.info;
+    let is_stream = event_stream::is_asked_for(request);
+    let asked = PollRequest::read(request, is_stream)?;
+    asked.subscription.categories.check()?;
+    if let Some(handler) = &info.before_subscription {
+        request.categories = asked.subscription.categories.clone();
+        run(service, handler, request, exchange)?;
+    }
+    if is_stream {
+        let mut stream = EventStream::open(service, request, asked, arrived)?;
+        return Ok(match head_only {
+            true => stream.take_head().into(),
+            false => Answer::Stream(stream),
+        });
+    }
     let PollRequest {
         subscription: poll,
         is_preference,
-    } = PollRequest::read(request)?;
-    poll.categories.check()?;
-    if let Some(handler) = &info.before_subscription {
-        request.categories = poll.categories.clone();
-        run(service, handler, request, exchange)?;
-    }
+    } = asked;
     let timeout = poll.timeout.min(info.timeout);
     let mode = match (head_only, timeout.is_zero()) {
         (true, _) => PollMode::Peek,
@@ -236,12 +246,7 @@ fn look_for_events(
     params: PollParams,
 ) -> Result<Answer, Response> {
     let broker = &service.broker;
-    let cursor = match (poll.last_id, poll.since_time) {
-        (Some(id), Some(time)) => Cursor::LastIdOrSinceTime(id, time),
-        (Some(id), None) => Cursor::LastId(id),
-        (None, Some(time)) => Cursor::SinceTime(time),
-        (None, None) => service.info.poll_without_cursor.into(),
-    };
+    let cursor = poll_request::cursor(poll, &service.info);
     let (categories, limit) = (&poll.categories, poll.limit);
     match broker.poll(categories, cursor, limit, mode) {
         Ok(Polled::Ready(batch)) => Ok(params.answer(service, batch).into()),
@@ -252,7 +257,10 @@ fn look_for_events(
         // on a new connection.
         Err(error) if error.kind() == ErrorKind::Stopped && service.is_stopping() => {
             Ok(match broker.look_after_stop(categories, cursor, limit) {
-                Some(batch) => params.answer(service, batch).into(),
+                Some(batch) => {
+                    broker.count_answered(&batch);
+                    params.answer(service, batch).into()
+                }
                 // The client keeps its position.
                 None => {
                     let before = params.since_time.unwrap_or_else(|| broker.now());

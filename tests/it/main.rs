@@ -6,6 +6,8 @@ mod limits;
 #[allow(dead_code)]
 #[path = "../support/nginx.rs"]
 mod nginx_process;
+#[path = "../support/sse.rs"]
+mod sse;
 // Some tests are for Unix alone.
 #[cfg_attr(not(unix), allow(dead_code))]
 #[path = "../support/mod.rs"]
@@ -21,6 +23,7 @@ mod config;
 mod conformance;
 mod cut;
 mod damage;
+mod event_stream;
 mod event_ttl;
 mod eviction;
 mod exposition;

@@ -52,6 +52,14 @@ fn a_setting_that_cannot_be_used_is_named() {
             with(|info| info.write_timeout(Duration::ZERO)),
             "write_timeout",
         ),
+        (
+            with(|info| info.stream_heartbeat(Duration::from_millis(99))),
+            "stream_heartbeat",
+        ),
+        (
+            with(|info| info.stream_heartbeat(Duration::MAX)),
+            "stream_heartbeat",
+        ),
         (with(|info| info.cors_origin("")), "cors_origin"),
         (with(|info| info.cors_origin("a\r\nb")), "cors_origin"),
         (

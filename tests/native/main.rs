@@ -7,6 +7,8 @@ mod nginx_process;
 #[path = "../it/scripted.rs"]
 #[allow(dead_code)]
 mod scripted;
+#[path = "../support/sse.rs"]
+mod sse;
 #[allow(dead_code)]
 #[path = "../support/mod.rs"]
 mod support;
@@ -19,6 +21,8 @@ mod clock;
 mod conformance;
 #[path = "../it/cut.rs"]
 mod cut;
+#[path = "../it/event_stream.rs"]
+mod event_stream;
 #[path = "../it/event_ttl.rs"]
 mod event_ttl;
 #[path = "../it/exposition.rs"]

@@ -51,6 +51,11 @@ impl Exposition {
             "Connections answered with 503, past max_connections or for want of a thread.",
             report.connections_refused,
         );
+        self.gauge(
+            "event_streams",
+            "Open streams of Server-Sent Events.",
+            report.event_streams,
+        );
         // The first answer is counted after it was rendered.
         if !report.responses.is_empty() {
             self.family("http_responses_total", "counter", "Answers, by status.");
