@@ -1,5 +1,6 @@
 //! The key of a publish: its limits, and its form in the header field `Idempotency-Key`.
 
+#[cfg(any(feature = "_server", test))]
 use std::borrow::Cow;
 
 use crate::error::Error;
@@ -7,7 +8,7 @@ use crate::error::Error;
 /// The field of a publish that carries its key, by draft-ietf-httpapi-idempotency-key-header.
 pub(crate) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 /// The field of an answer to a repetition: `true`.
-#[cfg_attr(not(feature = "_server"), allow(dead_code))]
+#[cfg(feature = "_server")]
 pub(crate) const IDEMPOTENCY_REPLAYED: &str = "Idempotency-Replayed";
 /// The field of an answer to OPTIONS: how long the server remembers a key, in whole seconds.
 pub(crate) const IDEMPOTENCY_WINDOW: &str = "Idempotency-Window";
@@ -35,7 +36,7 @@ pub(crate) fn check_key(key: &str) -> Result<(), Error> {
 /// # Errors
 ///
 /// `InvalidRequest` for a value that is neither, and those of [`check_key`].
-#[cfg_attr(not(feature = "_server"), allow(dead_code))]
+#[cfg(any(feature = "_server", test))]
 pub(crate) fn parse_key(value: &str) -> Result<Cow<'_, str>, Error> {
     let value = value.trim_matches([' ', '\t']);
     let key = match value.strip_prefix('"') {
@@ -53,7 +54,7 @@ pub(crate) fn parse_key(value: &str) -> Result<Cow<'_, str>, Error> {
 }
 
 /// Reads a string up to its closing quotation mark, which has to be the last character.
-#[cfg_attr(not(feature = "_server"), allow(dead_code))]
+#[cfg(any(feature = "_server", test))]
 fn unquoted(quoted: &str) -> Option<String> {
     let mut key = String::with_capacity(quoted.len());
     let mut characters = quoted.chars();
@@ -67,7 +68,7 @@ fn unquoted(quoted: &str) -> Option<String> {
 }
 
 /// Returns the value of the field for a key: a string of structured fields.
-#[cfg_attr(not(feature = "client"), allow(dead_code))]
+#[cfg(any(feature = "client", test))]
 pub(crate) fn quote_key(key: &str) -> String {
     let mut quoted = String::with_capacity(key.len() + 2);
     quoted.push('"');
