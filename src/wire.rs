@@ -22,7 +22,7 @@ pub use categories::Categories;
 pub(crate) use categories::check_category;
 pub use query::SubscriptionRequest;
 #[cfg(feature = "_server")]
-pub(crate) use query::category_of_query;
+pub(crate) use query::{asks_for_info, category_of_query, check_subscriber};
 
 /// The header that carries the position that a poll reached, or the id of a published event.
 pub(crate) const LAST_EVENT_ID: &str = "Last-Event-ID";

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::category_options::{CategoryOptions, RingLimits, check_ttl, milliseconds};
+use super::presence_options::{PresenceHook, PresenceSetting};
 use crate::config::{Count, Flag, Map, Nested, Optional, Size, Time, settings};
 use crate::error::Error;
 
@@ -21,7 +22,7 @@ use crate::error::Error;
 /// # Ok::<(), long_polling::Error>(())
 /// ```
 ///
-/// A configuration file can have them; [`ServerInfo`](crate::ServerInfo) says how.
+/// A configuration file can have them, but for the hooks; [`ServerInfo`](crate::ServerInfo) says how.
 ///
 /// A setting that is given twice has the last value. A value that can't be used is reported where the broker starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,9 @@ pub struct BrokerOptions {
     pub(crate) max_categories: usize,
     pub(crate) max_batch_size: usize,
     pub(crate) max_event_bytes: usize,
+    pub(crate) presence: Option<PresenceSetting>,
+    pub(crate) on_subscribe: Option<PresenceHook>,
+    pub(crate) on_leave: Option<PresenceHook>,
     /// The settings of categories, by the prefix of their names.
     pub(crate) prefixes: BTreeMap<String, CategoryOptions>,
 }
@@ -50,6 +54,7 @@ settings!(
         max_categories: Count,
         max_batch_size: Size,
         max_event_bytes: Size,
+        presence: Optional<Time>,
         categories: Map<Nested<CategoryOptions>>,
     }
 );
@@ -65,6 +70,9 @@ impl Default for BrokerOptions {
             max_categories: 10_000,
             max_batch_size: 4 << 20,
             max_event_bytes: 64 << 20,
+            presence: None,
+            on_subscribe: None,
+            on_leave: None,
             prefixes: BTreeMap::new(),
         }
     }
@@ -220,6 +228,7 @@ impl BrokerOptions {
                 ),
             ));
         }
+        self.check_presence()?;
         check_ttl(self.event_ttl).map_err(|problem| Error::setting("event_ttl", problem))?;
         let mut prefixes = self.prefixes.iter();
         prefixes.try_for_each(|(prefix, options)| options.check(prefix))

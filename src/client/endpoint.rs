@@ -101,7 +101,7 @@ impl Endpoint {
         request: &SubscriptionRequest,
         grace: Duration,
     ) -> Result<SubscriptionResponse, Error> {
-        request.categories.check()?;
+        request.check()?;
         let get = HttpRequest {
             method: Method::GET,
             url: self.url.clone().with_query(&request.to_query()),

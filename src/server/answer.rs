@@ -10,7 +10,7 @@ use super::poll_settings::TimeoutAnswer;
 use super::render::{Persistence, render_json};
 use super::response::Response;
 use super::service::Service;
-use crate::broker::{Batch, Parked, Waiter};
+use crate::broker::{Batch, Parked, PresenceGuard, Waiter};
 use crate::position::EventId;
 use crate::wire;
 
@@ -36,6 +36,16 @@ pub(super) enum Ready {
 impl From<Response> for Ready {
     fn from(response: Response) -> Self {
         Ready::Response(response)
+    }
+}
+
+impl Answer {
+    /// Keeps a client present while its poll is parked. From the end of the poll on, the client counts as one between polls.
+    pub(super) fn with_presence(mut self, presence: Option<PresenceGuard>) -> Self {
+        if let Answer::Parked(poll) = &mut self {
+            poll.presence = presence;
+        }
+        self
     }
 }
 
@@ -189,6 +199,8 @@ pub(super) struct ParkedPoll {
     parked: Parked,
     params: PollParams,
     _member: Option<Member>,
+    /// Dropped at the end of the poll.
+    presence: Option<PresenceGuard>,
 }
 
 impl ParkedPoll {
@@ -197,6 +209,7 @@ impl ParkedPoll {
             _member: service.enter_group(parked.waiter()),
             parked,
             params,
+            presence: None,
         }
     }
 

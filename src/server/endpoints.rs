@@ -19,7 +19,9 @@ use super::service::Service;
 use crate::broker::{PollMode, Polled};
 use crate::error::ErrorKind;
 use crate::position::Cursor;
-use crate::wire::{SubscriptionRequest, category_of_query, render_published};
+use crate::wire::{
+    Categories, SubscriptionRequest, asks_for_info, category_of_query, render_published,
+};
 
 /// How much larger than its data the body of a publish may be, in bytes: the category, escaped, and the members' names.
 const ENVELOPE: usize = 8 * 1024;
@@ -200,16 +202,16 @@ fn subscription(
         "OPTIONS" => return Ok(options(service, request, READING).into()),
         _ => return Err(not_allowed(READING)),
     };
+    if asks_for_info(request.query())? {
+        return category_info(service, request, exchange);
+    }
     let info = &service.info;
     let PollRequest {
         subscription: poll,
         is_preference,
     } = PollRequest::read(request)?;
-    poll.categories.check()?;
-    if let Some(handler) = &info.before_subscription {
-        request.categories = poll.categories.clone();
-        run(service, handler, request, exchange)?;
-    }
+    poll.check()?;
+    before_subscription(service, request, &poll.categories, exchange)?;
     let timeout = poll.timeout.min(info.timeout);
     let mode = match (head_only, timeout.is_zero()) {
         (true, _) => PollMode::Peek,
@@ -223,7 +225,44 @@ fn subscription(
         deadline,
         preferred_wait: is_preference.then_some(timeout),
     };
-    look_for_events(service, &poll, mode, params)
+    let answer = look_for_events(service, &poll, mode, params)?;
+    if head_only {
+        return Ok(answer);
+    }
+    // A hook's name takes precedence: it knows who the client is.
+    let name = request.identity().or(poll.subscriber.as_deref());
+    Ok(answer.with_presence(service.broker.enter(&poll.categories, name)))
+}
+
+fn before_subscription(
+    service: &Service,
+    request: &mut Request,
+    categories: &Categories,
+    exchange: &mut dyn Exchange,
+) -> Result<(), Response> {
+    match &service.info.before_subscription {
+        Some(handler) => {
+            request.categories = categories.clone();
+            run(service, handler, request, exchange)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Answers a request with the parameter `info`, to GET and HEAD alike.
+#[inline(never)]
+fn category_info(
+    service: &Service,
+    request: &mut Request,
+    exchange: &mut dyn Exchange,
+) -> Result<Answer, Response> {
+    let category = category_of_query(request.query())?;
+    let categories = Categories::from(&*category);
+    service.broker.check_categories(&categories)?;
+    before_subscription(service, request, &categories, exchange)?;
+    let info = service.broker.category_info(&category);
+    let position = info.position;
+    Ok(Response::json(200, &info).with_position(position).into())
 }
 
 fn look_for_events(

@@ -83,7 +83,11 @@ fn a_file_can_have_every_setting_that_is_not_code() {
     ];
     every_setter_is_in_files::<ServerInfo>("src/server", "ServerInfo", &code);
     every_setter_is_in_files::<Cors>("src/server", "Cors", &[]);
-    every_setter_is_in_files::<BrokerOptions>("src/broker", "BrokerOptions", &[]);
+    every_setter_is_in_files::<BrokerOptions>(
+        "src/broker",
+        "BrokerOptions",
+        &["on_leave", "on_subscribe"],
+    );
     every_setter_is_in_files::<CategoryOptions>("src/broker", "CategoryOptions", &[]);
     every_setter_is_in_files::<FilePersistorInfo>(
         "src/store/file",

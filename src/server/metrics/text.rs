@@ -104,6 +104,7 @@ impl Exposition {
             evicted,
             purged,
             parked,
+            present,
             categories,
             events,
             event_bytes,
@@ -160,6 +161,10 @@ impl Exposition {
             ("event_bytes", "JSON of the events in memory.", event_bytes),
         ] {
             self.gauge(name, help, value as u64);
+        }
+        if let Some(present) = present {
+            let help = "Clients that are present, also between two polls.";
+            self.gauge("present_subscribers", help, present as u64);
         }
     }
 
