@@ -486,6 +486,7 @@ fn each_setter_of_a_broker_takes_effect() {
             setter(|o| o.max_categories(1), |o| o.max_categories(77), "77"),
             setter(|o| o.max_batch_size(1), |o| o.max_batch_size(77), "77"),
             setter(|o| o.max_event_bytes(1), |o| o.max_event_bytes(77), "77"),
+            setter(|o| o.presence(None), |o| o.presence(77 * SECOND), "77s"),
         ],
     );
 }

@@ -58,7 +58,7 @@ struct Thread {
 }
 
 /// Returns the tracker of a broker with these options.
-pub(super) fn create(
+pub(in crate::broker) fn create(
     options: &BrokerOptions,
     time: Duration,
     age: &Age,
