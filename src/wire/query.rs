@@ -33,7 +33,7 @@ pub struct SubscriptionRequest {
     pub(crate) since_time: Option<u64>,
     pub(crate) last_id: Option<EventId>,
     pub(crate) limit: Option<usize>,
-    pub(crate) subscriber: Option<String>,
+    pub(crate) subscriber: Option<Box<str>>,
 }
 
 impl Default for SubscriptionRequest {
@@ -95,11 +95,11 @@ impl SubscriptionRequest {
     }
 
     /// Sets the name that the server counts this client by, if its setting `BrokerOptions::presence` is on: 1 to 255 bytes.
-    /// Defaults to `None`.
+    /// Defaults to none.
     ///
     /// A server counts all polls of one name as one client. The name proves nothing: any client can give any name.
-    pub fn subscriber(mut self, name: impl Into<Option<String>>) -> Self {
-        self.subscriber = name.into();
+    pub fn subscriber(mut self, name: impl Into<Box<str>>) -> Self {
+        self.subscriber = Some(name.into());
         self
     }
 
@@ -142,9 +142,7 @@ impl SubscriptionRequest {
                 }
                 "last_id" if last_id.is_none() => last_id = Some(id(&decode(value)?)?),
                 "limit" if max_events.is_none() => max_events = Some(limit(&decode(value)?)?),
-                "subscriber" if subscriber.is_none() => {
-                    subscriber = Some(decode(value)?.into_owned())
-                }
+                "subscriber" if subscriber.is_none() => subscriber = Some(decode(value)?.into()),
                 _ => {}
             }
         }
@@ -154,7 +152,7 @@ impl SubscriptionRequest {
         request.since_time = since_time.flatten();
         request.last_id = last_id.flatten();
         request.limit = max_events.flatten();
-        request.subscriber = subscriber.filter(|name| !name.is_empty());
+        request.subscriber = subscriber.filter(|name: &Box<str>| !name.is_empty());
         Ok(request)
     }
 
@@ -325,7 +323,7 @@ mod tests {
             .since_time(7)
             .last_id(id)
             .limit(9)
-            .subscriber("ä &=".to_owned());
+            .subscriber("ä &=");
         let query = request.to_query();
         assert!(query.is_ascii());
         let read = from_query(&query).unwrap();
@@ -382,7 +380,7 @@ mod tests {
         assert!(read(&"x".repeat(255)).unwrap().check().is_ok());
         let error = read(&"x".repeat(256)).unwrap().check().unwrap_err();
         assert!(error.to_string().contains("256 bytes"), "{error}");
-        let empty = SubscriptionRequest::new("c").subscriber(String::new());
+        let empty = SubscriptionRequest::new("c").subscriber("");
         assert!(empty.check().is_err());
     }
 
