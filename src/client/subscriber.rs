@@ -211,7 +211,7 @@ impl Subscriber {
     /// let events = Subscriber::new("http://localhost:8080/events", "room/1").name("alice");
     /// # drop(events);
     /// ```
-    pub fn name(mut self, name: impl Into<Box<str>>) -> Self {
+    pub fn name(mut self, name: impl Into<String>) -> Self {
         self.request.subscriber = Some(name.into());
         self
     }

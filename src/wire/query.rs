@@ -33,7 +33,7 @@ pub struct SubscriptionRequest {
     pub(crate) since_time: Option<u64>,
     pub(crate) last_id: Option<EventId>,
     pub(crate) limit: Option<usize>,
-    pub(crate) subscriber: Option<Box<str>>,
+    pub(crate) subscriber: Option<String>,
 }
 
 impl Default for SubscriptionRequest {
@@ -98,7 +98,7 @@ impl SubscriptionRequest {
     /// Defaults to none.
     ///
     /// A server counts all polls of one name as one client. The name proves nothing: any client can give any name.
-    pub fn subscriber(mut self, name: impl Into<Box<str>>) -> Self {
+    pub fn subscriber(mut self, name: impl Into<String>) -> Self {
         self.subscriber = Some(name.into());
         self
     }
@@ -142,7 +142,9 @@ impl SubscriptionRequest {
                 }
                 "last_id" if last_id.is_none() => last_id = Some(id(&decode(value)?)?),
                 "limit" if max_events.is_none() => max_events = Some(limit(&decode(value)?)?),
-                "subscriber" if subscriber.is_none() => subscriber = Some(decode(value)?.into()),
+                "subscriber" if subscriber.is_none() => {
+                    subscriber = Some(decode(value)?.into_owned())
+                }
                 _ => {}
             }
         }
@@ -152,7 +154,7 @@ impl SubscriptionRequest {
         request.since_time = since_time.flatten();
         request.last_id = last_id.flatten();
         request.limit = max_events.flatten();
-        request.subscriber = subscriber.filter(|name: &Box<str>| !name.is_empty());
+        request.subscriber = subscriber.filter(|name| !name.is_empty());
         Ok(request)
     }
 
