@@ -442,10 +442,9 @@ fn present_clients() {
         };
         let (release, released) = mpsc::channel::<()>();
         let released = Mutex::new(released);
-        let counting = options
-            .options()
-            .presence(LIMIT)
-            .on_subscribe(move |_| drop(released.lock().unwrap().recv_timeout(LIMIT)));
+        let counting = options.options().presence(LIMIT).on_subscribe(move |_| {
+            let _ = released.lock().unwrap().recv_timeout(LIMIT);
+        });
         let endpoints = Endpoints::new(ServerInfo::default().broker(counting)).unwrap();
         fits("present clients", &options, of, || {
             for number in 0..clients {
