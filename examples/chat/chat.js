@@ -14,8 +14,10 @@ const shown = new Set();
 /** The category that says who is in a room begins with this. */
 const PEOPLE = "people/";
 
-/** Calls `follow` again whenever the rooms or the own name change. */
+/** Ends the present call of `follow`: there is another one whenever the rooms or the own name change. */
 let following = new AbortController();
+/** Where the last call ended. */
+let position = Promise.resolve("oldest");
 
 // Private windows may forbid storage.
 const stored = (key) => {
@@ -138,21 +140,27 @@ function onState(state, error, wait) {
 	}
 }
 
-async function run() {
+/** Follows all rooms, from where the last call of `follow` ended or, for a room with a history, from `"oldest"`. */
+function run(from) {
 	following.abort();
 	following = new AbortController();
 	const { signal } = following;
-	// The server counts a page without a name as a guest.
-	const name = stored("name");
-	const url = name ? `/events?subscriber=${encodeURIComponent(name)}` : "/events";
-	const categories = [...rooms.keys()].flatMap((room) => [room, PEOPLE + room]);
-	try {
-		await follow(url, categories, { from: "oldest", signal, onEvent, onGap, onState });
-	} catch (error) {
-		const status = element("status");
-		status.classList.add("lost");
-		status.textContent = `The server refuses: ${error.message} Load the page again to retry.`;
-	}
+	position = position.then(async (reached) => {
+		const start = from ?? (reached || "oldest");
+		if (signal.aborted) return start;
+		// The server counts a page without a name as a guest.
+		const name = stored("name");
+		const url = name ? `/events?subscriber=${encodeURIComponent(name)}` : "/events";
+		const categories = [...rooms.keys()].flatMap((room) => [room, PEOPLE + room]);
+		try {
+			return await follow(url, categories, { from: start, signal, onEvent, onGap, onState });
+		} catch (error) {
+			const status = element("status");
+			status.classList.add("lost");
+			status.textContent = `The server refuses: ${error.message} Load the page again to retry.`;
+			return start;
+		}
+	});
 }
 
 // The keyboard of a phone takes half of the page.
@@ -169,7 +177,7 @@ element("join").addEventListener("submit", (event) => {
 	if (!rooms.has(name)) {
 		addRoom(name);
 		store("rooms", JSON.stringify([...rooms.keys()]));
-		run();
+		run("oldest");
 	}
 	show(name);
 	element("text").focus();

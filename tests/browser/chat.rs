@@ -172,6 +172,7 @@ fn two_tabs_talk_over_a_restart_and_a_sleep_without_loss_repetition_or_error() {
     has_messages(&browser, &one, &all);
     let screen = json!({"width": 760, "height": 540, "deviceScaleFactor": 1, "mobile": false});
     browser.chromium("Emulation.setDeviceMetricsOverride", screen);
+    has_people(&browser, &one, &["Ann", "Bob"]);
     save_screenshot(&browser, "chat");
     let gaps = "return document.querySelectorAll('.note').length";
     for tab in [&one, &two] {
