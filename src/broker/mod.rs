@@ -25,7 +25,6 @@ mod parked;
 mod placed;
 mod poll;
 mod presence;
-mod presence_options;
 mod publish;
 mod publish_all;
 mod purge;
@@ -490,7 +489,7 @@ impl Shared {
             store: Box::new(NoStore),
             flushing: None,
             stopping: Arc::default(),
-            presence: presence.map(|presence| presence.create(&options, &age)),
+            presence: presence.map(|presence| presence.create(&options.presence_hooks, &age)),
             age,
             counters: Counters::default(),
             evicting: Mutex::default(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::category_options::{CategoryOptions, RingLimits, check_ttl, milliseconds};
-use super::presence_options::{PresenceHook, PresenceSetting};
+use super::presence::{Presence, PresenceHook, PresenceHooks, PresenceSetting};
 use crate::config::{Count, Flag, Map, Nested, Optional, Size, Time, settings};
 use crate::error::Error;
 
@@ -37,8 +37,7 @@ pub struct BrokerOptions {
     pub(crate) max_batch_size: usize,
     pub(crate) max_event_bytes: usize,
     pub(crate) presence: Option<PresenceSetting>,
-    pub(crate) on_subscribe: Option<PresenceHook>,
-    pub(crate) on_leave: Option<PresenceHook>,
+    pub(crate) presence_hooks: PresenceHooks,
     /// The settings of categories, by the prefix of their names.
     pub(crate) prefixes: BTreeMap<String, CategoryOptions>,
 }
@@ -71,8 +70,7 @@ impl Default for BrokerOptions {
             max_batch_size: 4 << 20,
             max_event_bytes: 64 << 20,
             presence: None,
-            on_subscribe: None,
-            on_leave: None,
+            presence_hooks: PresenceHooks::default(),
             prefixes: BTreeMap::new(),
         }
     }
@@ -145,6 +143,82 @@ impl BrokerOptions {
     /// an error. Defaults to 64 MiB.
     pub fn max_event_bytes(mut self, bytes: usize) -> Self {
         self.max_event_bytes = bytes;
+        self
+    }
+
+    /// Sets how long a client counts as present in a category after the end of its last poll there. A client that follows a
+    /// category is between two polls for a moment after each event; 10 seconds cover that, and a short loss of the
+    /// connection. Less than a millisecond is an error. Defaults to `None`: only polls that are parked count.
+    ///
+    /// A client has the name that the hook [`before_subscription`](crate::ServerInfo::before_subscription) gives it by
+    /// [`Request::identify`](crate::server::Request::identify), or else that of the parameter `subscriber` of its poll. All
+    /// polls of one name count as one client. Polls without a name are told apart by number alone: when one ends, its place
+    /// stays for the time, and the next poll without a name takes the place that was left first. So do the calls of
+    /// [`Broker::subscribe`].
+    ///
+    /// A client that follows several categories is present in each of them. At most 100,000 clients are counted, in all
+    /// categories together; the broker does not count further ones, and logs a warning. A broker in Redis counts the clients
+    /// of its own node.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use long_polling::{Broker, BrokerOptions, Cursor};
+    ///
+    /// let presence = Duration::from_secs(10);
+    /// let broker = Broker::new(BrokerOptions::new().presence(presence))?;
+    /// broker.subscribe("news", Cursor::Now, Duration::ZERO)?;
+    /// assert_eq!(broker.subscribers("news"), 1);
+    /// # Ok::<(), long_polling::Error>(())
+    /// ```
+    pub fn presence(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.presence = time.into().map(PresenceSetting::new);
+        self
+    }
+
+    /// Sets a hook that is called when a client has come to a category: after the first poll of its name there, or the first
+    /// one since it left. Needs [`presence`](BrokerOptions::presence). Defaults to none.
+    ///
+    /// A thread of the broker, `long-polling-presence`, calls this hook and [`on_leave`](BrokerOptions::on_leave), one client
+    /// after the other, in the order of the changes. No poll waits for a hook, so it may block or publish. While a hook blocks,
+    /// later changes wait for it; a client that leaves and comes back meanwhile counts as one that has stayed. A panic in a
+    /// hook is logged.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use long_polling::{Broker, BrokerOptions, Cursor, Error, Presence};
+    ///
+    /// fn publish_number(presence: &Presence) {
+    ///     let category = presence.category();
+    ///     if category.starts_with("room/") {
+    ///         let audience = category.replace("room/", "audience/");
+    ///         let published = presence.broker().publish(&audience, &presence.subscribers());
+    ///         published.unwrap_or_else(|error| panic!("{}", error.report()));
+    ///     }
+    /// }
+    ///
+    /// let options = BrokerOptions::new()
+    ///     .presence(Duration::from_secs(10))
+    ///     .on_subscribe(publish_number)
+    ///     .on_leave(publish_number);
+    /// let broker = Broker::new(options)?;
+    /// broker.subscribe("room/1", Cursor::Now, Duration::ZERO)?;
+    ///
+    /// let limit = Duration::from_secs(10);
+    /// let batch = broker.subscribe("audience/1", Cursor::Oldest, limit)?;
+    /// assert_eq!(batch.events()[0].decode::<usize>()?, 1);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn on_subscribe(mut self, hook: impl Fn(&Presence) + Send + Sync + 'static) -> Self {
+        self.presence_hooks.on_subscribe = Some(PresenceHook::new(hook));
+        self
+    }
+
+    /// Sets a hook that is called when a client has left a category: when the time of
+    /// [`presence`](BrokerOptions::presence) has passed after its last poll. It is called as
+    /// [`on_subscribe`](BrokerOptions::on_subscribe) is, and not for the clients that are present when the broker stops.
+    /// Defaults to none.
+    pub fn on_leave(mut self, hook: impl Fn(&Presence) + Send + Sync + 'static) -> Self {
+        self.presence_hooks.on_leave = Some(PresenceHook::new(hook));
         self
     }
 
@@ -228,7 +302,7 @@ impl BrokerOptions {
                 ),
             ));
         }
-        self.check_presence()?;
+        self.presence_hooks.check(self.presence)?;
         check_ttl(self.event_ttl).map_err(|problem| Error::setting("event_ttl", problem))?;
         let mut prefixes = self.prefixes.iter();
         prefixes.try_for_each(|(prefix, options)| options.check(prefix))

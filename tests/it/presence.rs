@@ -38,7 +38,7 @@ fn parked(server: &Server, target: &str, number: usize) -> Connection {
     connection
 }
 
-/// Waits until a category has so many subscribers: a poll counts just after it was parked.
+/// Waits until a category has this number of subscribers: a poll counts just after it was parked.
 fn until_subscribers(broker: &Broker, category: &str, count: usize) {
     until(&format!("{count} subscribers of {category}"), || {
         broker.subscribers(category) == count

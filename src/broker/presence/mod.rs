@@ -1,9 +1,10 @@
 //! Presence: which clients follow a category, also between two of their polls.
 //!
 //! The table of places is in `table`; `tracker` locks it, gives it the time, and runs the hooks in a thread of their own.
-//! A broker without the setting [`presence`](super::BrokerOptions::presence) has neither, and a program that never calls the setter
+//! A broker without the setting [`presence`](crate::BrokerOptions::presence) has neither, and a program that never calls the setter
 //! does not link them: the setting has the function that creates the tracker.
 
+mod settings;
 mod table;
 mod tracker;
 
@@ -14,7 +15,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::wire::Categories;
 
-pub(super) use tracker::create;
+pub(crate) use settings::{PresenceHook, PresenceHooks, PresenceSetting};
 
 /// A client that has come to a category or left it, for the hooks [`on_subscribe`](crate::BrokerOptions::on_subscribe) and
 /// [`on_leave`](crate::BrokerOptions::on_leave).

@@ -5,16 +5,15 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::table::{Change, PresenceTable, Transition};
-use super::{Presence, PresenceTracker};
+use super::{Presence, PresenceHooks, PresenceSetting, PresenceTracker};
 use crate::broker::clock::Age;
-use crate::broker::presence_options::PresenceHook;
 use crate::broker::sync::{Condvar, Mutex};
-use crate::broker::{Broker, BrokerOptions, Handle};
+use crate::broker::{Broker, Handle};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::wire::Categories;
 
-/// The most clients that are counted. [`BrokerOptions::presence`] and the guide give this number.
+/// The most clients that are counted. `BrokerOptions::presence` and the guide give this number.
 const MAX_PLACES: usize = 100_000;
 
 /// The wakeup time of a thread that does not sleep.
@@ -27,8 +26,7 @@ const NEVER: u64 = u64::MAX;
 /// Lock order: the state's lock comes after those of categories, and its holder takes no other but that of a manual clock.
 pub(super) struct Tracker {
     age: Age,
-    on_subscribe: Option<PresenceHook>,
-    on_leave: Option<PresenceHook>,
+    hooks: PresenceHooks,
     state: Mutex<State>,
     /// Notified when the thread has something to do before it wakes up by itself.
     changed: Condvar,
@@ -57,13 +55,15 @@ struct Thread {
     hook: Option<&'static str>,
 }
 
-/// Returns the tracker of a broker with these options.
-pub(in crate::broker) fn create(
-    options: &BrokerOptions,
-    time: Duration,
-    age: &Age,
-) -> Arc<dyn PresenceTracker> {
-    let tracker = Arc::new(Tracker::new(options, time, age, MAX_PLACES));
+impl PresenceSetting {
+    pub(in crate::broker) fn new(time: Duration) -> Self {
+        PresenceSetting { time, create }
+    }
+}
+
+/// Returns the tracker of a broker with these hooks.
+fn create(hooks: PresenceHooks, time: Duration, age: &Age) -> Arc<dyn PresenceTracker> {
+    let tracker = Arc::new(Tracker::new(hooks, time, age, MAX_PLACES));
     let woken = Arc::downgrade(&tracker);
     age.on_advance(move || match woken.upgrade() {
         Some(tracker) => {
@@ -76,19 +76,12 @@ pub(in crate::broker) fn create(
 }
 
 impl Tracker {
-    pub(super) fn new(
-        options: &BrokerOptions,
-        time: Duration,
-        age: &Age,
-        max_places: usize,
-    ) -> Self {
+    pub(super) fn new(hooks: PresenceHooks, time: Duration, age: &Age, max_places: usize) -> Self {
         let keep = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let (on_subscribe, on_leave) = (options.on_subscribe.clone(), options.on_leave.clone());
-        let has_hooks = on_subscribe.is_some() || on_leave.is_some();
+        let has_hooks = hooks != PresenceHooks::default();
         Tracker {
             age: age.clone(),
-            on_subscribe,
-            on_leave,
+            hooks,
             state: Mutex::new(State {
                 table: PresenceTable::new(keep, max_places, has_hooks),
                 has_warned: false,
@@ -100,7 +93,7 @@ impl Tracker {
     }
 
     fn has_hooks(&self) -> bool {
-        self.on_subscribe.is_some() || self.on_leave.is_some()
+        self.hooks != PresenceHooks::default()
     }
 
     /// Calls `work` with the table as it is now, and wakes the thread if that gives it something to do earlier.
@@ -157,8 +150,8 @@ impl Tracker {
 
     fn call_hook(&self, transition: Transition, broker: Broker) {
         let hook = match transition.change {
-            Change::Came => &self.on_subscribe,
-            Change::Left => &self.on_leave,
+            Change::Came => &self.hooks.on_subscribe,
+            Change::Left => &self.hooks.on_leave,
         };
         if let Some(hook) = hook {
             let presence = Presence {
