@@ -191,8 +191,10 @@ impl BrokerOptions {
     ///     let category = presence.category();
     ///     if category.starts_with("room/") {
     ///         let audience = category.replace("room/", "audience/");
-    ///         let published = presence.broker().publish(&audience, &presence.subscribers());
-    ///         published.unwrap_or_else(|error| panic!("{}", error.report()));
+    ///         let number = presence.subscribers();
+    ///         if let Err(error) = presence.broker().publish(&audience, &number) {
+    ///             eprintln!("{}", error.report());
+    ///         }
     ///     }
     /// }
     ///
