@@ -154,7 +154,7 @@ impl BrokerOptions {
     /// [`Request::identify`](crate::server::Request::identify), or else that of the parameter `subscriber` of its poll. All
     /// polls of one name count as one client. Polls without a name are told apart by number alone: when one ends, its place
     /// stays for the time, and the next poll without a name takes the place that was left first. So do the calls of
-    /// [`Broker::subscribe`].
+    /// [`Broker::subscribe`](crate::Broker::subscribe).
     ///
     /// A client that follows several categories is present in each of them. At most 100,000 clients are counted, in all
     /// categories together; the broker does not count further ones, and logs a warning. A broker in Redis counts the clients
