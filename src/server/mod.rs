@@ -220,6 +220,27 @@ impl Server {
         self.broker().publish_with(request)
     }
 
+    /// Publishes several events without HTTP, all or none; see [`Broker::publish_all`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::publish_all`].
+    pub fn publish_all<T: Serialize>(
+        &self,
+        requests: &[PublishRequest<T>],
+    ) -> Result<Vec<EventId>, Error> {
+        self.broker().publish_all(requests)
+    }
+
+    /// Deletes all events of a category without HTTP; see [`Broker::purge`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::purge`].
+    pub fn purge(&self, category: &str) -> Result<EventId, Error> {
+        self.broker().purge(category)
+    }
+
     /// Waits for events without HTTP; see [`Broker::subscribe`].
     ///
     /// # Errors

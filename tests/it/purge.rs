@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use long_polling::server::{Handler, Request, Response};
 use long_polling::testing::{self, ManualClock};
-use long_polling::{Broker, BrokerOptions, Cursor, Durability, EventId, FilePersistorInfo, Server};
+use long_polling::{
+    Broker, BrokerOptions, Cursor, Durability, EventId, FilePersistorInfo, PublishRequest, Server,
+};
 
 use crate::support::{
     Answer, Connection, LIMIT, ask, buffered, get, info, poll, server, start, until, until_parked,
@@ -50,6 +52,18 @@ fn a_delete_purges_one_category_and_answers_204() {
     }
     ask(&server, "DELETE", "/events?category=other").refuses(405, "method");
     assert_eq!(buffered(&server, "other").ids().len(), 3);
+}
+
+#[test]
+fn a_server_purges_and_publishes_several_events_without_http() {
+    let server = server();
+    let request = |number: i32| PublishRequest::new("c", number);
+    let before = server.publish_all(&[request(1), request(2)]).unwrap();
+    assert_eq!(buffered(&server, "c").ids().len(), before.len());
+    let position = server.purge("c").unwrap();
+    assert!(position > before[1]);
+    let after = server.publish_all(&[request(3)]).unwrap();
+    assert_eq!(buffered(&server, "c").ids(), [after[0].to_string()]);
 }
 
 #[test]
