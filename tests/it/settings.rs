@@ -549,6 +549,11 @@ fn each_setter_of_a_poll_takes_effect() {
                 ID,
             ),
             setter(|poll| poll.limit(None), |poll| poll.limit(77), "77"),
+            setter(
+                |poll| poll.subscriber("b"),
+                |poll| poll.subscriber("c"),
+                "\"c\"",
+            ),
         ],
     );
 }
