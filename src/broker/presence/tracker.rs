@@ -265,3 +265,50 @@ impl PresenceTracker for Tracker {
         Ok(())
     }
 }
+
+#[cfg(all(test, shuttle))]
+mod schedules {
+    use super::*;
+    use crate::broker::presence::PresenceHook;
+
+    /// Clients that never leave, so that the thread sleeps without a deadline: a wakeup that is lost is a deadlock.
+    fn schedule() {
+        let hooks = PresenceHooks {
+            on_subscribe: Some(PresenceHook::new(|_| {})),
+            on_leave: None,
+        };
+        let age = Age::starting_now(&crate::broker::Clock::System);
+        let tracker = Tracker::new(hooks, Duration::MAX, &age, MAX_PLACES);
+        let tracker = Arc::new(tracker);
+        let thread = {
+            let tracker = tracker.clone();
+            shuttle::thread::spawn(move || {
+                let taken = [(); 3].map(|()| tracker.wait_for_transition());
+                let mut names = taken.map(|it| it.and_then(|it| it.name).unwrap_or_default());
+                names.sort_unstable();
+                assert_eq!(names.map(|name| name.to_string()), ["a", "b", "c"]);
+                assert_eq!(tracker.wait_for_transition(), None);
+            })
+        };
+        let clients = ["a", "b", "b", "c"].map(|name| {
+            let tracker = tracker.clone();
+            shuttle::thread::spawn(move || tracker.enter(&"room".into(), Some(name)))
+        });
+        for client in clients {
+            client.join().unwrap();
+        }
+        assert_eq!(tracker.names("room"), ["a", "b", "c"]);
+        // Only what the thread has not taken yet is lost by the end.
+        while tracker.state.lock().table.has_transitions() {
+            shuttle::thread::yield_now();
+        }
+        tracker.end();
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn no_client_that_comes_is_missed_by_the_thread_of_the_hooks() {
+        shuttle::check_random(schedule, 10_000);
+        shuttle::check_pct(schedule, 10_000, 3);
+    }
+}
