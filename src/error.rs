@@ -62,13 +62,15 @@ pub enum ErrorKind {
     ServingFailed,
     /// The server could not be reached, or the connection broke. Another try may succeed.
     Unreachable,
-    /// The server did not respond in time. Another try may succeed. From a publish to a broker in Redis: whether the event
-    /// was published is not known.
+    /// The server did not respond in time. Another try may succeed. From a publish to a broker in Redis, and from a publish
+    /// with an idempotency key: whether the event was published is not known.
     TimedOut,
     /// The response does not follow the long-polling API.
     InvalidResponse,
     /// The server refused the request; [`Error::status`] has the HTTP status.
     Refused,
+    /// The idempotency key of a publish was given to other events before. Give each publish a key of its own.
+    KeyReused,
     /// The category lies in a stream that this node does not read; see
     /// `RedisBackplane::read_streams`.
     Misdirected,
@@ -95,6 +97,7 @@ impl fmt::Display for ErrorKind {
             ErrorKind::TimedOut => "timed out",
             ErrorKind::InvalidResponse => "invalid response",
             ErrorKind::Refused => "refused",
+            ErrorKind::KeyReused => "key reused",
             ErrorKind::Misdirected => "misdirected",
             ErrorKind::Gap => "gap",
         })
@@ -178,6 +181,13 @@ impl Error {
     #[cfg(any(feature = "_server", feature = "client"))]
     pub(crate) fn context(mut self, consequence: impl fmt::Display) -> Self {
         self.0.message = format!("{consequence}: {}", self.0.message);
+        self
+    }
+
+    /// Puts what to do about the error after its message; the kind, the status and the cause stay.
+    #[cfg(feature = "client")]
+    pub(crate) fn with_hint(mut self, hint: impl fmt::Display) -> Self {
+        self.0.message = format!("{}; {hint}", self.0.message);
         self
     }
 

@@ -337,7 +337,7 @@ impl Draft {
     }
 
     /// Returns the time to live that the publisher gives, in milliseconds.
-    #[cfg(feature = "redis")]
+    #[cfg(feature = "_server")]
     pub(crate) fn own_ttl(&self) -> Option<u64> {
         self.ttl.map(NonZeroU64::get)
     }

@@ -3,6 +3,8 @@
 //! They are those of golongpoll, with additions that its clients ignore.
 
 mod categories;
+#[cfg(any(feature = "_server", feature = "client"))]
+mod key;
 mod query;
 
 use std::borrow::Cow;
@@ -20,6 +22,10 @@ use crate::position::EventId;
 pub use categories::Categories;
 #[cfg(any(feature = "_server", feature = "client"))]
 pub(crate) use categories::check_category;
+#[cfg(any(feature = "_server", feature = "client"))]
+pub(crate) use key::{
+    IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, IDEMPOTENCY_WINDOW, check_key, parse_key, quote_key,
+};
 pub use query::SubscriptionRequest;
 #[cfg(feature = "_server")]
 pub(crate) use query::{asks_for_info, category_of_query, check_subscriber};
@@ -56,6 +62,9 @@ pub struct PublishRequest<T> {
     pub(crate) data: T,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "seconds")]
     pub(crate) ttl: Option<Duration>,
+    #[serde(skip)]
+    #[cfg_attr(not(any(feature = "_server", feature = "client")), allow(dead_code))]
+    pub(crate) key: Option<String>,
 }
 
 impl<T: Serialize> PublishRequest<T> {
@@ -68,6 +77,7 @@ impl<T: Serialize> PublishRequest<T> {
             category: category.into(),
             data,
             ttl: None,
+            key: None,
         }
     }
 
@@ -100,6 +110,24 @@ impl<T: Serialize> PublishRequest<T> {
     /// ```
     pub fn ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
         self.ttl = ttl.into();
+        self
+    }
+
+    /// Sets the idempotency key, 1 to 255 printable ASCII characters: a repetition of the publish with the same key, within
+    /// the server's [`idempotency_window`](crate::BrokerOptions::idempotency_window), publishes nothing and returns the id of
+    /// the first event. A random UUID for each event is a good key. Over HTTP, the header field `Idempotency-Key` has it; the
+    /// body does not. Defaults to `None`: the event is published each time.
+    ///
+    /// ```
+    /// use long_polling::PublishRequest;
+    ///
+    /// let request = PublishRequest::new("orders", "pizza")
+    ///     .idempotency_key("8e03978e-40d5-43dd-bc93-6894a57f9324");
+    /// let json = r#"{"category":"orders","data":"pizza"}"#;
+    /// assert_eq!(serde_json::to_string(&request).unwrap(), json);
+    /// ```
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
         self
     }
 }

@@ -33,6 +33,9 @@ struct Use {
     /// Requests that publish.
     requests: usize,
     parked: usize,
+    /// Idempotency keys, and the bytes of each.
+    keys: usize,
+    key: usize,
     /// Categories of a parked subscriber.
     followed: usize,
     /// Answers being written.
@@ -64,6 +67,7 @@ fn most(options: &Limits, of: Use) -> usize {
         + of.parked * (1000 + of.followed * (500 + 2 * of.name))
         + of.present * (300 + of.client)
         + of.visited * (700 + of.name)
+        + of.keys * (450 + of.key)
         + of.answers * 3 * options.max_batch_size
         + of.files * MIB
         + of.waiting_bytes
@@ -127,6 +131,7 @@ fn the_memory_allocated_is_what_the_readme_says() {
     a_file_that_waits();
     a_compacted_file();
     several_publishers();
+    idempotency_keys();
     parked_subscribers();
     present_clients();
     // Last, since a server's threads give back their memory a little after it has stopped.
@@ -389,6 +394,32 @@ fn a_publish_over_http() {
             server
         });
         assert_eq!(server.statistics().published, 1);
+    }
+}
+
+fn idempotency_keys() {
+    let options = Limits {
+        max_event_bytes: MIB / 16,
+        ..options()
+    };
+    for key in [10, 200] {
+        let of = Use {
+            smallest: 95,
+            name: 1,
+            keys: 20_000,
+            key,
+            ..Use::default()
+        };
+        let broker = fits("idempotency keys", &options, of, || {
+            let of_keys = options.options().max_idempotency_keys(20_000);
+            let broker = Broker::new(of_keys).unwrap();
+            for number in 0..50_000 {
+                let key = format!("{number:>key$}");
+                broker.publish_once(&key, "c", "x").unwrap();
+            }
+            broker
+        });
+        assert_eq!(broker.statistics().idempotency_keys, 20_000);
     }
 }
 

@@ -40,13 +40,18 @@ pub(crate) trait Backplane: Send + Sync {
     /// Any error keeps the broker from starting.
     fn start(&self, feeds: Vec<Feed>) -> Result<(), Error>;
 
-    /// Appends events, or a purge, to a stream in one step, and waits until the engine has them. Returns the id of the last
-    /// one.
+    /// Appends events, or a purge, to a stream in one step, and waits until the engine has them. If the engine knows the key,
+    /// it appends nothing.
     ///
     /// # Errors
     ///
-    /// `Busy` if they were not published, `TimedOut` if that is not known.
-    fn publish(&self, stream: usize, drafts: Vec<Draft>) -> Result<EventId, Error>;
+    /// `Busy` if they were not published, `TimedOut` if that is not known, `KeyReused` for a key of other events.
+    fn publish(
+        &self,
+        stream: usize,
+        drafts: Vec<Draft>,
+        key: Option<PublishKey>,
+    ) -> Result<Answered, Error>;
 
     /// Refuses publishes, waits for those in flight, and stops reading. May be called twice.
     ///
@@ -56,6 +61,25 @@ pub(crate) trait Backplane: Send + Sync {
     fn stop(&self, timeout: Duration) -> Result<(), Error>;
 
     fn statistics(&self) -> BackplaneStatistics;
+}
+
+/// The idempotency key of a publish, as a backplane needs it.
+#[derive(Clone)]
+pub(crate) struct PublishKey {
+    pub(crate) key: String,
+    pub(crate) fingerprint: u64,
+    /// How long the key is remembered, in milliseconds.
+    pub(crate) window: u64,
+    pub(crate) max_keys: usize,
+}
+
+/// The answer to a publish.
+#[derive(Clone, Copy)]
+pub(crate) struct Answered {
+    /// The id of the last event, also of one that was published before.
+    pub(crate) last: EventId,
+    /// The key is that of an earlier publish of the same events.
+    pub(crate) is_repetition: bool,
 }
 
 /// The streams of a broker with a backplane.
@@ -89,8 +113,16 @@ impl Streams {
     }
 
     pub(super) fn publish(&self, drafts: Vec<Draft>) -> Result<EventId, Error> {
+        Ok(self.publish_once(drafts, None)?.last)
+    }
+
+    pub(super) fn publish_once(
+        &self,
+        drafts: Vec<Draft>,
+        key: Option<PublishKey>,
+    ) -> Result<Answered, Error> {
         let stream = self.common_stream(&mut drafts.iter().map(Draft::category))?;
-        self.backplane.publish(stream, drafts)
+        self.backplane.publish(stream, drafts, key)
     }
 
     /// Checks that the categories of a poll lie in one stream, which this broker reads.

@@ -38,6 +38,8 @@ struct HiddenPublish {
     ticket: u64,
     /// The event, or the events that were published together, in publish order.
     entries: Arc<[Entry]>,
+    /// The number of their idempotency key, if they have one.
+    key: Option<u64>,
     publish: Arc<PendingPublish>,
 }
 
@@ -133,11 +135,17 @@ impl CommitQueue {
 
 impl Commits {
     /// Adds the hidden events of one publish. Called under the sequencer's lock, so that the queue has publish order.
-    pub(super) fn add(&self, ticket: u64, entries: Arc<[Entry]>) -> Arc<PendingPublish> {
+    pub(super) fn add(
+        &self,
+        ticket: u64,
+        entries: Arc<[Entry]>,
+        key: Option<u64>,
+    ) -> Arc<PendingPublish> {
         let publish = Arc::<PendingPublish>::default();
         let hidden = HiddenPublish {
             ticket,
             entries,
+            key,
             publish: publish.clone(),
         };
         self.queue.lock().hidden.push_back(hidden);
@@ -263,6 +271,10 @@ impl Commits {
         };
         if result.is_ok() {
             shared.commit(&first.entries);
+        }
+        // First: a snapshot that waits for the queue must not have the key of refused events.
+        if let Some(key) = first.key {
+            shared.keys.settle(key, result.is_ok());
         }
         self.queue.lock().hidden.pop_front();
         first.publish.settle(result);

@@ -15,6 +15,7 @@ mod clock;
 mod commit;
 mod evict;
 mod flushing;
+mod idempotency;
 mod look;
 #[cfg(feature = "testing")]
 mod manual_clock;
@@ -27,6 +28,7 @@ mod poll;
 mod presence;
 mod publish;
 mod publish_all;
+mod publish_once;
 mod purge;
 mod replay;
 mod restorer;
@@ -60,6 +62,7 @@ use catalog::Catalog;
 use clock::Age;
 use commit::Commits;
 use flushing::Flushing;
+use idempotency::Keys;
 use presence::PresenceTracker;
 use replay::Replay;
 use restorer::Restorer;
@@ -71,11 +74,13 @@ use sync::{AtomicU64, Mutex};
 use waiter::Parking;
 
 #[cfg(feature = "redis")]
-pub(crate) use backplane::{Backplane, Beginning, Feed, Refill};
+pub(crate) use backplane::{Answered, Backplane, Beginning, Feed, PublishKey, Refill};
 pub use batch::Batch;
 pub use category_info::CategoryInfo;
 pub use category_options::CategoryOptions;
 pub(crate) use clock::Clock;
+#[cfg(feature = "redis")]
+pub(crate) use idempotency::reused as key_reused;
 pub(crate) use look::PollMode;
 #[cfg(feature = "testing")]
 pub use manual_clock::ManualClock;
@@ -152,6 +157,7 @@ struct Shared {
     parking: Parking,
     sequencer: Sequencer,
     commits: Commits,
+    keys: Keys,
     store: Box<dyn Store>,
     /// The periodic flushes, if the store has a flush period.
     flushing: Option<Arc<Flushing>>,
@@ -271,7 +277,8 @@ impl Broker {
     }
 
     /// [`publish`](Broker::publish), with all that a request can ask for, such as a
-    /// [time to live](PublishRequest::ttl) of the event's own.
+    /// [time to live](PublishRequest::ttl) of the event's own. With an [idempotency key](PublishRequest::idempotency_key), a
+    /// repetition publishes nothing, as with [`publish_once`](Broker::publish_once).
     ///
     /// ```
     /// use std::time::Duration;
@@ -287,11 +294,14 @@ impl Broker {
     /// # Errors
     ///
     /// Those of [`publish`](Broker::publish), and [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for a time to live of
-    /// less than a millisecond.
+    /// less than a millisecond; with a key those of [`publish_once`](Broker::publish_once).
     pub fn publish_with<T: Serialize>(
         &self,
         request: &PublishRequest<T>,
     ) -> Result<EventId, Error> {
+        if let Some(key) = &request.key {
+            return self.publish_request_once(key, request);
+        }
         self.publish_uncounted(&request.category, &request.data, request.ttl)
             .inspect_err(|_| self.count_refused())
     }
@@ -388,7 +398,11 @@ impl Broker {
     /// Returns what the broker has done since it was created, and what it holds now.
     pub fn statistics(&self) -> Statistics {
         let shared = &self.0;
+        let keys = shared.keys.statistics(shared.age.now());
         Statistics {
+            idempotency_keys: keys.held,
+            repetitions: keys.repetitions,
+            keys_forgotten: keys.forgotten,
             parked: shared.parking.len(),
             categories: shared.catalog.len(),
             store: shared.store_statistics(),
@@ -486,6 +500,7 @@ impl Shared {
             parking: Parking::new(options.max_parked),
             sequencer: Restorer::default().finish(clock.clone(), false),
             commits: Commits::default(),
+            keys: Keys::new(&options),
             store: Box::new(NoStore),
             flushing: None,
             stopping: Arc::default(),

@@ -38,6 +38,9 @@ pub struct BrokerOptions {
     pub(crate) max_event_bytes: usize,
     pub(crate) presence: Option<PresenceSetting>,
     pub(crate) presence_hooks: PresenceHooks,
+    pub(crate) idempotency_window: Duration,
+    pub(crate) max_idempotency_keys: usize,
+    pub(crate) max_idempotency_bytes: usize,
     /// The settings of categories, by the prefix of their names.
     pub(crate) prefixes: BTreeMap<String, CategoryOptions>,
 }
@@ -54,6 +57,9 @@ settings!(
         max_batch_size: Size,
         max_event_bytes: Size,
         presence: Optional<Time>,
+        idempotency_window: Time,
+        max_idempotency_keys: Count,
+        max_idempotency_bytes: Size,
         categories: Map<Nested<CategoryOptions>>,
     }
 );
@@ -71,6 +77,9 @@ impl Default for BrokerOptions {
             max_event_bytes: 64 << 20,
             presence: None,
             presence_hooks: PresenceHooks::default(),
+            idempotency_window: Duration::from_secs(600),
+            max_idempotency_keys: 100_000,
+            max_idempotency_bytes: 16 << 20,
             prefixes: BTreeMap::new(),
         }
     }
@@ -224,6 +233,36 @@ impl BrokerOptions {
         self
     }
 
+    /// Sets how long the broker remembers the idempotency key of a publish, in whole milliseconds: for that time, a repetition
+    /// with the same key publishes nothing, and is answered as the first publish. Zero: keys are checked for their form, and
+    /// ignored. Defaults to 10 minutes.
+    ///
+    /// [`publish_once`](crate::Broker::publish_once), [`PublishRequest::idempotency_key`](crate::PublishRequest::idempotency_key)
+    /// and, over HTTP, the header field `Idempotency-Key` give a publish its key.
+    pub fn idempotency_window(mut self, window: Duration) -> Self {
+        self.idempotency_window = window;
+        self
+    }
+
+    /// Sets the most idempotency keys that the broker remembers. Past it, the oldest keys are forgotten, and a repetition with
+    /// one of them is published again. 0 is an error. Defaults to 100,000.
+    ///
+    /// With Redis, it is the most keys of each stream, of all nodes together.
+    pub fn max_idempotency_keys(mut self, keys: usize) -> Self {
+        self.max_idempotency_keys = keys;
+        self
+    }
+
+    /// Sets the most bytes of the idempotency keys that the broker remembers, where each key counts with 128 bytes more than
+    /// it has. Past it, the oldest keys are forgotten, and a repetition with one of them is published again. The newest key
+    /// stays. 0 is an error. Defaults to 16 MiB.
+    ///
+    /// With Redis, it has no effect.
+    pub fn max_idempotency_bytes(mut self, bytes: usize) -> Self {
+        self.max_idempotency_bytes = bytes;
+        self
+    }
+
     /// Sets what is different for the categories whose names begin with `prefix`, which has 1 to 1024 bytes. If several
     /// prefixes fit a name, the longest one decides; what its settings leave out is the broker's own. A configuration file has
     /// a table `categories` for it. Defaults to no prefixes.
@@ -286,6 +325,8 @@ impl BrokerOptions {
             ("max_parked", self.max_parked),
             ("max_categories", self.max_categories),
             ("max_batch_size", self.max_batch_size),
+            ("max_idempotency_keys", self.max_idempotency_keys),
+            ("max_idempotency_bytes", self.max_idempotency_bytes),
         ] {
             if value == 0 {
                 return Err(Error::setting(

@@ -67,13 +67,27 @@ impl Parked {
 
     /// Waits until an event comes or the deadline passes. With a store that acknowledges, a follower by time alone may wait
     /// longer, until the store has settled all events of a millisecond.
-    pub(crate) fn wait(mut self, deadline: impl Into<Deadline>) -> Arc<Batch> {
+    pub(crate) fn wait(self, deadline: impl Into<Deadline>) -> Arc<Batch> {
+        let shared = self.shared.clone();
+        let batch = self.wait_uncounted(deadline);
+        shared.count_answered(&batch);
+        batch
+    }
+
+    /// [`wait`](Parked::wait), after [`Broker::poll_uncounted`](super::Broker::poll_uncounted).
+    pub(crate) fn wait_uncounted(mut self, deadline: impl Into<Deadline>) -> Arc<Batch> {
         let deadline = deadline.into();
         let settled = self.unsettled.take();
         let batch = settled.and_then(|unsettled| self.look_when_settled(unsettled, deadline));
-        let batch = batch.unwrap_or_else(|| self.wait_for_event(deadline));
-        self.shared.count_answered(&batch);
-        batch
+        batch.unwrap_or_else(|| self.wait_for_event(deadline))
+    }
+
+    /// Waits until an event comes, the subscriber is to be answered early, or the deadline passes; then this returns `false`,
+    /// and the subscriber stays parked. Returns `true` at once if the poll has to look again first.
+    pub(crate) fn is_answered_by(&self, deadline: impl Into<Deadline>) -> bool {
+        self.unsettled.is_some()
+            || self.waiter.wait(deadline.into()) == Woken::Filled
+            || self.waiter.is_answered_early()
     }
 
     /// Puts the waiter into the categories' lists: the look at them has found nothing.

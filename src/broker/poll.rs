@@ -33,27 +33,51 @@ impl Broker {
         limit: Option<usize>,
         mode: PollMode,
     ) -> Result<Polled, Error> {
+        let polled = self.poll_uncounted(names, cursor, limit, mode);
+        if let Ok(Polled::Ready(batch)) = &polled {
+            self.count_answered(batch);
+        }
+        polled
+    }
+
+    /// Counts a batch that a subscriber gets.
+    pub(crate) fn count_answered(&self, batch: &Batch) {
+        self.0.count_answered(batch);
+    }
+
+    /// [`poll`](Broker::poll), for one of many looks of one subscriber. The caller calls
+    /// [`count_answered`](Broker::count_answered) for each batch that is an answer.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::subscribe_up_to`].
+    pub(crate) fn poll_uncounted(
+        &self,
+        names: &Categories,
+        cursor: Cursor,
+        limit: Option<usize>,
+        mode: PollMode,
+    ) -> Result<Polled, Error> {
         if limit == Some(0) {
             return Err(Error::request("a limit of 0 events: give 1 or more"));
         }
         self.check_categories(names)?;
         let query = Query::new(cursor, limit, mode);
-        let polled = self.0.poll(names, query);
-        if let Ok(Polled::Ready(batch)) = &polled {
-            self.0.count_answered(batch);
-        }
-        polled
+        self.0.poll(names, query)
     }
 
     /// Returns what a poll would find after the stop: the events in memory, and a position that the next run finds in the
-    /// file. `None` if a retrieval would have to delete the events, which the store no longer takes a record of.
+    /// file. `None` if a retrieval would have to delete the events, which the store no longer takes a record of. The batch is
+    /// not counted yet.
     pub(crate) fn look_after_stop(
         &self,
         names: &Categories,
         cursor: Cursor,
         limit: Option<usize>,
     ) -> Option<Arc<Batch>> {
-        let polled = self.poll(names, cursor, limit, PollMode::Peek).ok()?;
+        let polled = self
+            .poll_uncounted(names, cursor, limit, PollMode::Peek)
+            .ok()?;
         match polled {
             Polled::Ready(batch) if batch.events().is_empty() => Some(batch),
             Polled::Ready(batch) if !self.0.options.delete_after_first_retrieval => Some(batch),

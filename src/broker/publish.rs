@@ -77,7 +77,7 @@ impl Shared {
     pub(super) fn publish_acknowledged(&self, draft: Draft) -> Result<EventId, Error> {
         let (entry, pending) = self.sequencer.stamp(draft, |entry| {
             let ticket = self.append(entry)?;
-            Ok(self.commits.add(ticket, Arc::new([entry.clone()])))
+            Ok(self.commits.add(ticket, Arc::new([entry.clone()]), None))
         })?;
         self.commits.settle(self, &pending)?;
         Ok(entry.event.id())

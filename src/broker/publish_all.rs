@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::catalog::CategoryGuards;
+use super::idempotency::Reservation;
 use super::publish::{Delivery, record_of};
 use super::ring::Entry;
 use super::store_call::StoreCall;
@@ -46,19 +47,31 @@ impl Broker {
         &self,
         requests: &[PublishRequest<T>],
     ) -> Result<Vec<EventId>, Error> {
-        let draft = |request: &PublishRequest<T>| {
-            self.0.draft(&request.category, &request.data, request.ttl)
-        };
-        self.publish_all_uncounted(requests, draft)
+        self.drafts(requests, |request| self.draft_without_key(request))
+            .and_then(|drafts| self.0.publish_all(drafts))
             .inspect_err(|_| self.count_refused())
     }
 
-    /// Publishes the events that `draft` makes of these items, and leaves it to the caller to count an error.
-    fn publish_all_uncounted<T>(
+    /// Drafts the event of a request among others, of which none may have a key of its own.
+    pub(super) fn draft_without_key<T: Serialize>(
+        &self,
+        request: &PublishRequest<T>,
+    ) -> Result<Draft, Error> {
+        if request.key.is_some() {
+            return Err(Error::request(
+                "an idempotency key for one event of several, which are published together: give one key for all of them, \
+                 to publish_all_once",
+            ));
+        }
+        self.0.draft(&request.category, &request.data, request.ttl)
+    }
+
+    /// Drafts the events that `draft` makes of these items.
+    pub(super) fn drafts<T>(
         &self,
         items: &[T],
         draft: impl Fn(&T) -> Result<Draft, Error>,
-    ) -> Result<Vec<EventId>, Error> {
+    ) -> Result<Vec<Draft>, Error> {
         let drafts: Vec<Draft> = each_event(items, draft)?;
         let bytes: usize = drafts.iter().map(Draft::json_len).sum();
         let max = self.options().max_event_bytes;
@@ -68,7 +81,7 @@ impl Broker {
             );
             return Err(Error::new(ErrorKind::TooLarge, message));
         }
-        self.0.publish_all(drafts)
+        Ok(drafts)
     }
 
     /// [`publish_all`](Broker::publish_all) for the bodies of HTTP.
@@ -76,31 +89,54 @@ impl Broker {
         &self,
         bodies: &[crate::wire::PublishBody<'_>],
     ) -> Result<Vec<EventId>, Error> {
-        self.publish_all_uncounted(bodies, |body| {
-            self.0.draft(&body.category, body.data, body.ttl)
-        })
+        let drafts = self.drafts(bodies, |body| self.draft_of_body(body))?;
+        self.0.publish_all(drafts)
+    }
+
+    pub(super) fn draft_of_body(
+        &self,
+        body: &crate::wire::PublishBody<'_>,
+    ) -> Result<Draft, Error> {
+        self.0.draft(&body.category, body.data, body.ttl)
     }
 }
 
 impl Shared {
-    fn publish_all(&self, drafts: Vec<Draft>) -> Result<Vec<EventId>, Error> {
+    pub(super) fn publish_all(&self, drafts: Vec<Draft>) -> Result<Vec<EventId>, Error> {
         #[cfg(feature = "redis")]
         if let Some(streams) = &self.streams {
             let count = drafts.len() as u64;
             let last = streams.publish(drafts)?;
             return Ok(ids_up_to(last, count));
         }
+        self.publish_together(drafts, None)
+    }
+
+    /// Publishes all of these events or none, with their idempotency key, if they have one.
+    pub(super) fn publish_together(
+        &self,
+        drafts: Vec<Draft>,
+        key: Option<Reservation<'_>>,
+    ) -> Result<Vec<EventId>, Error> {
         let bytes = drafts.iter().map(|draft| event_line_len(draft.json_len()));
-        self.store.admit(bytes.sum())?;
-        let append = |entries: &Arc<[Entry]>| self.append_all(entries);
+        let of_key = key.as_ref().map_or(0, Reservation::line_len);
+        self.store.admit(bytes.sum::<usize>() + of_key)?;
+        let append = |entries: &Arc<[Entry]>| {
+            let record = key.as_ref().and_then(|key| key.record(entries));
+            let ticket = self.append_all(entries, record)?;
+            let is_settled = !self.store.acknowledges();
+            let key = key.and_then(|key| key.appended(entries, self.age.now(), is_settled));
+            Ok((ticket, key))
+        };
         let refuse = |last| self.refuse(last);
         let ids = |entries: &[Entry]| entries.iter().map(|entry| entry.event.id()).collect();
         if self.store.acknowledges() {
             let append = |entries: &Arc<[Entry]>| {
-                let ticket = append(entries)?;
-                Ok(self.commits.add(ticket, entries.clone()))
+                let (ticket, key) = append(entries)?;
+                Ok((self.commits.add(ticket, entries.clone(), key), key))
             };
-            let (entries, pending) = self.sequencer.stamp_all(drafts, append, refuse)?;
+            let (entries, (pending, key)) = self.sequencer.stamp_all(drafts, append, refuse)?;
+            let _wait = key.map(|key| self.keys.wait(key));
             self.commits.settle(self, &pending)?;
             return Ok(ids(&entries));
         }
@@ -156,11 +192,13 @@ impl Shared {
         deliveries
     }
 
-    /// Gives events to the store that are published together, and returns the ticket of the last one.
-    fn append_all(&self, entries: &[Entry]) -> Result<u64, Error> {
+    /// Gives events to the store that are published together, after the record of their key, and returns the ticket of the
+    /// last one.
+    fn append_all(&self, entries: &[Entry], key: Option<Record>) -> Result<u64, Error> {
         let last = entries.last().map(|last| last.event.id());
         let batch = last.filter(|_| entries.len() > 1).map(Record::Batch);
-        let records = batch.into_iter().chain(entries.iter().map(record_of));
+        let first = key.into_iter().chain(batch);
+        let records = first.chain(entries.iter().map(record_of));
         let _call = StoreCall::Append.enter(self);
         let ticket = self.store.append_batch(records.collect())?;
         if let Some(flushing) = &self.flushing {
@@ -178,8 +216,7 @@ impl Shared {
 }
 
 /// Returns the ids of `count` events in publish order, of which this is the last.
-#[cfg(feature = "redis")]
-fn ids_up_to(last: EventId, count: u64) -> Vec<EventId> {
+pub(super) fn ids_up_to(last: EventId, count: u64) -> Vec<EventId> {
     let Some((run, sequence)) = last.parts() else {
         return vec![last];
     };

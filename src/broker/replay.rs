@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::evict::ExpiredEvents;
+use super::idempotency::{OpenKey, RestoredKey};
 use super::open_batch::{OpenBatch, Read};
 use super::restorer::Restorer;
 use super::ring::{Entry, plausible};
@@ -23,6 +24,8 @@ const MAX_PENDING_BYTES: usize = 4 << 20;
 pub(super) struct Replay {
     pub(super) restorer: Restorer,
     batch: Option<OpenBatch>,
+    /// The key whose events follow. The events of a publish come directly after its key, so there is one at most.
+    key: Option<OpenKey>,
     pending: Pending,
     expired: ExpiredEvents,
     /// The losses of categories, in the order of the log. They take effect at the end: a category without events leaves the
@@ -166,6 +169,7 @@ impl Shared {
         match replay.restorer.place(sequence, event) {
             Some(mut entry) => {
                 entry.published = self.age.restored(entry.time());
+                self.replay_keyed(replay, &entry.event);
                 Some(entry)
             }
             None => {
@@ -173,6 +177,22 @@ impl Shared {
                 None
             }
         }
+    }
+
+    /// Reads an event that may have a key, which takes effect with its last event.
+    fn replay_keyed(&self, replay: &mut Replay, event: &Event) {
+        let compacted_to = replay.restorer.compacted_to();
+        if let Some(open) = &mut replay.key
+            && open.read(event, compacted_to)
+            && let Some(key) = replay.key.take().and_then(|open| open.finish(compacted_to))
+        {
+            self.restore_key(&key);
+        }
+    }
+
+    fn restore_key(&self, key: &RestoredKey) {
+        let added = self.age.restored(plausible(key.timestamp));
+        self.keys.restore(key, added, self.age.now());
     }
 
     fn replay_record(&self, replay: &mut Replay, record: Record) {
@@ -202,6 +222,26 @@ impl Shared {
                 }
             }
             Record::Batch(last) => replay.batch = Some(OpenBatch::new(last)),
+            Record::Keyed {
+                key,
+                fingerprint,
+                last,
+                count,
+                timestamp,
+            } => {
+                let key = RestoredKey {
+                    key,
+                    fingerprint,
+                    last,
+                    count,
+                    timestamp,
+                };
+                let number = last.parts().map_or(u64::MAX, |(_, number)| number);
+                match number <= restorer.compacted_to() {
+                    true => self.restore_key(&key),
+                    false => replay.key = Some(OpenKey::new(key)),
+                }
+            }
             Record::Taken {
                 category,
                 seen,

@@ -120,6 +120,7 @@ impl Restorer {
             Record::Started { position: id, .. }
             | Record::Purged { position: id, .. }
             | Record::Batch(id)
+            | Record::Keyed { last: id, .. }
             | Record::Refused(id)
             | Record::Ended(id)
             | Record::Compacted { position: id, .. } => position(*id),
@@ -132,6 +133,11 @@ impl Restorer {
     /// Returns the greatest sequence number in the log so far.
     pub(crate) fn max_sequence(&self) -> u64 {
         self.sequence.max(self.compacted_to)
+    }
+
+    /// Returns the sequence number up to which compaction may have dropped events.
+    pub(crate) fn compacted_to(&self) -> u64 {
+        self.compacted_to
     }
 
     /// Reads that a run started at this position.

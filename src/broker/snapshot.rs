@@ -11,7 +11,8 @@ const LINE_OVERHEAD: usize = 64;
 
 impl SnapshotSource for Shared {
     fn bytes(&self) -> u64 {
-        (self.counters.event_bytes() + self.counters.events() * LINE_OVERHEAD) as u64
+        let keys = self.keys.statistics(self.age.now()).bytes;
+        (self.counters.event_bytes() + self.counters.events() * LINE_OVERHEAD + keys) as u64
     }
 
     /// Returns the events up to `last` that the broker holds, run by run, and what it lost up to there, in the records that a
@@ -66,6 +67,7 @@ impl SnapshotSource for Shared {
         // After the categories, so that it has the losses of one that was removed meanwhile.
         let losses = self.catalog.loss_table(&empty, capped);
         records.push(Record::LossTable(losses));
+        records.extend(self.keys.records(last, self.age.now()));
         entries.sort_unstable_by_key(|entry| entry.sequence);
         self.push_runs(&mut records, entries, last);
         records

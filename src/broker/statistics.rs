@@ -47,6 +47,14 @@ pub struct Statistics {
     pub events: usize,
     /// Bytes of JSON of the events held now, which [`max_event_bytes`](crate::BrokerOptions::max_event_bytes) limits.
     pub event_bytes: usize,
+    /// Idempotency keys held now; 0 with a backplane, which has them itself.
+    pub idempotency_keys: usize,
+    /// Repetitions of a publish with an idempotency key that were answered as the first one.
+    pub repetitions: u64,
+    /// Idempotency keys forgotten before their time, past
+    /// [`max_idempotency_keys`](crate::BrokerOptions::max_idempotency_keys) or
+    /// [`max_idempotency_bytes`](crate::BrokerOptions::max_idempotency_bytes).
+    pub keys_forgotten: u64,
     /// What the store, such as a file, has done. All zero without one.
     pub store: StoreStatistics,
     /// What the backplane, such as Redis, has done; `None` without one.

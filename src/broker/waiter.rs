@@ -81,7 +81,6 @@ impl Waiter {
         self.slot.lock().missed
     }
 
-    #[cfg(feature = "redis")]
     pub(crate) fn is_answered_early(&self) -> bool {
         self.slot.lock().early
     }

@@ -1,7 +1,8 @@
 //! [`Backoff`]: the wait before the next attempt, which grows with each failure and has a random part.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime};
+
+use super::random::fraction;
 
 /// The longest `Retry-After` that a client follows. A longer one is taken as this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
@@ -35,14 +36,14 @@ impl Backoff {
     pub(crate) fn delay(&mut self) -> Duration {
         let doubled = self.min.saturating_mul(1 << self.failures.min(30));
         self.failures = self.failures.saturating_add(1);
-        doubled.min(self.max).mul_f64(1.0 - random() / 2.0)
+        doubled.min(self.max).mul_f64(1.0 - fraction() / 2.0)
     }
 
     /// Does the same as [`delay`](Self::delay), but waits no less than the server's `Retry-After`, plus a random part of up
     /// to a quarter.
     pub(crate) fn delay_at_least(&mut self, retry_after: Option<Duration>) -> Duration {
         let requested = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
-        self.delay().max(requested.mul_f64(1.0 + random() / 4.0))
+        self.delay().max(requested.mul_f64(1.0 + fraction() / 4.0))
     }
 }
 
@@ -56,12 +57,6 @@ pub(crate) fn retry_after(value: &str) -> Option<Duration> {
             Some(date.duration_since(SystemTime::now()).unwrap_or_default())
         }
     }
-}
-
-/// Returns a random number, at least 0 and less than 1. The keys of a hasher are std's only source of randomness.
-fn random() -> f64 {
-    let bits = RandomState::new().build_hasher().finish() >> 11;
-    bits as f64 / (1u64 << 53) as f64
 }
 
 #[cfg(test)]

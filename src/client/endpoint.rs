@@ -9,10 +9,11 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::credentials::Credentials;
 use super::failure::{Failure, failed, unusable_url};
+use super::idempotency_key::IdempotencyKey;
 use super::proxy::Proxies;
-use super::publish_bytes::PublishBytes;
+use super::publish_content::PublishContent;
 use super::response::{PublishResponse, SubscriptionResponse, excerpt};
-use super::sender::{ConnectionReuse, HttpRequest, RequestSender, Timeouts, read_short};
+use super::sender::{ConnectionReuse, HttpRequest, RequestSender, Target, Timeouts, read_short};
 use super::transport::new_agent;
 use super::url::Url;
 use crate::error::{Error, ErrorKind};
@@ -36,6 +37,26 @@ pub(crate) fn agent_or_shared(agent: Option<&Agent>) -> &Agent {
     match agent {
         Some(agent) => agent,
         None => SHARED.get_or_init(new_agent),
+    }
+}
+
+/// The timeout of a publish, and the connections that it may use.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    /// More than zero: see [`check_timeout`].
+    pub(crate) timeout: Duration,
+    pub(crate) reuse: ConnectionReuse,
+}
+
+/// # Errors
+///
+/// `InvalidRequest` for a timeout of zero.
+pub(crate) fn check_timeout(timeout: Duration) -> Result<(), Error> {
+    match timeout.is_zero() {
+        true => Err(Error::request(
+            "a timeout of zero leaves no time to publish; give 10 seconds, for example",
+        )),
+        false => Ok(()),
     }
 }
 
@@ -102,10 +123,14 @@ impl Endpoint {
         grace: Duration,
     ) -> Result<SubscriptionResponse, Error> {
         request.check()?;
-        let get = HttpRequest {
+        let mut get = HttpRequest {
             method: Method::GET,
-            url: self.url.clone().with_query(&request.to_query()),
+            target: Target {
+                url: self.url.clone().with_query(&request.to_query()),
+                has_own_fields: true,
+            },
             json: None,
+            key: None,
             timeouts: Timeouts {
                 total: None,
                 step: Some(STEP_TIMEOUT),
@@ -116,7 +141,7 @@ impl Endpoint {
         };
         let received = self
             .sender
-            .run(agent, get)
+            .run(agent, &mut get)
             .map_err(|failure| failure.error)?;
         let (status, route) = (received.status, received.route);
         let response = SubscriptionResponse::new(status, received.headers, route.clone());
@@ -146,40 +171,64 @@ impl Endpoint {
         })
     }
 
-    /// Publishes once. Does not retry, because a second POST may publish the event twice.
+    /// Returns where the requests go, before any redirect.
+    pub(crate) fn target(&self) -> Target {
+        Target {
+            url: self.url.clone(),
+            has_own_fields: true,
+        }
+    }
+
+    /// Publishes once, and does not retry. `target` is then the one that the request was sent to last.
     pub(crate) fn publish(
         &self,
         agent: &Agent,
-        body: PublishBytes,
-        timeout: Duration,
-        reuse: ConnectionReuse,
-    ) -> Result<PublishResponse, Error> {
-        if timeout.is_zero() {
-            let message =
-                "a timeout of zero leaves no time to publish; give 10 seconds, for example";
-            return Err(Error::request(message));
-        }
-        let not_published = |Failure { error, never_sent }| {
-            let consequence = match never_sent {
-                true => "the event was not published",
-                false => "the event may have been published all the same",
-            };
-            error.context(consequence)
-        };
-        let post = HttpRequest {
-            method: Method::POST,
-            url: self.url.clone(),
-            json: Some(body.0),
+        content: &PublishContent,
+        target: &mut Target,
+        limits: Limits,
+    ) -> Result<PublishResponse, Failure> {
+        let parts = (
+            Some(&content.json[..]),
+            content.key.as_ref().map(IdempotencyKey::field),
+        );
+        self.exchange(agent, Method::POST, parts, target, limits)
+    }
+
+    /// Sends OPTIONS, whose response says whether the server knows idempotency keys.
+    pub(crate) fn options(
+        &self,
+        agent: &Agent,
+        mut target: Target,
+        limits: Limits,
+    ) -> Result<PublishResponse, Failure> {
+        self.exchange(agent, Method::OPTIONS, (None, None), &mut target, limits)
+    }
+
+    fn exchange(
+        &self,
+        agent: &Agent,
+        method: Method,
+        (json, key): (Option<&[u8]>, Option<&HeaderValue>),
+        target: &mut Target,
+        limits: Limits,
+    ) -> Result<PublishResponse, Failure> {
+        let mut request = HttpRequest {
+            method,
+            target: target.clone(),
+            json,
+            key,
             timeouts: Timeouts {
-                total: Some(timeout.min(MAX_TIMEOUT)),
+                total: Some(limits.timeout.min(MAX_TIMEOUT)),
                 ..Timeouts::default()
             },
-            reuse,
+            reuse: limits.reuse,
         };
-        let received = self.sender.run(agent, post).map_err(not_published)?;
+        let received = self.sender.run(agent, &mut request);
+        *target = request.target;
+        let received = received?;
         let (status, route) = (received.status, received.route);
         match read_short(received.body) {
-            (_, Err(error)) if status == 200 => Err(not_published(failed(&route, error))),
+            (_, Err(error)) if status == 200 => Err(failed(&route, error)),
             (body, _) => Ok(PublishResponse::new(status, received.headers, &body, route)),
         }
     }

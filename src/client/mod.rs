@@ -4,12 +4,14 @@ mod backoff;
 mod credentials;
 mod endpoint;
 mod failure;
+mod idempotency_key;
 mod no_proxy;
 mod poll_thread;
 mod position_file;
 mod proxy;
-mod publish_bytes;
+mod publish_content;
 mod publisher;
+mod random;
 mod redirect;
 mod response;
 mod sender;
@@ -32,8 +34,9 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::headers::Headers;
 use crate::wire::{PublishRequest, SubscriptionRequest};
-use endpoint::{Endpoint, GRACE, agent_or_shared};
-use publish_bytes::PublishBytes;
+use endpoint::{Endpoint, GRACE, Limits, agent_or_shared, check_timeout};
+use publish_content::PublishContent;
+use publisher::consequence;
 use sender::ConnectionReuse;
 
 /// Polls once: requests events from the server at `url`, and waits for them up to the timeout of `request`.
@@ -113,7 +116,10 @@ pub fn subscription(
 /// - `url`, `headers`, `credentials`, `transport`: the same as for [`subscription`]. The `Content-Type` is
 ///   `application/json` unless `headers` has another.
 /// - `timeout`: for the whole call, from resolving the name to the end of the response. More than zero.
-/// - `request`: the category and the data.
+/// - `request`: the category and the data, and an [idempotency key](PublishRequest::idempotency_key), if any.
+///
+/// The function does not retry. If the request has an idempotency key, and the server knows such keys, the program can call
+/// it again after an error, and the event is published once.
 ///
 /// Redirects, proxies and IPv6 zones work as for [`subscription`], but the client follows only redirects that keep the
 /// method (307 and 308). Other redirects would turn the POST into a GET; the response has their status.
@@ -153,6 +159,12 @@ pub fn publish<T: Serialize>(
 ) -> Result<PublishResponse, Error> {
     let endpoint = Endpoint::new(url, headers, credentials, transport)?;
     let agent = agent_or_shared(transport);
-    let body = PublishBytes::of(&request.category, &request.data, request.ttl)?;
-    endpoint.publish(agent, body, timeout, ConnectionReuse::Allowed)
+    let content = PublishContent::of_request(request)?;
+    check_timeout(timeout)?;
+    let limits = Limits {
+        timeout,
+        reuse: ConnectionReuse::Allowed,
+    };
+    let published = endpoint.publish(agent, &content, &mut endpoint.target(), limits);
+    published.map_err(|failure| failure.error.context(consequence(!failure.never_sent)))
 }

@@ -1,6 +1,7 @@
 //! [`SubscriptionResponse`] and [`PublishResponse`]: the responses of a server.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::failure::Route;
 use crate::event::Event;
@@ -111,6 +112,16 @@ impl PublishResponse {
         self.status == 200 && body.is_ok_and(|Body { success }| success)
     }
 
+    /// Returns `true` for a refusal in the form of the API, by which a server's own refusal differs from that of a proxy.
+    pub(crate) fn is_refusal_of_api(&self) -> bool {
+        serde_json::from_slice::<Refusal>(without_bom(self.body.as_bytes())).is_ok()
+    }
+
+    /// Returns `true` if the body is JSON: it was not cut off.
+    pub(crate) fn has_json(&self) -> bool {
+        serde_json::from_slice::<IgnoredAny>(without_bom(self.body.as_bytes())).is_ok()
+    }
+
     /// Returns the ids of the events of a [`publish_all`](crate::Publisher::publish_all), in their order. After the publish of
     /// one event, that is [`id`](PublishResponse::id). Empty after a refusal.
     pub fn ids(&self) -> Vec<EventId> {
@@ -143,12 +154,14 @@ fn without_bom(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
 
+/// The body of a refusal.
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+}
+
 /// Returns the message of a refusal: the body's `error`, or the start of its text on one line.
 fn error_message(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Refusal {
-        error: String,
-    }
     let body = without_bom(body);
     let text = match serde_json::from_slice(body) {
         Ok(Refusal { error }) => error,

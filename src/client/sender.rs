@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use ureq::http::header::{CONTENT_TYPE, HOST, PROXY_AUTHORIZATION};
-use ureq::http::{HeaderMap, HeaderValue, Method, Request, Response};
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use ureq::{Agent, AsSendBody, Body, ProxyProtocol};
 
 use super::failure::{Failure, Route, failed, refused_by_proxy};
@@ -14,6 +14,7 @@ use super::redirect::{MAX_REDIRECTS, target, too_many};
 use super::url::Url;
 use crate::error::Error;
 use crate::headers::Headers;
+use crate::wire::IDEMPOTENCY_KEY;
 
 /// The most bytes that are read of the body of a refusal, or of the response to a publish.
 const MAX_SHORT_BODY_BYTES: u64 = 64 << 10;
@@ -49,11 +50,21 @@ pub(crate) struct Timeouts {
     pub(crate) body: Option<Duration>,
 }
 
-/// A request to send. A redirect changes its URL.
-pub(crate) struct HttpRequest {
-    pub(crate) method: Method,
+/// Where a request goes. A redirect changes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
     pub(crate) url: Url,
-    pub(crate) json: Option<Vec<u8>>,
+    /// The request has the caller's header fields and credentials: no redirect has led to another origin.
+    pub(crate) has_own_fields: bool,
+}
+
+/// A request to send.
+pub(crate) struct HttpRequest<'a> {
+    pub(crate) method: Method,
+    pub(crate) target: Target,
+    pub(crate) json: Option<&'a [u8]>,
+    /// The value of `Idempotency-Key`.
+    pub(crate) key: Option<&'a HeaderValue>,
     pub(crate) timeouts: Timeouts,
     pub(crate) reuse: ConnectionReuse,
 }
@@ -67,74 +78,69 @@ pub(crate) struct HttpResponse {
 }
 
 impl RequestSender {
-    /// Sends the request, and follows redirects.
+    /// Sends the request, and follows redirects. The request's target is then the one that it was sent to last.
     ///
     /// The caller's header fields and credentials go to the URL's own origin. From the first redirect to another origin on,
     /// no request has them, even if a later redirect leads back.
     pub(crate) fn run(
         &self,
         agent: &Agent,
-        mut request: HttpRequest,
+        request: &mut HttpRequest<'_>,
     ) -> Result<HttpResponse, Failure> {
         let started = Instant::now();
         let total = request.timeouts.total;
-        let mut headers = Some(&self.headers);
-        let first = request.url.clone();
+        let first = request.target.url.clone();
         for _ in 0..=MAX_REDIRECTS {
             request.timeouts.total = total.map(|total| total.saturating_sub(started.elapsed()));
-            let response = self.send(agent, &request, headers)?;
-            let next = target(
-                &request.method,
-                &request.url,
-                response.status,
-                &response.headers,
-            );
+            let response = self.send(agent, request)?;
+            let url = &request.target.url;
+            let next = target(&request.method, url, response.status, &response.headers);
             let Some(next) = next.map_err(Failure::never_sent)? else {
                 return Ok(response);
             };
             // The connection can be reused only after the whole body was read.
             let _ = read_short(response.body);
-            if !next.same_origin(&request.url) {
-                headers = None;
-            }
-            log::debug!("{} redirects to {next}", request.url);
-            request.url = next;
+            log::debug!("{url} redirects to {next}");
+            request.target.has_own_fields &= next.same_origin(url);
+            request.target.url = next;
         }
-        Err(Failure::never_sent(too_many(&first, &request.url)))
+        Err(Failure::never_sent(too_many(&first, &request.target.url)))
     }
 
     /// Sends one request.
-    fn send(
-        &self,
-        agent: &Agent,
-        request: &HttpRequest,
-        headers: Option<&HeaderMap>,
-    ) -> Result<HttpResponse, Failure> {
-        let proxy = self
-            .proxy_for(agent, &request.url)
-            .map_err(Failure::never_sent)?;
+    fn send(&self, agent: &Agent, request: &HttpRequest<'_>) -> Result<HttpResponse, Failure> {
+        let Target {
+            url,
+            has_own_fields,
+        } = &request.target;
+        let proxy = self.proxy_for(agent, url).map_err(Failure::never_sent)?;
         let route = Route {
-            url: request.url.to_string(),
+            url: url.to_string(),
             proxy: proxy.as_ref().map(|proxy| proxy.name.clone()),
         };
         let mut fields = HeaderMap::new();
         if request.json.is_some() {
             fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        if request.url.has_zone()
-            && let Ok(host) = request.url.host_and_port().parse()
+        if let (Some(key), Ok(name)) = (request.key, HeaderName::try_from(IDEMPOTENCY_KEY)) {
+            fields.insert(name, key.clone());
+        }
+        if url.has_zone()
+            && let Ok(host) = url.host_and_port().parse()
         {
             fields.insert(HOST, host);
         }
-        if let Some(value) = self.proxy_credentials(&request.url, proxy.as_ref()) {
+        if let Some(value) = self.proxy_credentials(url, proxy.as_ref()) {
             fields.insert(PROXY_AUTHORIZATION, value);
         }
         // The caller's fields replace those above.
-        fields.extend(headers.cloned().unwrap_or_default());
+        if *has_own_fields {
+            fields.extend(self.headers.clone());
+        }
 
-        let response = match &request.json {
+        let response = match request.json {
             None => run(agent, request, (), fields, proxy.as_ref()),
-            Some(json) => run(agent, request, &json[..], fields, proxy.as_ref()),
+            Some(json) => run(agent, request, json, fields, proxy.as_ref()),
         };
         let response = response.map_err(|error| failed(&route, error))?;
         let (status, headers, body) = split(response);
@@ -185,7 +191,7 @@ fn is_http(protocol: ProxyProtocol) -> bool {
 
 fn run(
     agent: &Agent,
-    http_request: &HttpRequest,
+    http_request: &HttpRequest<'_>,
     body: impl AsSendBody,
     fields: HeaderMap,
     proxy: Option<&NamedProxy>,
@@ -193,7 +199,7 @@ fn run(
     let timeouts = &http_request.timeouts;
     let request = Request::builder()
         .method(http_request.method.clone())
-        .uri(http_request.url.to_request_uri());
+        .uri(http_request.target.url.to_request_uri());
     let mut request = request.body(body)?;
     *request.headers_mut() = fields;
     let mut config = agent

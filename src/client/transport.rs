@@ -117,12 +117,10 @@ impl Transport for AbsoluteForm {
 
 /// Changes the target in the head of a request. Other bytes, such as a body after an interim response (100), stay the same.
 fn in_absolute_form(bytes: &[u8], origin: &str) -> Vec<u8> {
-    let method = [&b"GET "[..], b"POST "].into_iter();
-    let method = method.map(<[u8]>::len).zip([&b"GET /"[..], b"POST /"]);
-    let mut matching = method.filter(|(_, start)| bytes.starts_with(start));
-    match matching.next() {
-        Some((length, _)) => {
-            let (method, target) = bytes.split_at(length);
+    let heads = [&b"GET /"[..], b"POST /", b"OPTIONS /"];
+    match heads.iter().find(|head| bytes.starts_with(head)) {
+        Some(head) => {
+            let (method, target) = bytes.split_at(head.len() - 1);
             [method, origin.as_bytes(), target].concat()
         }
         None => bytes.to_vec(),
@@ -172,6 +170,7 @@ mod tests {
         for (sent, expected) in [
             ("GET /a?b HTTP/1.1\r\n", "GET http://h:1/a?b HTTP/1.1\r\n"),
             ("POST / HTTP/1.1\r\n", "POST http://h:1/ HTTP/1.1\r\n"),
+            ("OPTIONS /a HTTP/1.1", "OPTIONS http://h:1/a HTTP/1.1"),
             (r#"{"category":"c"}"#, r#"{"category":"c"}"#),
             ("", ""),
         ] {

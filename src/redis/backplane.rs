@@ -13,11 +13,10 @@ use super::reader::Reader;
 use super::settings::RedisBackplane;
 use super::state::Monitor;
 use super::stream::Stream;
-use crate::broker::{Backplane, BackplaneStatistics, Feed};
+use crate::broker::{Answered, Backplane, BackplaneStatistics, Feed, PublishKey};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::event::Draft;
-use crate::position::EventId;
 
 /// The streams of a broker in Redis.
 pub(super) struct RedisStreams {
@@ -118,12 +117,17 @@ impl Backplane for RedisStreams {
         started
     }
 
-    fn publish(&self, stream: usize, drafts: Vec<Draft>) -> Result<EventId, Error> {
+    fn publish(
+        &self,
+        stream: usize,
+        drafts: Vec<Draft>,
+        key: Option<PublishKey>,
+    ) -> Result<Answered, Error> {
         let Some((_, queue)) = self.streams.get(stream).and_then(Option::as_ref) else {
             return Err(Error::request("a category of a stream that is not read"));
         };
         let failing = || self.monitor.failing();
-        queue.publish(&drafts, self.settings.max_wait, failing)
+        queue.publish(&drafts, key, self.settings.max_wait, failing)
     }
 
     fn stop(&self, timeout: Duration) -> Result<(), Error> {

@@ -9,6 +9,10 @@ pub(super) struct Keys {
     pub(super) events: String,
     /// A hash: the node's newest batch.
     pub(super) node: String,
+    /// A hash: the idempotency keys, each with the fingerprint and the last id of its events, and its time.
+    pub(super) keys: String,
+    /// A sorted set: the idempotency keys by their times.
+    pub(super) key_times: String,
 }
 
 impl Keys {
@@ -17,6 +21,8 @@ impl Keys {
             state: format!("{prefix}{{{stream}}}:state"),
             events: format!("{prefix}{{{stream}}}:events"),
             node: format!("{prefix}{{{stream}}}:node:{node}"),
+            keys: format!("{prefix}{{{stream}}}:keys"),
+            key_times: format!("{prefix}{{{stream}}}:keys:times"),
         }
     }
 }

@@ -9,8 +9,8 @@ use ::redis::{
 
 use super::entry::{StreamEntry, bulk, entries, hex, number, parse_run, read_entries};
 use super::keys::Keys;
-use crate::broker::Epoch;
-use crate::position::Run;
+use crate::broker::{Epoch, PublishKey};
+use crate::position::{EventId, Run};
 
 /// The most redirections by the nodes of a Redis Cluster before a connection is given up.
 const MAX_REDIRECTIONS: usize = 8;
@@ -115,18 +115,44 @@ pub(super) struct Appendee {
     pub(super) note: String,
 }
 
-/// Events to append together.
+/// The events of one publish, or a purge, of which all are appended or none.
+#[derive(Clone)]
+pub(super) struct PublishEvents {
+    pub(super) events: Vec<Appendee>,
+    pub(super) key: Option<PublishKey>,
+}
+
+/// Publishes to append together.
 pub(super) struct Batch {
     pub(super) number: u64,
-    pub(super) events: Vec<Appendee>,
+    pub(super) publishes: Vec<PublishEvents>,
 }
 
 /// What became of a batch.
 pub(super) enum Appended {
-    /// The epoch, the sequence number of the first event, and the timestamp of all.
-    At(Run, u64, u64),
+    At(Place),
     /// The stream has to be opened first.
     NotOpen,
+}
+
+/// Where the events of a batch are in the stream.
+pub(super) struct Place {
+    pub(super) run: Run,
+    /// The sequence number of the first event that was appended.
+    pub(super) first: u64,
+    /// The timestamp of all events.
+    pub(super) timestamp: u64,
+    /// The publishes that were not appended because of their keys.
+    pub(super) known: Vec<KnownKey>,
+}
+
+/// A publish of a batch that was not appended because of its key.
+#[derive(Clone, Copy)]
+pub(super) struct KnownKey {
+    /// The place of the publish in the batch.
+    pub(super) index: usize,
+    /// The last event of the first publish with the key; `None` if that had other events.
+    pub(super) first_publish: Option<EventId>,
 }
 
 /// The answer to a read.
@@ -241,27 +267,44 @@ impl Link {
         max_length: usize,
     ) -> Result<Appended, Trouble> {
         let mut command = cmd("EVALSHA");
-        command.arg(&self.append).arg(3);
+        command.arg(&self.append).arg(5);
         command.arg(&self.keys.state).arg(&self.keys.events);
-        command.arg(&self.keys.node).arg(&self.server);
+        command.arg(&self.keys.node).arg(&self.keys.keys);
+        command.arg(&self.keys.key_times).arg(&self.server);
         command.arg(known.run.map(hex).unwrap_or_default());
         command.arg(known.sequence).arg(batch.number);
         command.arg(max_length).arg(KEEP_BATCH.as_secs());
-        for event in &batch.events {
-            command
-                .arg(&event.category)
-                .arg(&event.data)
-                .arg(&event.note);
+        let mut keys = batch.publishes.iter().filter_map(|it| it.key.as_ref());
+        // All keys of a broker have the same limits.
+        let (window, max_keys) = keys.next().map_or((0, 0), |key| (key.window, key.max_keys));
+        command.arg(window).arg(max_keys);
+        for publish in &batch.publishes {
+            let key = publish.key.as_ref();
+            let fingerprint =
+                key.map_or_else(String::new, |key| format!("{:016x}", key.fingerprint));
+            command.arg(publish.events.len());
+            command.arg(key.map_or("", |key| &key.key)).arg(fingerprint);
+            for event in &publish.events {
+                command
+                    .arg(&event.category)
+                    .arg(&event.data)
+                    .arg(&event.note);
+            }
         }
         let answer = self.strings(&command)?;
         let wrong = || Trouble::Away(format!("Redis answered an append with {answer:?}"));
         match &answer[..] {
             [_] => Ok(Appended::NotOpen),
-            [run, first, timestamp] => Ok(Appended::At(
-                parse_run(run).ok_or_else(wrong)?,
-                first.parse().map_err(|_| wrong())?,
-                timestamp.parse().map_err(|_| wrong())?,
-            )),
+            [run, first, timestamp, known] => Ok(Appended::At(Place {
+                run: parse_run(run).ok_or_else(wrong)?,
+                first: first.parse().map_err(|_| wrong())?,
+                timestamp: timestamp.parse().map_err(|_| wrong())?,
+                known: known
+                    .split_terminator(';')
+                    .map(known_key)
+                    .collect::<Option<_>>()
+                    .ok_or_else(wrong)?,
+            })),
             _ => Err(wrong()),
         }
     }
@@ -333,6 +376,22 @@ fn epoch(text: &str) -> Option<Epoch> {
         run: parse_run(parts.next()?)?,
         first: number(parts.next()?)?,
         continues: parts.next()? == "more",
+    })
+}
+
+/// Reads `number:epoch:last number`, or `number:reused`.
+fn known_key(text: &str) -> Option<KnownKey> {
+    let mut parts = text.split(':');
+    let index = usize::try_from(number(parts.next()?)?)
+        .ok()?
+        .checked_sub(1)?;
+    let first_publish = match (parts.next()?, parts.next()) {
+        ("reused", None) => None,
+        (run, last) => Some(EventId::new(parse_run(run)?, number(last?)?)),
+    };
+    Some(KnownKey {
+        index,
+        first_publish,
     })
 }
 

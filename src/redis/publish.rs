@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::link::Appendee;
+use super::link::{Appendee, PublishEvents};
+use crate::broker::{Answered, PublishKey};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::event::Draft;
-use crate::position::EventId;
 
 /// How much longer than the usual time a publish waits that was sent and has no answer: Redis may have it.
 const UNSURE: Duration = Duration::from_secs(60);
@@ -23,8 +23,7 @@ const BATCH: (usize, usize) = (512, 1 << 20);
 
 /// A publish that waits.
 pub(super) struct Pending {
-    /// The events of one publish, or a purge.
-    events: Vec<Appendee>,
+    publish: PublishEvents,
     /// The bytes of all their categories and data.
     bytes: usize,
     state: Mutex<PendingState>,
@@ -37,11 +36,11 @@ struct PendingState {
     is_sent: bool,
     /// Its publisher has given up before it was sent.
     is_withdrawn: bool,
-    result: Option<Result<EventId, Error>>,
+    result: Option<Result<Answered, Error>>,
 }
 
 impl Pending {
-    fn new(drafts: &[Draft]) -> Self {
+    fn new(drafts: &[Draft], key: Option<PublishKey>) -> Self {
         let event = |draft: &Draft| Appendee {
             category: draft.category().to_owned(),
             data: draft.data().to_owned(),
@@ -57,14 +56,18 @@ impl Pending {
             .map(|event| event.category.len() + event.data.len());
         Pending {
             bytes: sizes.sum(),
-            events,
+            publish: PublishEvents { events, key },
             state: Mutex::default(),
             changed: Condvar::new(),
         }
     }
 
-    pub(super) fn events(&self) -> &[Appendee] {
-        &self.events
+    pub(super) fn publish(&self) -> &PublishEvents {
+        &self.publish
+    }
+
+    fn len(&self) -> usize {
+        self.publish.events.len()
     }
 
     /// Marks the publish as sent. Returns `false` if its publisher has given up.
@@ -83,13 +86,13 @@ impl Pending {
         self.finish(Err(unknown(reason)));
     }
 
-    pub(super) fn finish(&self, result: Result<EventId, Error>) {
+    pub(super) fn finish(&self, result: Result<Answered, Error>) {
         self.state.lock().result = Some(result);
         self.changed.notify_one();
     }
 
     /// Waits for the result. `failing` says why Redis can't be used, if so.
-    fn wait(&self, max: Duration, failing: impl Fn() -> Option<String>) -> Result<EventId, Error> {
+    fn wait(&self, max: Duration, failing: impl Fn() -> Option<String>) -> Result<Answered, Error> {
         let reason = || failing().unwrap_or_else(|| "Redis is slow".into());
         let unsure = Deadline::after(max.saturating_add(UNSURE));
         let mut deadline = Deadline::after(max);
@@ -151,10 +154,11 @@ impl PublishQueue {
     pub(super) fn publish(
         &self,
         drafts: &[Draft],
+        key: Option<PublishKey>,
         max: Duration,
         failing: impl Fn() -> Option<String>,
-    ) -> Result<EventId, Error> {
-        let pending = Arc::new(Pending::new(drafts));
+    ) -> Result<Answered, Error> {
+        let pending = Arc::new(Pending::new(drafts, key));
         let mut state = self.state.lock();
         if state.is_closed {
             let message = "the broker has been stopped; start another one";
@@ -200,10 +204,9 @@ impl PublishQueue {
         }
         let (mut taken, mut events, mut bytes) = (Vec::new(), 0, 0);
         while let Some(next) = state.waiting.front()
-            && (taken.is_empty()
-                || events + next.events.len() <= BATCH.0 && bytes + next.bytes <= BATCH.1)
+            && (taken.is_empty() || events + next.len() <= BATCH.0 && bytes + next.bytes <= BATCH.1)
         {
-            events += next.events.len();
+            events += next.len();
             bytes += next.bytes;
             taken.extend(state.waiting.pop_front());
         }

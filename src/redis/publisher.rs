@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
-use super::link::{Appended, Batch, Known, Link, Trouble};
+use super::link::{Appended, Batch, Known, KnownKey, Link, Place, Trouble};
 use super::publish::{Pending, PublishQueue};
 use super::state::Part;
 use super::stream::Stream;
+use crate::broker::{Answered, key_reused};
 use crate::error::{Error, ErrorKind};
 use crate::position::{EventId, Run};
 
@@ -121,7 +122,7 @@ impl Publisher {
         &mut self,
         publishes: &mut Vec<Arc<Pending>>,
         batch: &mut Option<Batch>,
-    ) -> Result<Option<(Run, u64, u64)>, Trouble> {
+    ) -> Result<Option<Place>, Trouble> {
         let is_new = self.link.is_none();
         if is_new {
             self.connect()?;
@@ -139,10 +140,10 @@ impl Publisher {
                 return Ok(None);
             }
             self.number += 1;
-            let events = publishes.iter().flat_map(|publish| publish.events());
+            let of = publishes.iter().map(|pending| pending.publish().clone());
             *batch = Some(Batch {
                 number: self.number,
-                events: events.cloned().collect(),
+                publishes: of.collect(),
             });
         }
         let (Some(link), Some(batch)) = (&mut self.link, &*batch) else {
@@ -155,33 +156,45 @@ impl Publisher {
             };
             match link.append(batch, known, self.max_length)? {
                 Appended::NotOpen => self.run = Some(self.stream.open(link)?.run),
-                Appended::At(run, first, timestamp) => {
-                    let last = first + batch.events.len() as u64 - 1;
-                    self.stream.knows(run, last, timestamp);
+                Appended::At(place) => {
+                    let last = place.first + appended(publishes, &place.known) - 1;
+                    self.stream.knows(place.run, last, place.timestamp);
                     self.answered = Instant::now();
-                    return Ok(Some((run, first, timestamp)));
+                    return Ok(Some(place));
                 }
             }
         }
     }
 
     /// Gives the publishers their ids.
-    fn finish(&mut self, publishes: &[Arc<Pending>], answer: Option<(Run, u64, u64)>) {
-        let Some((run, first, _)) = answer else {
+    fn finish(&mut self, publishes: &[Arc<Pending>], answer: Option<Place>) {
+        let Some(place) = answer else {
             return;
         };
-        let counts = publishes
-            .iter()
-            .map(|publish| publish.events().len() as u64);
         let published = &self.stream.monitor.published;
-        published.fetch_add(counts.clone().sum(), Relaxed);
+        published.fetch_add(appended(publishes, &place.known), Relaxed);
         let replicated = self.wait_for_replicas();
-        let mut last = first - 1;
-        for (count, publish) in counts.zip(publishes) {
-            last += count;
-            let id = EventId::new(run, last);
-            publish.finish(match &replicated {
-                Ok(()) => Ok(id),
+        let mut last = place.first - 1;
+        for (index, pending) in publishes.iter().enumerate() {
+            let known = place.known.iter().find(|known| known.index == index);
+            let id = match known.map(|known| known.first_publish) {
+                None => {
+                    last += count(pending);
+                    EventId::new(place.run, last)
+                }
+                Some(Some(first)) => first,
+                Some(None) => {
+                    let key = pending.publish().key.as_ref();
+                    let key = key.map_or("", |key| &key.key);
+                    pending.finish(Err(key_reused(key)));
+                    continue;
+                }
+            };
+            pending.finish(match &replicated {
+                Ok(()) => Ok(Answered {
+                    last: id,
+                    is_repetition: known.is_some(),
+                }),
                 Err(have) => Err(Error::new(
                     ErrorKind::TimedOut,
                     format!(
@@ -217,6 +230,17 @@ impl Publisher {
         }
         Err(have)
     }
+}
+
+fn count(pending: &Pending) -> u64 {
+    pending.publish().events.len() as u64
+}
+
+/// Returns how many events of these publishes are in the stream by this batch.
+fn appended(publishes: &[Arc<Pending>], known: &[KnownKey]) -> u64 {
+    let all: u64 = publishes.iter().map(|pending| count(pending)).sum();
+    let known = known.iter().filter_map(|known| publishes.get(known.index));
+    all - known.map(|pending| count(pending)).sum::<u64>()
 }
 
 fn refuse(publishes: &[Arc<Pending>], reason: &str) {

@@ -15,7 +15,8 @@ const VARY: &str = "Vary";
 const ALLOW_ORIGIN: &str = "Access-Control-Allow-Origin";
 const ALLOW_CREDENTIALS: &str = "Access-Control-Allow-Credentials";
 /// The fields of answers that clients of the API read.
-const EXPOSED: &str = "Last-Event-ID, Preference-Applied, Retry-After";
+const EXPOSED: &str =
+    "Idempotency-Replayed, Idempotency-Window, Last-Event-ID, Preference-Applied, Retry-After";
 
 /// The pages of other origins that may poll and publish; [`ServerInfo::cors`](crate::ServerInfo::cors) takes it.
 ///
@@ -135,8 +136,8 @@ impl Cors {
         self
     }
 
-    /// Sets header fields of answers that pages may read, besides `Last-Event-ID`, `Preference-Applied`, `Retry-After`, and
-    /// those that every page may. Defaults to none.
+    /// Sets header fields of answers that pages may read, besides `Idempotency-Replayed`, `Idempotency-Window`,
+    /// `Last-Event-ID`, `Preference-Applied`, `Retry-After`, and those that every page may. Defaults to none.
     pub fn exposed_headers(mut self, names: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         self.exposed_headers = EXPOSED.into();
         names
@@ -330,7 +331,7 @@ fn permit(response: Response, request: &Request, methods: &str, cors: &Cors) -> 
         .with_header("Access-Control-Allow-Methods", methods)
         .with_header(
             "Access-Control-Allow-Headers",
-            headers.unwrap_or("Content-Type, Last-Event-ID, Prefer"),
+            headers.unwrap_or("Content-Type, Idempotency-Key, Last-Event-ID, Prefer"),
         )
         .with_header(
             "Access-Control-Max-Age",

@@ -6,21 +6,23 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::answer::{Answer, ParkedPoll, PollParams, Ready};
+use super::answer::{Answer, ParkedPoll, PollParams};
 use super::cors;
+use super::event_stream::{self, EventStream};
 use super::hooks::Handler;
 use super::info::ServerInfo;
 use super::monitoring::MonitoringEndpoint;
-use super::poll_request::PollRequest;
+use super::poll_request::{self, PollRequest};
 use super::publish_body::{self, Body};
+use super::ready::Ready;
 use super::request::Request;
 use super::response::Response;
 use super::service::Service;
 use crate::broker::{PollMode, Polled};
-use crate::error::ErrorKind;
-use crate::position::Cursor;
+use crate::error::{Error, ErrorKind};
 use crate::wire::{
-    Categories, SubscriptionRequest, asks_for_info, category_of_query, render_published,
+    Categories, IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, IDEMPOTENCY_WINDOW, PUBLISHED,
+    SubscriptionRequest, asks_for_info, category_of_query, parse_key, render_published,
 };
 
 /// How much larger than its data the body of a publish may be, in bytes: the category, escaped, and the members' names.
@@ -206,12 +208,21 @@ fn subscription(
         return category_info(service, request, exchange);
     }
     let info = &service.info;
+    let is_stream = event_stream::is_asked_for(request);
+    let asked = PollRequest::read(request, is_stream)?;
+    asked.subscription.check()?;
+    before_subscription(service, request, &asked.subscription.categories, exchange)?;
+    if is_stream {
+        let mut stream = EventStream::open(service, request, asked, arrived)?;
+        return Ok(match head_only {
+            true => stream.take_head().into(),
+            false => Answer::Stream(stream),
+        });
+    }
     let PollRequest {
         subscription: poll,
         is_preference,
-    } = PollRequest::read(request)?;
-    poll.check()?;
-    before_subscription(service, request, &poll.categories, exchange)?;
+    } = asked;
     let timeout = poll.timeout.min(info.timeout);
     let mode = match (head_only, timeout.is_zero()) {
         (true, _) => PollMode::Peek,
@@ -272,12 +283,7 @@ fn look_for_events(
     params: PollParams,
 ) -> Result<Answer, Response> {
     let broker = &service.broker;
-    let cursor = match (poll.last_id, poll.since_time) {
-        (Some(id), Some(time)) => Cursor::LastIdOrSinceTime(id, time),
-        (Some(id), None) => Cursor::LastId(id),
-        (None, Some(time)) => Cursor::SinceTime(time),
-        (None, None) => service.info.poll_without_cursor.into(),
-    };
+    let cursor = poll_request::cursor(poll, &service.info);
     let (categories, limit) = (&poll.categories, poll.limit);
     match broker.poll(categories, cursor, limit, mode) {
         Ok(Polled::Ready(batch)) => Ok(params.answer(service, batch).into()),
@@ -288,7 +294,10 @@ fn look_for_events(
         // on a new connection.
         Err(error) if error.kind() == ErrorKind::Stopped && service.is_stopping() => {
             Ok(match broker.look_after_stop(categories, cursor, limit) {
-                Some(batch) => params.answer(service, batch).into(),
+                Some(batch) => {
+                    broker.count_answered(&batch);
+                    params.answer(service, batch).into()
+                }
                 // The client keeps its position.
                 None => {
                     let before = params.since_time.unwrap_or_else(|| broker.now());
@@ -310,7 +319,7 @@ fn publish(
 ) -> Result<Answer, Response> {
     match request.method() {
         "POST" | "DELETE" => {}
-        "OPTIONS" => return Ok(options(service, request, PUBLISH_METHODS).into()),
+        "OPTIONS" => return Ok(publish_options(service, request).into()),
         _ => return Err(not_allowed(PUBLISH_METHODS)),
     }
     if service.is_stopping() {
@@ -319,13 +328,17 @@ fn publish(
     if request.method() == "DELETE" {
         return purge(service, request, exchange);
     }
+    let key = idempotency_key(request)?;
     let published = publish_body::parse(body)?;
     for event in published.events() {
         let data = Some(event.data.get().to_owned());
         before_publish(service, request, &event.category, data, exchange)?;
     }
-    before_acknowledged(service, exchange);
     // `answer` counts refusals, the broker's included.
+    if let Some(key) = key {
+        return publish_once(service, &key, &published, exchange);
+    }
+    before_acknowledged(service, exchange);
     let broker = &service.broker;
     Ok(match published {
         Body::One(event) => {
@@ -341,6 +354,57 @@ fn publish(
             }
         }
     })
+}
+
+/// Publishes with an idempotency key. The answer to a repetition is the first one with one field more.
+#[inline(never)]
+fn publish_once(
+    service: &Service,
+    key: &str,
+    published: &Body<'_>,
+    exchange: &mut dyn Exchange,
+) -> Result<Answer, Response> {
+    // Whatever the store is, the first publish with the key may be in flight.
+    before_waiting(exchange);
+    let broker = &service.broker;
+    let (once, json) = match published {
+        Body::One(event) => (broker.publish_body_once(key, event)?, PUBLISHED.to_owned()),
+        Body::Several(events) => {
+            let once = broker.publish_bodies_once(key, events)?;
+            let json = render_published(&once.ids());
+            (once, json)
+        }
+    };
+    let response = Response::from_json(200, json).with_position(once.last);
+    Ok(match once.is_repetition {
+        true => response.with_header(IDEMPOTENCY_REPLAYED, "true").into(),
+        false => response.into(),
+    })
+}
+
+/// Reads the idempotency key of a publish.
+///
+/// # Errors
+///
+/// `InvalidRequest` for a key that can't be used, and for two fields.
+fn idempotency_key(request: &Request) -> Result<Option<String>, Error> {
+    let mut fields = request.headers().get_all(IDEMPOTENCY_KEY);
+    match (fields.next(), fields.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => Ok(Some(parse_key(value)?.into_owned())),
+        _ => Err(Error::request(
+            "Idempotency-Key twice: a publish has one key, also one of several events",
+        )),
+    }
+}
+
+/// Answers OPTIONS for publishes. A client learns by it whether the server knows idempotency keys, and for how long.
+fn publish_options(service: &Service, request: &Request) -> Response {
+    let response = options(service, request, PUBLISH_METHODS);
+    match service.broker.idempotency_seconds() {
+        0 => response,
+        seconds => response.with_header(IDEMPOTENCY_WINDOW, &seconds.to_string()),
+    }
 }
 
 #[inline(never)]
@@ -375,8 +439,14 @@ fn before_publish(
 }
 
 fn before_acknowledged(service: &Service, exchange: &mut dyn Exchange) {
-    if service.broker.acknowledges() && exchange.before_blocking().is_err() {
-        log::debug!("no thread could be started to receive requests during the wait for the disk");
+    if service.broker.acknowledges() {
+        before_waiting(exchange);
+    }
+}
+
+fn before_waiting(exchange: &mut dyn Exchange) {
+    if exchange.before_blocking().is_err() {
+        log::debug!("no thread could be started to receive requests during the wait of a publish");
     }
 }
 

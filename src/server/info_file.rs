@@ -35,6 +35,7 @@ settings!(
         browser_client: Text,
         idle_timeout: Optional<Time>,
         write_timeout: Time,
+        stream_heartbeat: Time,
         restore_timeout: Time,
         trusted_proxies: List<Parsed<IpAddr>>,
         trusted_networks: List<Parsed<Network>>,

@@ -3,18 +3,20 @@
 //! The way of a request, top to bottom:
 //!
 //! 1. A backend reads it and makes it a [`Request`] (`request`, `forwarded`), whose head it checks (`head`).
-//! 2. `endpoints` make an `Answer` of it (`answer`): a poll (`poll_request`), a publish (`publish_body`) or the [`Fallback`],
+//! 2. `endpoints` make an `Answer` of it (`answer`, `ready`): a poll (`poll_request`), a publish (`publish_body`) or the [`Fallback`],
 //!    after the `hooks`.
 //!    Before that, `hosts` and `origin` refuse requests of foreign pages.
 //!    `browser` serves the JavaScript client.
 //!    `metrics` and `health` answer at paths of their own (`monitoring`), from what the broker and `traffic` count.
-//! 3. The backend waits where the answer is a parked poll, has it rendered (`render`, `cors`) and writes it.
+//! 3. The backend waits where the answer is a parked poll, has it rendered (`render`, `cors`) and writes it. Where the answer is
+//!    an `event_stream`, that waits and renders (`event_blocks`) again and again, and the backend writes.
 //!
 //! `mounted` does this for programs that have an HTTP server of their own.
 //!
 //! All threads share one `Service`. `backend` knows the backends, `tiny_http` and `native`; none of the other modules does.
 //! Both listen by way of `listen` and `address`, the native one by `server_socket` and `unix_socket`, too.
 
+mod accept;
 mod accept_failure;
 mod address;
 mod answer;
@@ -22,6 +24,8 @@ mod backend;
 mod browser;
 mod cors;
 mod endpoints;
+mod event_blocks;
+mod event_stream;
 mod forwarded;
 mod head;
 mod health;
@@ -44,6 +48,7 @@ mod poll_group;
 mod poll_request;
 mod poll_settings;
 mod publish_body;
+mod ready;
 mod render;
 mod request;
 mod response;
@@ -218,6 +223,33 @@ impl Server {
         request: &PublishRequest<T>,
     ) -> Result<EventId, Error> {
         self.broker().publish_with(request)
+    }
+
+    /// Publishes once without HTTP; see [`Broker::publish_once`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::publish_once`].
+    pub fn publish_once<T: Serialize + ?Sized>(
+        &self,
+        key: &str,
+        category: &str,
+        data: &T,
+    ) -> Result<EventId, Error> {
+        self.broker().publish_once(key, category, data)
+    }
+
+    /// Publishes several events once without HTTP, all or none; see [`Broker::publish_all_once`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Broker::publish_all_once`].
+    pub fn publish_all_once<T: Serialize>(
+        &self,
+        key: &str,
+        requests: &[PublishRequest<T>],
+    ) -> Result<Vec<EventId>, Error> {
+        self.broker().publish_all_once(key, requests)
     }
 
     /// Publishes several events without HTTP, all or none; see [`Broker::publish_all`].

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::answer::{Answer, Ready};
+use super::answer::Answer;
 use super::cors::Grant;
 use super::endpoints::{self, Endpoint, Exchange};
 use super::info::ServerInfo;
+use super::ready::Ready;
 use super::request::Request;
 use super::response::Response;
 use super::service::Service;
@@ -75,6 +76,8 @@ use crate::error::Error;
 /// - A client that hangs up during its poll is not noticed. Its poll stays parked, and keeps its thread, until the next event
 ///   or the timeout. With [`delete_after_first_retrieval`](crate::BrokerOptions::delete_after_first_retrieval), such a poll
 ///   retrieves an event that nobody receives: keep the timeout short, or use [`Server`](crate::Server), which notices.
+/// - A poll that asks for Server-Sent Events (`Accept: text/event-stream`) gets a whole response, which ends with the events
+///   that come first. Its `retry` has the browser's `EventSource` come back at once, so that it works as polls do.
 /// - A handler of [`Handler::bearer_token`](crate::server::Handler::bearer_token) or
 ///   [`basic_auth`](crate::server::Handler::basic_auth) runs after the program has read the body.
 #[derive(Clone)]
@@ -222,6 +225,7 @@ impl Endpoints {
         let ready: Ready = match answer {
             Answer::Ready(ready) => ready,
             Answer::Parked(poll) => poll.wait(service),
+            Answer::Stream(stream) => stream.finish_whole(service, true, &|_| {}),
         };
         ready.into_response(service, &grant)
     }

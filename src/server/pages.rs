@@ -1,4 +1,7 @@
-//! The settings for web pages: which may use the server, by which hosts, and the client that it serves to them.
+//! The settings for web pages: which may use the server, by which hosts, the client that it serves to them, and
+//! their streams.
+
+use std::time::Duration;
 
 use super::browser::BrowserClient;
 use super::cors::Cors;
@@ -73,6 +76,15 @@ impl ServerInfo {
     /// ```
     pub fn browser_client(mut self, path: impl Into<String>) -> Self {
         self.browser_client = Some(BrowserClient::at(path.into()));
+        self
+    }
+    /// Sets after how long without an event the server writes a comment to a stream of Server-Sent Events, so that proxies don't
+    /// take it for dead. 100 milliseconds or more. Defaults to 15 seconds, as the HTML standard advises.
+    ///
+    /// A client gets a stream instead of a poll if its `Accept` names `text/event-stream`, as a browser's `EventSource` does;
+    /// see [`guide::http_api`](crate::guide::http_api).
+    pub fn stream_heartbeat(mut self, period: Duration) -> Self {
+        self.stream_heartbeat = period;
         self
     }
 }

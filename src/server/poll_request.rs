@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::info::ServerInfo;
 use super::request::Request;
 use crate::error::Error;
+use crate::position::Cursor;
 use crate::wire::{LAST_EVENT_ID, SubscriptionRequest};
 
 /// The name of the preference of RFC 7240, section 4.3.
@@ -20,18 +22,21 @@ impl PollRequest {
     /// Reads a poll. The field `Last-Event-ID` counts as `last_id`, and the preference `wait` as `timeout`, where the
     /// parameter is missing. The categories are not checked yet.
     ///
+    /// A stream needs no timeout. Of a stream, the field `Last-Event-ID` precedes the parameter: a browser that connects again
+    /// has the URL of the first time, and sends the field for the position since then.
+    ///
     /// # Errors
     ///
     /// `InvalidRequest` that names the parameter or the field.
-    pub(super) fn read(request: &Request) -> Result<Self, Error> {
+    pub(super) fn read(request: &Request, is_stream: bool) -> Result<Self, Error> {
         let mut is_preference = false;
         let wait = || {
             let wait = preferred_wait(request);
             is_preference = wait.is_some();
-            wait
+            wait.or(is_stream.then_some(Duration::MAX))
         };
         let mut subscription = SubscriptionRequest::from_query(request.query(), wait)?;
-        if subscription.last_id.is_none()
+        if (subscription.last_id.is_none() || is_stream)
             && let Some(id) = request.header(LAST_EVENT_ID)
             && !id.trim().is_empty()
         {
@@ -42,6 +47,16 @@ impl PollRequest {
             subscription,
             is_preference,
         })
+    }
+}
+
+/// Where a poll starts.
+pub(super) fn cursor(poll: &SubscriptionRequest, info: &ServerInfo) -> Cursor {
+    match (poll.last_id, poll.since_time) {
+        (Some(id), Some(time)) => Cursor::LastIdOrSinceTime(id, time),
+        (Some(id), None) => Cursor::LastId(id),
+        (None, Some(time)) => Cursor::SinceTime(time),
+        (None, None) => info.poll_without_cursor.into(),
     }
 }
 
@@ -127,7 +142,7 @@ mod tests {
             let request = Request::new("GET", target)
                 .with_header("Prefer", "wait=9")
                 .with_header("last-event-id", id);
-            PollRequest::read(&request)
+            PollRequest::read(&request, false)
         };
         let poll = read("/events?category=c", id).unwrap();
         assert!(poll.is_preference);
@@ -146,5 +161,20 @@ mod tests {
         assert!(error.report().to_string().contains("Last-Event-ID"));
         // A parameter that is wrong is not missing.
         assert!(read("/events?category=c&timeout=x", id).is_err());
+    }
+
+    #[test]
+    fn a_stream_needs_no_timeout_and_its_newest_position_is_in_the_header() {
+        let id = "019a5b3c-1234-8abc-8000-000000000007";
+        let other = "019a5b3c-1234-8abc-8000-000000000008";
+        let target = format!("/events?category=c&last_id={other}");
+        let first = Request::new("GET", &target);
+        assert!(PollRequest::read(&first, false).is_err());
+        let stream = PollRequest::read(&first, true).unwrap().subscription;
+        assert_eq!(stream.last_id, Some(other.parse().unwrap()));
+        assert_eq!(stream.timeout, Duration::MAX);
+        let again = first.with_header("Last-Event-ID", id);
+        let stream = PollRequest::read(&again, true).unwrap().subscription;
+        assert_eq!(stream.last_id, Some(id.parse().unwrap()));
     }
 }

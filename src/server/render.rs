@@ -60,6 +60,15 @@ pub(super) enum Persistence {
     Close,
 }
 
+/// How a client finds the end of an answer's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    Length(u64),
+    Chunked,
+    /// The body ends with the connection, as HTTP/1.0 has it.
+    UntilClose,
+}
+
 impl Response {
     /// The fields that are sent, besides those that frame the message. A field that could not be sent as one line is left
     /// out. Of a field that no message may have twice, the last one counts (RFC 9110, section 5.3).
@@ -138,7 +147,19 @@ impl Response {
     pub(super) fn render(&self, persistence: Persistence, head_only: bool) -> Vec<u8> {
         let length = self.length(head_only);
         let body = if head_only { &[] } else { &self.body[..] };
-        message(self.sent_status(), self.fields(), length, body, persistence)
+        let framing = Framing::Length(length);
+        message(
+            self.sent_status(),
+            self.fields(),
+            framing,
+            body,
+            persistence,
+        )
+    }
+
+    /// The head of an answer whose body follows.
+    pub(super) fn render_head(&self, framing: Framing, persistence: Persistence) -> Vec<u8> {
+        message(self.sent_status(), self.fields(), framing, &[], persistence)
     }
 }
 
@@ -157,13 +178,14 @@ pub(super) fn render_json(
     let fields = fields.into_iter().chain(cors.iter().copied());
     let fields = fields.chain([NO_SNIFFING]).chain(UNCACHED);
     let body = if head_only { "" } else { json };
-    message(200, fields, json.len() as u64, body.as_bytes(), persistence)
+    let framing = Framing::Length(json.len() as u64);
+    message(200, fields, framing, body.as_bytes(), persistence)
 }
 
 fn message<'a>(
     status: u16,
     fields: impl Iterator<Item = (&'a str, &'a str)>,
-    length: u64,
+    framing: Framing,
     body: &[u8],
     persistence: Persistence,
 ) -> Vec<u8> {
@@ -177,9 +199,14 @@ fn message<'a>(
         push(&[name.as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
     }
     let bodiless = is_bodiless(status);
-    if !bodiless {
-        let length = decimal(length, digits).as_bytes();
-        push(&[b"Content-Length: ", length, b"\r\n"]);
+    match framing {
+        _ if bodiless => {}
+        Framing::Length(length) => {
+            let length = decimal(length, digits).as_bytes();
+            push(&[b"Content-Length: ", length, b"\r\n"]);
+        }
+        Framing::Chunked => push(&[b"Transfer-Encoding: chunked\r\n"]),
+        Framing::UntilClose => {}
     }
     push(&[match persistence {
         Persistence::Keep => b"\r\n",

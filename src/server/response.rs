@@ -141,7 +141,7 @@ impl<E: Into<Response>> From<Result<Response, E>> for Response {
     }
 }
 
-/// The answer that refuses a request for this error: 400, 413 or 503 where the request or the server's load is the reason,
+/// The answer that refuses a request for this error: 400, 413, 422 or 503 where the request or the server's load is the reason,
 /// else 500.
 impl From<Error> for Response {
     fn from(error: Error) -> Self {
@@ -151,7 +151,8 @@ impl From<Error> for Response {
             ErrorKind::TooLarge => Response::error(413, &message),
             ErrorKind::Stopped | ErrorKind::Busy | ErrorKind::Store => Response::busy(&message),
             ErrorKind::Misdirected => Response::error(421, &message),
-            // Only a publish through Redis has this: whether it took effect is not known.
+            ErrorKind::KeyReused => Response::error(422, &message),
+            // Of a publish: whether it took effect is not known.
             ErrorKind::TimedOut => Response::error(504, &message),
             _ => Response::error(500, &message),
         }

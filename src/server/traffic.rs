@@ -17,6 +17,7 @@ pub(super) struct Traffic {
     /// Answers, by status.
     answers: [AtomicU64; STATUSES],
     connections_refused: AtomicU64,
+    streams: AtomicU64,
     backend: OnceLock<BackendGauge>,
 }
 
@@ -32,6 +33,7 @@ impl Traffic {
             started: SystemTime::now(),
             answers: std::array::from_fn(|_| AtomicU64::new(0)),
             connections_refused: AtomicU64::new(0),
+            streams: AtomicU64::new(0),
             backend: OnceLock::new(),
         }
     }
@@ -57,6 +59,17 @@ impl Traffic {
             500
         };
         self.answers[usize::from(status - FIRST)].fetch_add(1, Relaxed);
+    }
+
+    /// Counts an open stream of events until the guard is dropped.
+    pub(super) fn open_stream(&self) -> OpenStream<'_> {
+        self.streams.fetch_add(1, Relaxed);
+        OpenStream(&self.streams)
+    }
+
+    /// The number of open streams of events.
+    pub(super) fn streams(&self) -> u64 {
+        self.streams.load(Relaxed)
     }
 
     /// Counts a connection that is answered with 503 and closed.
@@ -89,5 +102,14 @@ impl Traffic {
     /// `None` where nothing counts the connections.
     pub(super) fn open_connections(&self) -> Option<usize> {
         (self.backend.get()?.open_connections)()
+    }
+}
+
+/// A stream of events that is open.
+pub(super) struct OpenStream<'a>(&'a AtomicU64);
+
+impl Drop for OpenStream<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }

@@ -76,6 +76,7 @@ impl ServerInfo {
             ("timeout", Some(self.timeout)),
             ("idle_timeout", self.idle_timeout),
             ("write_timeout", Some(self.write_timeout)),
+            ("stream_heartbeat", Some(self.stream_heartbeat)),
             ("head_timeout", self.head_timeout),
             ("body_timeout", self.body_timeout),
         ] {
@@ -92,6 +93,11 @@ impl ServerInfo {
         if self.effective_idle_timeout() < Duration::from_millis(100) {
             let problem = "is under 100 milliseconds, so that hardly a request would arrive whole";
             return Err(Error::setting("idle_timeout", problem));
+        }
+        if self.stream_heartbeat < Duration::from_millis(100) {
+            let problem =
+                "is under 100 milliseconds, so that streams would hardly carry anything else";
+            return Err(Error::setting("stream_heartbeat", problem));
         }
         if self.timeout < Duration::from_secs(1) {
             let problem = "is under one second, the shortest poll that a client can ask for";

@@ -179,8 +179,9 @@ pub trait Store: Send + Sync {
     /// If the store can't accept the record. An event is then not published.
     fn append(&self, record: Record) -> Result<u64, Error>;
 
-    /// Accepts the records of events that were published together, the first of which is a [`Record::Batch`], and returns
-    /// the ticket of the last one. A [`flush`](Store::flush) of that ticket may succeed only if the store keeps all of them.
+    /// Accepts the records of events that were published together, or with an idempotency key, and returns the ticket of the
+    /// last one. The first of them are a [`Record::Keyed`], if there is a key, and a [`Record::Batch`], if there are several
+    /// events. A [`flush`](Store::flush) of that ticket may succeed only if the store keeps all of them.
     /// The default appends one after the other, which is correct unless `flush` can fail for some of them alone.
     ///
     /// Called as [`append`](Store::append) is.

@@ -61,6 +61,20 @@ pub enum Record {
     /// The events up to this position, which follow, were published together. If the log ends before the last of them, none
     /// was published.
     Batch(EventId),
+    /// The events up to the last one, which follow, were published with an idempotency key. If the log lacks one of them, but
+    /// not because of a compaction, the key is not remembered.
+    Keyed {
+        /// The key.
+        key: Arc<str>,
+        /// The fingerprint of the events, by which a repetition with the same key is compared with them.
+        fingerprint: u64,
+        /// The id of the last event.
+        last: EventId,
+        /// The number of events, 1 or more. Their ids are consecutive.
+        count: u16,
+        /// The timestamp of the last event, in Unix milliseconds.
+        timestamp: u64,
+    },
     /// A category was purged: all its events before this position were deleted. The purge has a number in the publish order,
     /// as an event has.
     Purged {
@@ -142,6 +156,11 @@ impl Record {
             Record::Purged { position, .. } => Some(*position),
             _ => None,
         }
+    }
+
+    /// Returns `true` for a record that says something of the events that follow it.
+    pub(crate) fn precedes_its_events(&self) -> bool {
+        matches!(self, Record::Batch(_) | Record::Keyed { .. })
     }
 
     /// Returns the record as one line of JSON with a checksum, without the line break.

@@ -8,7 +8,7 @@ use super::Record;
 pub(super) fn refuse_events(records: &mut Vec<Record>) {
     let mut newest_first = records.iter().rev();
     let refused = newest_first.find_map(Record::id);
-    records.retain(|record| record.id().is_none() && !matches!(record, Record::Batch(_)));
+    records.retain(|record| record.id().is_none() && !record.precedes_its_events());
     let Some(last) = refused else { return };
     records.retain(|record| !matches!(record, Record::Refused(_)));
     // Before the end of the run, and after all else.

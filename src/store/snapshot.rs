@@ -19,15 +19,15 @@ pub(crate) trait SnapshotSource: Send + Sync {
 pub struct Snapshot(Arc<OnceLock<Weak<dyn SnapshotSource>>>);
 
 impl Snapshot {
-    /// Returns about how many bytes the lines of all events in memory have. Returns `None` before the broker has started
-    /// and after it has ended.
+    /// Returns about how many bytes the lines of all events and idempotency keys in memory have. Returns `None` before the
+    /// broker has started and after it has ended.
     pub fn bytes(&self) -> Option<u64> {
         Some(self.source()?.bytes())
     }
 
-    /// Returns a log of all events in memory up to this sequence number, and of all losses. A store may replace every
-    /// record up to that event with it. If the number is that of an event within a [batch](Record::Batch), the log says so
-    /// again. Waits for locks of the broker.
+    /// Returns a log of all events in memory up to this sequence number, of all losses, and of the idempotency keys of the
+    /// publishes that began up to there. A store may replace every record up to that event with it. If the number is that of
+    /// an event within a [batch](Record::Batch), the log says so again. Waits for locks of the broker.
     ///
     /// Call it only with a number for which this holds:
     ///

@@ -1,5 +1,5 @@
 //! Helpers for the tests of programs that embed a server or a broker: a clock that a test sets, a wait until subscribers
-//! are parked, and a relay that refuses connections and loses, delays or replaces responses, so that no test has to sleep.
+//! are parked, and a relay that refuses connections, cuts requests off, and loses, delays or replaces responses, so that no test has to sleep.
 //! For a program's own [`Store`]: [`StoreConformance`]. Needs the feature `testing`, which belongs in the dev-dependencies.
 //!
 //! ```

@@ -1,4 +1,5 @@
-//! [`Relay`]: a TCP relay that loses, delays and replaces responses, for tests of a network and of a server that fail.
+//! [`Relay`]: a TCP relay that loses requests and responses, and delays and replaces responses, for tests of a network and
+//! of a server that fail.
 
 mod request;
 
@@ -16,11 +17,12 @@ use parking_lot::{Condvar, Mutex};
 use crate::deadline::Deadline;
 use crate::server::Response;
 
-/// A TCP relay between clients and a server that can fail in the server's place: it cuts responses off, delays them, refuses
-/// connections, and answers requests itself.
+/// A TCP relay between clients and a server that can fail in the server's place: it cuts requests and responses off, delays
+/// responses, refuses connections, and answers requests itself.
 ///
-/// Until a method says otherwise, it passes on every byte. After a cut, the server has processed the request, and the client
-/// sees the connection end without a complete response. Dropping the relay closes its connections.
+/// Until a method says otherwise, it passes on every byte. After a cut of a response, the server has processed the request;
+/// after a cut of a request, it has not. In both cases the client sees the connection end without a complete response.
+/// Dropping the relay closes its connections.
 ///
 #[cfg_attr(feature = "client", doc = "```")]
 #[cfg_attr(not(feature = "client"), doc = "```ignore")]
@@ -59,6 +61,8 @@ struct Shared {
 struct State {
     /// The number of bytes to relay of the next response, if it is to be cut off.
     cut_after: Option<usize>,
+    /// The number of bytes to relay of the next request, if it is to be cut off.
+    cut_request_after: Option<usize>,
     delay: Duration,
     /// The responses to the next requests, in place of the server's.
     answers: VecDeque<Response>,
@@ -116,6 +120,29 @@ impl Relay {
     /// If the response is not longer, the relay counts the bytes of the next response on the same connection, too.
     pub fn cut_next_response(&self, after_bytes: usize) {
         self.shared.state.lock().cut_after = Some(after_bytes);
+    }
+
+    /// Cuts the next request, of any client, off after `after_bytes` bytes, and closes its connection: the server does not
+    /// get the whole request.
+    ///
+    /// A request that was sent before this call stays whole. If the next request is not longer, the relay counts the bytes of
+    /// the next request on the same connection, too.
+    ///
+    #[cfg_attr(feature = "client", doc = "```")]
+    #[cfg_attr(not(feature = "client"), doc = "```ignore")]
+    /// use long_polling::testing::Relay;
+    /// use long_polling::{Publisher, Server, ServerInfo};
+    ///
+    /// let server = Server::start(ServerInfo::new("127.0.0.1:0"))?;
+    /// let relay = Relay::to(server.local_addr())?;
+    /// let publisher = Publisher::new(format!("http://{}/publish", relay.local_addr()));
+    /// relay.cut_next_request(100);
+    /// publisher.publish("jobs", "first")?;
+    /// assert_eq!(server.statistics().published, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cut_next_request(&self, after_bytes: usize) {
+        self.shared.state.lock().cut_request_after = Some(after_bytes);
     }
 
     /// With `true`, closes all connections and, from now on, each new one before its first byte, as a server does that is
@@ -219,6 +246,7 @@ fn relay_requests(
     idle: &AtomicBool,
 ) {
     let mut buffer = [0; 16 << 10];
+    let mut left = None;
     while let Ok(read @ 1..) = client.read(&mut buffer) {
         let begins = idle.swap(false, SeqCst);
         let answer = begins.then(|| shared.state.lock().answers.pop_front());
@@ -229,12 +257,23 @@ fn relay_requests(
             }
             continue;
         }
-        if server.write_all(&buffer[..read]).is_err() {
+        if begins {
+            left = left.or_else(|| shared.state.lock().cut_request_after.take());
+        }
+        let kept = keep(read, &mut left);
+        if server.write_all(&buffer[..kept]).is_err() || kept < read {
             break;
         }
     }
     close(&client);
     close(&server);
+}
+
+/// Returns how many of the bytes read to relay, if `left` is the number of bytes before a cut. Subtracts them from it.
+fn keep(read: usize, left: &mut Option<usize>) -> usize {
+    let kept = left.map_or(read, |left| read.min(left));
+    *left = left.map(|left| left - kept);
+    kept
 }
 
 /// Reads the rest of a request, and answers it. Returns whether the connection stays.
@@ -261,8 +300,7 @@ fn relay_responses(
             break;
         }
         left = left.or_else(|| shared.state.lock().cut_after.take());
-        let kept = left.map_or(read, |left: usize| read.min(left));
-        left = left.map(|left| left - kept);
+        let kept = keep(read, &mut left);
         if client.write_all(&buffer[..kept]).is_err() || kept < read {
             break;
         }

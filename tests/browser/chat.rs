@@ -3,11 +3,11 @@
 use std::thread;
 use std::time::Duration;
 
-use long_polling::{Cursor, FilePersistorInfo, Server, ServerInfo, Subscriber};
+use long_polling::{Cursor, ServerInfo, Subscriber};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::support::{LIMIT, until};
+use crate::site::Site;
+use crate::support::until;
 use crate::webdriver::{Browser, ENTER, TAB};
 
 #[path = "../../examples/chat/page.rs"]
@@ -16,46 +16,16 @@ mod page;
 /// Short, so that a test need not wait long until someone has left.
 const PRESENCE: Duration = Duration::from_secs(2);
 
-/// The chat's server, which a test stops and starts again at the same address.
-struct Chat {
-    info: ServerInfo,
-    server: Option<Server>,
-    url: String,
-    _folder: TempDir,
-}
+struct Chat(Site);
 
 impl Chat {
     fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = FilePersistorInfo::new(folder.path().join("chat.log"));
-        let info = page::serve(ServerInfo::new("127.0.0.1:0").file(file), PRESENCE);
-        let server = Server::start(info.clone()).unwrap();
-        let address = server.local_addr().to_string();
-        Chat {
-            url: format!("http://{address}/"),
-            info: info.address(address),
-            server: Some(server),
-            _folder: folder,
-        }
-    }
-
-    fn stop(&mut self) {
-        let server = self.server.take().expect("a server that runs");
-        server.stop(LIMIT).unwrap();
-    }
-
-    fn start_again(&mut self) {
-        // Connections of the browser may still hold the port.
-        until("the port is free", || {
-            self.server = Server::start(self.info.clone()).ok();
-            self.server.is_some()
-        });
+        Chat(Site::start(|info| page::serve(info, PRESENCE)))
     }
 
     fn publish(&self, room: &str, text: &str) {
-        let server = self.server.as_ref().expect("a server that runs");
         let message = json!({"from": "Server", "text": text});
-        server.publish(room, &message).unwrap();
+        self.0.server().publish(room, &message).unwrap();
     }
 }
 
@@ -103,7 +73,7 @@ fn unexpected(browser: &Browser) -> Vec<Value> {
 }
 
 fn open(browser: &Browser, chat: &Chat) -> String {
-    browser.open(&chat.url);
+    browser.open(&chat.0.url);
     let tab = browser.tab();
     has_status(browser, &tab, "Connected");
     tab
@@ -127,11 +97,11 @@ fn two_tabs_talk_over_a_restart_and_a_sleep_without_loss_repetition_or_error() {
     let mut all = vec!["before the page", "Hello <b>Bob</b>", "Hello Ann"];
     has_messages(&browser, &one, &all);
 
-    chat.stop();
+    chat.0.stop();
     for tab in [&one, &two] {
         has_status(&browser, tab, "Connection lost");
     }
-    chat.start_again();
+    chat.0.start_again();
     chat.publish("chat", "after the restart");
     all.push("after the restart");
     for tab in [&one, &two] {
@@ -220,7 +190,7 @@ fn each_tab_shows_who_is_here_and_who_has_left() {
     }
 
     // A program is in one of the rooms.
-    let url = format!("{}events", chat.url);
+    let url = format!("{}events", chat.0.url);
     let mut cid = Subscriber::new(url, "help")
         .name("Cid")
         .start_at(Cursor::Oldest);
@@ -290,7 +260,7 @@ fn a_loss_and_a_message_that_was_not_sent_are_visible() {
     let browser = Browser::start();
     let tab = open(&browser, &chat);
     has_messages(&browser, &tab, &["lost"]);
-    chat.stop();
+    chat.0.stop();
     say(&browser, &tab, "Ann", "to nobody");
     let problem = "return document.getElementById('problem')";
     until("the problem is shown", || {
@@ -302,9 +272,13 @@ fn a_loss_and_a_message_that_was_not_sent_are_visible() {
         "to nobody"
     );
     // A server that has not kept the messages.
-    let address = chat.url.trim_start_matches("http://").trim_end_matches('/');
-    chat.info = page::serve(ServerInfo::new(address), PRESENCE);
-    chat.start_again();
+    let address = chat
+        .0
+        .url
+        .trim_start_matches("http://")
+        .trim_end_matches('/');
+    chat.0.info = page::serve(ServerInfo::new(address), PRESENCE);
+    chat.0.start_again();
     chat.publish("chat", "new");
     has_messages(&browser, &tab, &["lost", "new"]);
     let note = "return document.querySelector('.log:not([hidden]) .note')?.textContent ?? ''";

@@ -1,5 +1,5 @@
 //! The JavaScript client, as the server serves it: run by Node against servers of this process, and by Chromium in the page of
-//! the example `chat`.
+//! the example `chat`; and `EventSource` of Chromium.
 //!
 //! `cargo test --test browser -- --ignored`, where Node 18.17 or newer, Chromium and its driver are installed.
 
@@ -8,7 +8,9 @@
 mod support;
 
 mod chat;
+mod event_source;
 mod servers;
+mod site;
 mod webdriver;
 
 use std::fs;

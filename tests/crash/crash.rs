@@ -38,6 +38,15 @@ fn open(folder: &Path, level: &str) -> Result<Broker, long_polling::Error> {
     Broker::open(options, info)
 }
 
+/// Every other publisher gives its publishes idempotency keys.
+fn has_keys(publisher: usize) -> bool {
+    publisher % 2 == 1
+}
+
+fn key(publisher: usize, number: u64) -> String {
+    format!("{publisher}: {number}")
+}
+
 fn log(folder: &Path) -> std::path::PathBuf {
     folder.join("published")
 }
@@ -64,7 +73,12 @@ fn publish_as_a_process() {
             let (broker, mut log) = (&broker, &log);
             scope.spawn(move || {
                 for number in first.. {
-                    let id = broker.publish(&publisher.to_string(), &number).unwrap();
+                    let category = publisher.to_string();
+                    let id = match has_keys(publisher) {
+                        true => broker.publish_once(&key(publisher, number), &category, &number),
+                        false => broker.publish(&category, &number),
+                    };
+                    let id = id.unwrap();
                     // Written before the next publish, so a kill can't undo it.
                     log.write_all(format!("{publisher} {number} {id}\n").as_bytes())
                         .unwrap();
@@ -160,6 +174,11 @@ fn check(broker: &Broker, returned: &Returned, first: u64, level: &str) -> usize
             assert!(gap && !acknowledged, "{context}, but {last:?} had returned");
             lost += 1;
         } else {
+            if has_keys(publisher) {
+                // As a publisher does that has not got the answer.
+                let again = broker.publish_once(&key(publisher, last.0), &category, &last.0);
+                assert_eq!(again.unwrap(), last.1, "{context}");
+            }
             let next = restored.iter().find(|(number, _)| *number > last.0);
             assert_eq!(rest.first(), next);
         }

@@ -10,4 +10,6 @@ mod support;
 
 mod committed;
 mod crash;
+#[cfg(unix)]
+mod publishing_once;
 mod restart;

@@ -10,7 +10,7 @@ use crate::support;
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write as _};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
 use std::thread;
@@ -179,11 +179,36 @@ impl Peer {
         let (true, Some(status)) = (head.starts_with("http/1."), status) else {
             return Came::Garbage;
         };
-        let length = field("content-length: ").map_or(Ok(0), str::parse);
-        let length = if head_only { Ok(0) } else { length };
-        match length.map(|length| self.0.read_exact(&mut vec![0; length])) {
-            Ok(Ok(())) => Came::Answer(status, field("connection: ") == Some("close")),
-            _ => Came::Garbage,
+        let is_stream = field("content-type: ") == Some("text/event-stream");
+        let body = match field("content-length: ") {
+            _ if head_only => Ok(()),
+            None if is_stream && field("transfer-encoding: ") == Some("chunked") => self.chunks(),
+            None if is_stream => self.0.read_to_end(&mut Vec::new()).map(drop),
+            None => Ok(()),
+            Some(length) => match length.parse() {
+                Ok(length) => self.0.read_exact(&mut vec![0; length]),
+                Err(_) => return Came::Garbage,
+            },
+        };
+        match body {
+            Ok(()) => Came::Answer(status, field("connection: ") == Some("close")),
+            Err(_) => Came::Garbage,
+        }
+    }
+
+    fn chunks(&mut self) -> io::Result<()> {
+        loop {
+            let mut size = String::new();
+            self.0.read_line(&mut size)?;
+            let size = usize::from_str_radix(size.trim_end(), 16);
+            let size = size.map_err(|_| io::ErrorKind::InvalidData)?;
+            let mut chunk = vec![0; size + 2];
+            self.0.read_exact(&mut chunk)?;
+            match (size, chunk.ends_with(b"\r\n")) {
+                (_, false) => return Err(io::ErrorKind::InvalidData.into()),
+                (0, true) => return Ok(()),
+                (_, true) => {}
+            }
         }
     }
 }

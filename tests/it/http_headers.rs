@@ -88,7 +88,10 @@ fn pages_of_another_origin_may_send_and_read_these_fields() {
     connection.ask("OPTIONS", "/events");
     let preflight = connection.receive();
     let allowed = preflight.header("Access-Control-Allow-Headers").unwrap();
-    assert_eq!(allowed, "Content-Type, Last-Event-ID, Prefer");
+    assert_eq!(
+        allowed,
+        "Content-Type, Idempotency-Key, Last-Event-ID, Prefer"
+    );
     let answer = ask_with(&server, &poll("c", 0, ""), "");
     let exposed = answer.header("Access-Control-Expose-Headers").unwrap();
     assert!(exposed.contains("Preference-Applied") && exposed.contains("Last-Event-ID"));

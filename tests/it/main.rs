@@ -6,6 +6,8 @@ mod limits;
 #[allow(dead_code)]
 #[path = "../support/nginx.rs"]
 mod nginx_process;
+#[path = "../support/sse.rs"]
+mod sse;
 // Some tests are for Unix alone.
 #[cfg_attr(not(unix), allow(dead_code))]
 #[path = "../support/mod.rs"]
@@ -21,6 +23,7 @@ mod config;
 mod conformance;
 mod cut;
 mod damage;
+mod event_stream;
 mod event_ttl;
 mod eviction;
 mod exposition;
@@ -32,6 +35,7 @@ mod http_connection;
 mod http_headers;
 mod http_publish;
 mod http_subscribe;
+mod idempotency;
 mod listener;
 mod log;
 #[cfg(unix)]
@@ -45,6 +49,8 @@ mod persistence;
 mod presence;
 mod proxy;
 mod publish_all;
+mod publisher;
+mod publishing_once;
 mod purge;
 mod redirect;
 mod relay;

@@ -53,7 +53,7 @@ type Row = (
 );
 
 /// Each number in `Statistics`.
-const STATISTICS: [Row; 22] = [
+const STATISTICS: [Row; 25] = [
     ("/published", "events_published_total", &[]),
     ("/delivered", "events_delivered_total", &[]),
     ("/timed_out", "polls_timed_out_total", &[]),
@@ -71,6 +71,9 @@ const STATISTICS: [Row; 22] = [
     ("/categories", "categories", &[]),
     ("/events", "events", &[]),
     ("/event_bytes", "event_bytes", &[]),
+    ("/idempotency_keys", "idempotency_keys", &[]),
+    ("/repetitions", "publishes_repeated_total", &[]),
+    ("/keys_forgotten", "idempotency_keys_forgotten_total", &[]),
     ("/store/loaded", "store_events_loaded_total", &[]),
     ("/store/damaged", "store_lines_damaged_total", &[]),
     ("/store/written", "store_lines_written_total", &[]),

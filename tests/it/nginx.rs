@@ -5,6 +5,7 @@
 #![cfg(target_os = "linux")]
 
 use crate::nginx_process::{Nginx, PAGE, configuration};
+use crate::sse::{Stream, request};
 use crate::support;
 
 use std::io::ErrorKind::WouldBlock;
@@ -282,6 +283,37 @@ fn polls_as_long_as_the_servers_maximum_pass_through_nginx() {
     let mut connection = nginx.connect();
     connection.ask("GET", &poll("c", 3600, ""));
     assert_eq!(connection.receive().status, 504);
+}
+
+#[test]
+#[ignore = "needs nginx; .ci/run runs it"]
+fn nginx_passes_the_events_of_a_stream_on_as_they_come() {
+    let server = start(info().stream_heartbeat(Duration::from_millis(200)));
+    // A stream without comments would be cut off.
+    let hasty = [("proxy_read_timeout 130s", "proxy_read_timeout 1s")];
+    let nginx = Nginx::changed(server.local_addr(), &hasty);
+    let mut connection = nginx.connect();
+    connection.send(request("GET", "HTTP/1.1", "category=c&timeout=4", ""));
+    let mut stream = Stream::read(connection);
+    stream.position();
+    for number in 0..3 {
+        until_parked(&server, 1);
+        server.publish("c", &number).unwrap();
+        assert_eq!(stream.data(), number);
+    }
+    // To its end, which comes without another event.
+    assert_eq!(stream.rest(), []);
+    let id = server.publish("c", "after the end").unwrap();
+    let position = format!("Last-Event-ID: {}\r\n", stream.last_id.unwrap());
+    let mut connection = nginx.connect();
+    connection.send(request("GET", "HTTP/1.1", "category=c", &position));
+    let mut stream = Stream::read(connection);
+    assert_eq!(stream.data(), "after the end");
+    assert_eq!(stream.last_id, Some(id.to_string()));
+    // A client that hangs up at nginx frees its place.
+    until_parked(&server, 1);
+    drop(stream);
+    until_parked(&server, 0);
 }
 
 #[test]

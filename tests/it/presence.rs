@@ -242,6 +242,28 @@ fn a_client_that_hangs_up_leaves_after_the_time() {
 }
 
 #[test]
+fn the_client_of_a_stream_is_present_for_all_of_it() {
+    let (server, clock) = counting_server();
+    let mut stream = Connection::to(&server);
+    let target = poll("c", 60, "&subscriber=alice");
+    stream.send(format!(
+        "GET {target} HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\n\r\n"
+    ));
+    until_parked(&server, 1);
+    for _ in 0..3 {
+        clock.advance(TIME);
+        assert_eq!(server.broker().subscriber_names("c"), ["alice"]);
+        server.publish("c", "does not end it").unwrap();
+        until_parked(&server, 1);
+    }
+    drop(stream);
+    until("the stream has ended", || {
+        clock.advance(TIME);
+        server.broker().subscribers("c") == 0
+    });
+}
+
+#[test]
 fn a_request_that_is_no_poll_or_is_refused_makes_nobody_present() {
     let (server, _clock) = counting_server();
     let named = "&subscriber=alice";

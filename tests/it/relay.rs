@@ -1,4 +1,4 @@
-//! `testing::Relay` in place of a server that is down, slow or busy.
+//! `testing::Relay` in place of a server that is down, slow or busy, and of a network that loses requests.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -16,6 +16,11 @@ fn start() -> (Server, Relay, String) {
     (server, relay, url)
 }
 
+/// A publisher that does not retry.
+fn one_attempt(url: &str) -> Publisher {
+    Publisher::new(format!("{url}/publish")).retry_for(Duration::ZERO)
+}
+
 fn subscriber(url: &str) -> Subscriber {
     let soon = Duration::from_millis(1);
     Subscriber::new(format!("{url}/events"), "c")
@@ -26,7 +31,7 @@ fn subscriber(url: &str) -> Subscriber {
 #[test]
 fn a_relay_that_refuses_connections_is_a_server_that_is_down_until_it_accepts_them_again() {
     let (server, relay, url) = start();
-    let publisher = Publisher::new(format!("{url}/publish"));
+    let publisher = one_attempt(&url);
     publisher.publish("c", "kept alive").unwrap();
     relay.refuse_connections(true);
     for _ in 0..3 {
@@ -63,11 +68,29 @@ fn a_relay_that_delays_responses_delays_each_and_passes_them_on_when_the_delay_e
 fn a_relay_that_is_dropped_does_not_wait_for_its_delay() {
     let (server, relay, url) = start();
     relay.delay_responses(Duration::from_secs(3600));
-    let publisher = Publisher::new(format!("{url}/publish"));
+    let publisher = one_attempt(&url);
     let publishing = std::thread::spawn(move || publisher.publish("c", "x").map(drop));
     until("published", || server.statistics().published == 1);
     drop(relay);
     publishing.join().unwrap().unwrap_err();
+}
+
+#[test]
+fn a_request_that_the_relay_cuts_off_is_not_processed_and_the_next_one_is() {
+    let (server, relay, url) = start();
+    let publisher = one_attempt(&url);
+    for after_bytes in [0, 1, 100] {
+        relay.cut_next_request(after_bytes);
+        let error = publisher.publish("c", "x").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+        assert_eq!(server.statistics().published, 0);
+    }
+    // More bytes than the first request has.
+    relay.cut_next_request(2000);
+    publisher.publish("c", "x").unwrap();
+    let error = publisher.publish("c", &"x".repeat(2000)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+    assert_eq!(server.statistics().published, 1);
 }
 
 #[test]
@@ -121,7 +144,7 @@ fn an_answer_of_the_relay_has_its_status_fields_and_body_and_ends_a_connection_t
 #[test]
 fn after_an_answer_of_the_relay_the_connection_goes_on_to_the_server() {
     let (server, relay, url) = start();
-    let publisher = Publisher::new(format!("{url}/publish"));
+    let publisher = one_attempt(&url);
     for number in 1..=3 {
         relay.answer_next_request(Response::error(503, "busy"));
         let error = publisher.publish("c", "refused").unwrap_err();

@@ -52,6 +52,14 @@ fn a_setting_that_cannot_be_used_is_named() {
             with(|info| info.write_timeout(Duration::ZERO)),
             "write_timeout",
         ),
+        (
+            with(|info| info.stream_heartbeat(Duration::from_millis(99))),
+            "stream_heartbeat",
+        ),
+        (
+            with(|info| info.stream_heartbeat(Duration::MAX)),
+            "stream_heartbeat",
+        ),
         (with(|info| info.cors_origin("")), "cors_origin"),
         (with(|info| info.cors_origin("a\r\nb")), "cors_origin"),
         (
@@ -297,8 +305,8 @@ fn each_setter_of_a_server_takes_effect() {
             ),
             setter(
                 |info| info.socket_mode(0o600),
-                |info| info.socket_mode(77),
-                "77",
+                |info| info.socket_mode(99),
+                "99",
             ),
             setter(
                 |info| info.trust_unix_peers(false),
@@ -307,33 +315,33 @@ fn each_setter_of_a_server_takes_effect() {
             ),
             setter(
                 |info| info.max_connections(None),
-                |info| info.max_connections(77),
-                "77",
+                |info| info.max_connections(99),
+                "99",
             ),
             setter(
                 |info| info.thread_stack_size(65_536),
-                |info| info.thread_stack_size(77_777),
-                "77777",
+                |info| info.thread_stack_size(99_997),
+                "99997",
             ),
             setter(
                 |info| info.head_timeout(None),
-                |info| info.head_timeout(77 * SECOND),
-                "77s",
+                |info| info.head_timeout(99 * SECOND),
+                "99s",
             ),
             setter(
                 |info| info.body_timeout(None),
-                |info| info.body_timeout(77 * SECOND),
-                "77s",
+                |info| info.body_timeout(99 * SECOND),
+                "99s",
             ),
             setter(
                 |info| info.max_body_size(None),
-                |info| info.max_body_size(77),
-                "77",
+                |info| info.max_body_size(99),
+                "99",
             ),
             setter(
                 |info| info.timeout(SECOND),
-                |info| info.timeout(77 * SECOND),
-                "77s",
+                |info| info.timeout(99 * SECOND),
+                "99s",
             ),
             setter(
                 |info| info.subscription_uri("/a"),
@@ -357,8 +365,8 @@ fn each_setter_of_a_server_takes_effect() {
             ),
             setter(
                 |info| info.broker(BrokerOptions::new()),
-                |info| info.broker(BrokerOptions::new().max_parked(77)),
-                "77",
+                |info| info.broker(BrokerOptions::new().max_parked(99)),
+                "99",
             ),
             setter(
                 |info| info.cors_origin("*"),
@@ -382,18 +390,18 @@ fn each_setter_of_a_server_takes_effect() {
             ),
             setter(
                 |info| info.idle_timeout(None),
-                |info| info.idle_timeout(77 * SECOND),
-                "77s",
+                |info| info.idle_timeout(99 * SECOND),
+                "99s",
             ),
             setter(
                 |info| info.write_timeout(SECOND),
-                |info| info.write_timeout(77 * SECOND),
-                "77s",
+                |info| info.write_timeout(99 * SECOND),
+                "99s",
             ),
             setter(
                 |info| info.restore_timeout(SECOND),
-                |info| info.restore_timeout(77 * SECOND),
-                "77s",
+                |info| info.restore_timeout(99 * SECOND),
+                "99s",
             ),
             setter(
                 |info| info.trusted_proxies([]),
@@ -472,21 +480,36 @@ fn each_setter_of_a_broker_takes_effect() {
         &[
             setter(
                 |o| o.events_per_category(1),
-                |o| o.events_per_category(77),
-                "77",
+                |o| o.events_per_category(99),
+                "99",
             ),
-            setter(|o| o.event_ttl(None), |o| o.event_ttl(77 * SECOND), "77s"),
+            setter(|o| o.event_ttl(None), |o| o.event_ttl(99 * SECOND), "99s"),
             setter(
                 |o| o.delete_after_first_retrieval(false),
                 |o| o.delete_after_first_retrieval(true),
                 "true",
             ),
-            setter(|o| o.max_event_size(1), |o| o.max_event_size(77), "77"),
-            setter(|o| o.max_parked(1), |o| o.max_parked(77), "77"),
-            setter(|o| o.max_categories(1), |o| o.max_categories(77), "77"),
-            setter(|o| o.max_batch_size(1), |o| o.max_batch_size(77), "77"),
-            setter(|o| o.max_event_bytes(1), |o| o.max_event_bytes(77), "77"),
-            setter(|o| o.presence(None), |o| o.presence(77 * SECOND), "77s"),
+            setter(|o| o.max_event_size(1), |o| o.max_event_size(99), "99"),
+            setter(|o| o.max_parked(1), |o| o.max_parked(99), "99"),
+            setter(|o| o.max_categories(1), |o| o.max_categories(99), "99"),
+            setter(|o| o.max_batch_size(1), |o| o.max_batch_size(99), "99"),
+            setter(|o| o.max_event_bytes(1), |o| o.max_event_bytes(99), "99"),
+            setter(
+                |o| o.idempotency_window(SECOND),
+                |o| o.idempotency_window(99 * SECOND),
+                "99s",
+            ),
+            setter(
+                |o| o.max_idempotency_keys(1),
+                |o| o.max_idempotency_keys(99),
+                "99",
+            ),
+            setter(
+                |o| o.max_idempotency_bytes(1),
+                |o| o.max_idempotency_bytes(99),
+                "99",
+            ),
+            setter(|o| o.presence(None), |o| o.presence(99 * SECOND), "99s"),
         ],
     );
 }
@@ -503,17 +526,17 @@ fn each_setter_of_a_file_takes_effect() {
             ),
             setter(
                 |f| f.write_buffer_size(1),
-                |f| f.write_buffer_size(77),
-                "77",
+                |f| f.write_buffer_size(99),
+                "99",
             ),
             setter(
                 |file| file.write_flush_period(SECOND),
-                |file| file.write_flush_period(77 * SECOND),
-                "77s",
+                |file| file.write_flush_period(99 * SECOND),
+                "99s",
             ),
-            setter(|f| f.max_queue_size(1), |f| f.max_queue_size(77), "77"),
-            setter(|f| f.max_wait(SECOND), |f| f.max_wait(77 * SECOND), "77s"),
-            setter(|f| f.compact_from(None), |f| f.compact_from(77), "77"),
+            setter(|f| f.max_queue_size(1), |f| f.max_queue_size(99), "99"),
+            setter(|f| f.max_wait(SECOND), |f| f.max_wait(99 * SECOND), "99s"),
+            setter(|f| f.compact_from(None), |f| f.compact_from(99), "99"),
         ],
     );
     // A callback has no text, but shows that it is there.
@@ -535,20 +558,20 @@ fn each_setter_of_a_poll_takes_effect() {
             ),
             setter(
                 |poll| poll.timeout(SECOND),
-                |poll| poll.timeout(77 * SECOND),
-                "77s",
+                |poll| poll.timeout(99 * SECOND),
+                "99s",
             ),
             setter(
                 |poll| poll.since_time(None),
-                |poll| poll.since_time(77),
-                "77",
+                |poll| poll.since_time(99),
+                "99",
             ),
             setter(
                 |poll| poll.last_id(None),
                 |poll| poll.last_id(ID.parse::<EventId>().unwrap()),
                 ID,
             ),
-            setter(|poll| poll.limit(None), |poll| poll.limit(77), "77"),
+            setter(|poll| poll.limit(None), |poll| poll.limit(99), "99"),
             setter(
                 |poll| poll.subscriber("b"),
                 |poll| poll.subscriber("c"),
@@ -568,7 +591,7 @@ fn each_setter_of_a_publish_takes_effect() {
                 |publish| publish.category("c"),
                 "\"c\"",
             ),
-            setter(|publish| publish.data(2), |publish| publish.data(77), "77"),
+            setter(|publish| publish.data(2), |publish| publish.data(99), "99"),
         ],
     );
 }

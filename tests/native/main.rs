@@ -7,6 +7,8 @@ mod nginx_process;
 #[path = "../it/scripted.rs"]
 #[allow(dead_code)]
 mod scripted;
+#[path = "../support/sse.rs"]
+mod sse;
 #[allow(dead_code)]
 #[path = "../support/mod.rs"]
 mod support;
@@ -19,6 +21,8 @@ mod clock;
 mod conformance;
 #[path = "../it/cut.rs"]
 mod cut;
+#[path = "../it/event_stream.rs"]
+mod event_stream;
 #[path = "../it/event_ttl.rs"]
 mod event_ttl;
 #[path = "../it/exposition.rs"]
@@ -39,6 +43,8 @@ mod http_headers;
 mod http_publish;
 #[path = "../it/http_subscribe.rs"]
 mod http_subscribe;
+#[path = "../it/idempotency.rs"]
+mod idempotency;
 #[path = "../it/listener.rs"]
 mod listener;
 #[path = "../it/monitoring.rs"]
@@ -55,6 +61,8 @@ mod persistence;
 mod presence;
 #[path = "../it/publish_all.rs"]
 mod publish_all;
+#[path = "../it/publishing_once.rs"]
+mod publishing_once;
 #[path = "../it/purge.rs"]
 mod purge;
 #[path = "../it/relay.rs"]

@@ -19,6 +19,7 @@ mod basics;
 mod cluster;
 mod cut;
 mod figures;
+mod idempotency;
 mod loss;
 mod monitoring;
 mod nginx;

@@ -198,6 +198,28 @@ impl Connection {
         Ok(answer)
     }
 
+    /// The next chunk of a body; empty for the last one.
+    pub(crate) fn chunk(&mut self) -> io::Result<Vec<u8>> {
+        let mut size = String::new();
+        self.0.read_line(&mut size)?;
+        let size = size
+            .strip_suffix("\r\n")
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        let size = usize::from_str_radix(size, 16).expect("the size of a chunk");
+        let mut chunk = vec![0; size + 2];
+        self.0.read_exact(&mut chunk)?;
+        assert!(chunk.ends_with(b"\r\n"), "a chunk without an end");
+        chunk.truncate(size);
+        Ok(chunk)
+    }
+
+    /// What has come of a body that the end of the connection ends; empty there.
+    pub(crate) fn piece(&mut self) -> io::Result<Vec<u8>> {
+        let piece = self.0.fill_buf()?.to_vec();
+        self.0.consume(piece.len());
+        Ok(piece)
+    }
+
     /// Waits for more bytes or the end. Returns `true` if the server has hung up without sending more.
     pub(crate) fn is_over(&mut self) -> bool {
         match self.0.fill_buf() {

@@ -239,10 +239,18 @@ impl Trial {
                 .ttl(ttl.map(Duration::from_millis))
         });
         let requests: Vec<_> = requests.collect();
-        let published = match &requests[..] {
-            [request] => self.broker.publish_with(request).map(|id| vec![id]),
-            requests => self.broker.publish_all(requests),
+        // An event that was refused or not published leaves its key to the next one.
+        let number = self.published.len();
+        let key = (number % 3 < 2).then(|| format!("key {number}"));
+        let publish = || match (&requests[..], &key) {
+            (requests, Some(key)) => self.broker.publish_all_once(key, requests),
+            ([request], None) => self.broker.publish_with(request).map(|id| vec![id]),
+            (requests, None) => self.broker.publish_all(requests),
         };
+        let published = publish();
+        if let (Ok(ids), Some(_)) = (&published, &key) {
+            assert_eq!(publish().as_ref().ok(), Some(ids), "a repetition");
+        }
         match published {
             Ok(ids) => {
                 for (id, category) in ids.into_iter().zip(of) {
@@ -302,6 +310,14 @@ impl Trial {
         });
         let numbered = |broker: &Broker| number(broker.0.sequencer.end());
         assert_eq!(numbered(&whole), numbered(&compacted), "{logs:?}");
+        let keys = |broker: &Broker| {
+            let records = broker.0.keys.records(u64::MAX, broker.0.age.now());
+            records.iter().map(Record::to_line).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(&whole), keys(&compacted), "{logs:?}");
+        if end != End::Lost {
+            assert_eq!(keys(&self.broker), keys(&whole), "{logs:?}");
+        }
         let retrieved = logs.retrieved();
         for cursor in self.cursors() {
             for of in [&["a"][..], &["b"], &["c"], &["a", "b"], &["b", "c"]] {

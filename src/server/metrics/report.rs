@@ -19,6 +19,8 @@ pub(super) struct Report {
     /// Open connections; `None` if nothing counts them.
     pub(super) connections: Option<usize>,
     pub(super) connections_refused: u64,
+    /// Open streams of Server-Sent Events.
+    pub(super) event_streams: u64,
     /// Answers by status.
     pub(super) responses: BTreeMap<u16, u64>,
     pub(super) limits: Limits,
@@ -46,6 +48,7 @@ impl Report {
             stopping: status.is_stopping,
             connections: traffic.open_connections(),
             connections_refused: traffic.connections_refused(),
+            event_streams: traffic.streams(),
             responses: traffic.answers().collect(),
             limits: Limits {
                 max_parked: options.max_parked,

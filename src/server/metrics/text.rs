@@ -51,6 +51,11 @@ impl Exposition {
             "Connections answered with 503, past max_connections or for want of a thread.",
             report.connections_refused,
         );
+        self.gauge(
+            "event_streams",
+            "Open streams of Server-Sent Events.",
+            report.event_streams,
+        );
         // The first answer is counted after it was rendered.
         if !report.responses.is_empty() {
             self.family("http_responses_total", "counter", "Answers, by status.");
@@ -108,6 +113,9 @@ impl Exposition {
             categories,
             events,
             event_bytes,
+            idempotency_keys,
+            repetitions,
+            keys_forgotten,
             store: _,
             #[cfg(feature = "redis")]
                 backplane: _,
@@ -134,6 +142,16 @@ impl Exposition {
                 "Answers with events that reported a gap.",
                 gaps,
             ),
+            (
+                "publishes_repeated",
+                "Repetitions of a publish with an idempotency key, answered as the first one.",
+                repetitions,
+            ),
+            (
+                "idempotency_keys_forgotten",
+                "Idempotency keys forgotten before their time, for the limits.",
+                keys_forgotten,
+            ),
         ] {
             self.counter(name, help, value);
         }
@@ -159,6 +177,11 @@ impl Exposition {
             ),
             ("events", "Events in memory.", events),
             ("event_bytes", "JSON of the events in memory.", event_bytes),
+            (
+                "idempotency_keys",
+                "Idempotency keys in memory.",
+                idempotency_keys,
+            ),
         ] {
             self.gauge(name, help, value as u64);
         }

@@ -12,8 +12,8 @@ use super::connection::Connection;
 use super::connections::Connections;
 use super::exchange::{linger, serve};
 use crate::server::accept_failure::AcceptFailure;
-use crate::server::answer::Ready;
 use crate::server::cors::Grant;
+use crate::server::ready::Ready;
 use crate::server::render::Persistence;
 use crate::server::response::Response;
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -10,10 +11,13 @@ use super::connection::{Connection, State};
 use super::connections::Connections;
 use super::reader::Reader;
 use super::stream::TimedStream;
-use crate::server::answer::{Answer, ParkedPoll, Ready};
+use crate::broker::Waiter;
+use crate::server::answer::{Answer, ParkedPoll};
 use crate::server::cors::Grant;
 use crate::server::endpoints::{self, Exchange};
+use crate::server::event_stream::{EventStream, StreamConnection};
 use crate::server::head::BodyLength;
+use crate::server::ready::Ready;
 use crate::server::render::Persistence;
 use crate::server::request::Request;
 use crate::server::response::Response;
@@ -92,6 +96,23 @@ impl Exchange for NativeExchange<'_> {
     }
 }
 
+impl StreamConnection for NativeExchange<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let timeout = self.connections.service.info.write_timeout;
+        self.reader.source.send(bytes, timeout)
+    }
+
+    fn park(&mut self, waiter: &Arc<Waiter>) {
+        let received = self.reader.replace(Vec::new());
+        self.connection.park(waiter.clone(), received);
+        self.connections.wake_maintenance();
+    }
+
+    fn unpark(&mut self) {
+        self.reader.replace(self.connection.unpark());
+    }
+}
+
 /// The methods are not inlined: the stack of a thread stays as large as it ever was, and has 8 KB where a poll is parked.
 impl NativeExchange<'_> {
     /// Waits for a request and serves it. Returns `false` if the connection can't be used any more.
@@ -142,16 +163,22 @@ impl NativeExchange<'_> {
             }
             _ => false,
         };
+        let kept = |exchange: &Self| match is_read && !exchange.connections.service.is_stopping() {
+            true => persistence,
+            false => Persistence::Close,
+        };
         let ready = match answer {
             Answer::Ready(ready) => ready,
             Answer::Parked(poll) => self.wait(poll),
+            Answer::Stream(stream) => {
+                let persistence = match stream.closes() {
+                    true => Persistence::Close,
+                    false => kept(self),
+                };
+                return self.stream(stream, &grant, persistence);
+            }
         };
-        let persists = is_read && !self.connections.service.is_stopping();
-        let persistence = if persists {
-            persistence
-        } else {
-            Persistence::Close
-        };
+        let persistence = kept(self);
         self.send(ready, &grant, persistence, head_only)
     }
 
@@ -159,12 +186,28 @@ impl NativeExchange<'_> {
     #[allow(clippy::boxed_local)]
     #[inline(never)]
     fn wait(&mut self, poll: Box<ParkedPoll>) -> Ready {
-        let received = self.reader.replace(Vec::new());
-        self.connection.park(poll.waiter().clone(), received);
-        self.connections.wake_maintenance();
+        self.park(poll.waiter());
         let ready = poll.wait(&self.connections.service);
-        self.reader.replace(self.connection.unpark());
+        self.unpark();
         ready
+    }
+
+    /// Sends a stream until its end. Returns `false` if it is the connection's last answer.
+    #[inline(never)]
+    fn stream(
+        &mut self,
+        mut stream: Box<EventStream>,
+        grant: &Grant,
+        persistence: Persistence,
+    ) -> bool {
+        if !self.connection.enter(State::Serving) {
+            return false;
+        }
+        let service = &self.connections.service;
+        let head = stream.take_head();
+        let head = head.render(service, grant, persistence, false).to_vec();
+        let sent = stream.run(service, head, self);
+        self.is_kept(sent, persistence)
     }
 
     /// Sends an answer. Returns `false` if it is the connection's last one.
@@ -183,6 +226,11 @@ impl NativeExchange<'_> {
         }
         let answer = ready.render(service, grant, persistence, head_only);
         let sent = self.reader.source.send(&answer, service.info.write_timeout);
+        self.is_kept(sent, persistence)
+    }
+
+    /// Returns `true` if the connection can have another answer after this one.
+    fn is_kept(&self, sent: io::Result<()>, persistence: Persistence) -> bool {
         if let Err(error) = &sent {
             let (peer, stream) = (self.connection.peer, &self.connection.stream);
             log::debug!("an answer did not reach {peer:?}: {error}");

@@ -11,10 +11,13 @@ use parking_lot::Mutex;
 use super::Backend;
 use super::connections::Peer;
 use super::workers::ReceiveToken;
-use crate::server::answer::{Answer, ParkedPoll, Ready, Rendered};
+use crate::broker::Waiter;
+use crate::server::answer::{Answer, ParkedPoll};
 use crate::server::cors::Grant;
 use crate::server::endpoints::{self, Exchange};
+use crate::server::event_stream::{EventStream, StreamConnection};
 use crate::server::head::BodyLength;
+use crate::server::ready::{Ready, Rendered};
 use crate::server::render::{Persistence, http_date};
 use crate::server::request::Request;
 use crate::server::response::Response;
@@ -48,6 +51,7 @@ pub(super) fn serve(incoming: tiny_http::Request, token: &mut ReceiveToken<'_>) 
     match answer {
         Answer::Ready(ready) => exchange.send(ready),
         Answer::Parked(poll) => exchange.park(*poll),
+        Answer::Stream(stream) => exchange.stream(stream),
     }
 }
 
@@ -209,6 +213,32 @@ impl<'a, 'b> TinyHttpExchange<'a, 'b> {
         })
     }
 
+    /// Has another worker send a stream until its end.
+    fn stream(self, mut stream: Box<EventStream>) -> bool {
+        let (form, in_flight) = (self.form, self.in_flight);
+        let backend = self.token.backend.clone();
+        let writer = self.incoming.into_writer();
+        self.token.finish(form.peer, move |may_wait| {
+            // tiny_http ends no connection that the client wants to keep.
+            if !may_wait || stream.closes() && form.persistence != Persistence::Close {
+                let park = |waiter: &_| backend.connections.park(form.peer, waiter);
+                let ready = stream.finish_whole(&backend.service, may_wait, &park);
+                form.write(writer, &backend, &form.render(ready, &backend));
+            } else {
+                let (head, end) = (stream.take_head(), stream.likely_end());
+                let head = form.render_by(head, &backend, end).to_vec();
+                let mut connection = WriterOfStream {
+                    writer,
+                    peer: form.peer,
+                    backend: &backend,
+                };
+                let sent = stream.run(&backend.service, head, &mut connection);
+                form.check(sent, &backend);
+            }
+            drop(in_flight);
+        })
+    }
+
     /// Answers a request whose body has not been read, and then reads it. tiny_http gives the connection with the body on
     /// it for a change of protocol alone, whose answer has no length, so the fields that frame the answer are part of the
     /// value of its first field, `Date`.
@@ -273,7 +303,13 @@ impl AnswerForm {
     /// it: when the server stops, and where tiny_http has waited so long for the next request that it soon ends the
     /// connection.
     fn render(&self, ready: Ready, backend: &Backend) -> Rendered {
-        let is_late = self.idle_since.elapsed() >= backend.listener.idle_timeout / 32 * 31;
+        self.render_by(ready, backend, Instant::now())
+    }
+
+    /// The same for an answer that may end as late as this.
+    fn render_by(&self, ready: Ready, backend: &Backend, end: Instant) -> Rendered {
+        let time = end.saturating_duration_since(self.idle_since);
+        let is_late = time >= backend.listener.idle_timeout / 32 * 31;
         let closes = is_late || backend.service.is_stopping();
         let persistence = if closes {
             Persistence::Close
@@ -285,11 +321,38 @@ impl AnswerForm {
 
     /// Writes an answer. A client that does not read it gets no other.
     fn write(&self, mut writer: Box<dyn Write + Send>, backend: &Backend, answer: &[u8]) {
-        if let Err(error) = writer.write_all(answer).and_then(|()| writer.flush()) {
+        self.check(
+            writer.write_all(answer).and_then(|()| writer.flush()),
+            backend,
+        );
+    }
+
+    fn check(&self, sent: io::Result<()>, backend: &Backend) {
+        if let Err(error) = sent {
             log::debug!("an answer did not reach {:?}: {error}", self.peer);
             if let ErrorKind::WouldBlock | ErrorKind::TimedOut = error.kind() {
                 backend.connections.refuse(self.peer);
             }
         }
     }
+}
+
+/// A connection that a stream is written to.
+struct WriterOfStream<'a> {
+    writer: Box<dyn Write + Send>,
+    peer: Peer,
+    backend: &'a Backend,
+}
+
+impl StreamConnection for WriterOfStream<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.writer.write_all(bytes)?;
+        self.writer.flush()
+    }
+
+    fn park(&mut self, waiter: &Arc<Waiter>) {
+        self.backend.connections.park(self.peer, waiter);
+    }
+
+    fn unpark(&mut self) {}
 }

@@ -201,8 +201,8 @@ impl<D: Disk> Flusher<D> {
                 Record::Ended(_) => attempt.ended = Some(record.clone()),
                 _ => {}
             }
-            // The line of a batch stays with its events: a compaction may begin after this chunk.
-            if buffer.len() >= CHUNK_BYTES && !matches!(record, Record::Batch(_)) {
+            // The lines of a key and of a batch stay with their events: a compaction may begin after this chunk.
+            if buffer.len() >= CHUNK_BYTES && !record.precedes_its_events() {
                 break;
             }
         }

@@ -197,8 +197,8 @@ impl Queue {
         let mut bytes = 0;
         for record in records {
             bytes += record.line_len();
-            // No publisher waits for a record that is no event, purge or batch, so nothing else would have it written soon.
-            let is_awaited = record.id().is_some() || matches!(record, Record::Batch(_));
+            // No publisher waits for a record that is no event, purge, batch or key, so nothing else would have it written soon.
+            let is_awaited = record.id().is_some() || record.precedes_its_events();
             requests_flush |= self.limits.acknowledges && !is_awaited;
             state.queued_events += u64::from(record.event().is_some());
             state.queued.push(record);

@@ -160,7 +160,7 @@ impl<D: Disk> Flusher<D> {
             Record::Published { .. } | Record::Purged { .. } => {
                 record.sequence() > Some(last_sequence)
             }
-            Record::Batch(last) => {
+            Record::Batch(last) | Record::Keyed { last, .. } => {
                 let last = last.parts().map_or(0, |(_, sequence)| sequence);
                 last > last_sequence
             }

@@ -15,6 +15,7 @@ use crate::store::loss::{Loss, LossTable};
 const STARTED: &str = "started";
 const ACKNOWLEDGES: &str = "acknowledges";
 const BATCH: &str = "batch";
+const KEYED: &str = "keyed";
 const PURGED: &str = "purged";
 const TAKEN: &str = "taken";
 const REFUSED: &str = "refused";
@@ -49,6 +50,22 @@ pub(super) fn push(buffer: &mut Vec<u8>, record: &Record) {
             push_strings(buffer, COMPACTED, strings);
         }
         Record::Batch(id) => push_strings(buffer, BATCH, [id_text(*id)]),
+        Record::Keyed {
+            key,
+            fingerprint,
+            last,
+            count,
+            timestamp,
+        } => {
+            let strings = [
+                Cow::from(&**key),
+                format!("{fingerprint:016x}").into(),
+                id_text(*last),
+                count.to_string().into(),
+                timestamp.to_string().into(),
+            ];
+            push_strings(buffer, KEYED, strings);
+        }
         Record::Purged {
             category,
             position,
@@ -101,12 +118,23 @@ pub(super) fn len(record: &Record) -> usize {
     match record {
         Record::Taken { category, ids, .. } => FRAME + 6 * category.len() + ID * (1 + ids.len()),
         Record::Purged { category, .. } => FRAME + 6 * category.len() + ID + 46,
+        Record::Keyed { key, .. } => FRAME + escaped_len(key) + ID + 53,
         Record::Lost { category, .. } => FRAME + 6 * category.len() + 46,
         Record::LossTable(table) => FRAME + 24 + 48 * table.rows().len(),
         Record::Compacted { .. } => FRAME + ID + 23,
         Record::Started { .. } => FRAME + ID + ACKNOWLEDGES.len() + 3,
         _ => FRAME + ID,
     }
+}
+
+/// Returns the bytes that a JSON string has for this text, without its quotation marks.
+fn escaped_len(text: &str) -> usize {
+    let bytes = text.bytes().map(|byte| match byte {
+        b'"' | b'\\' => 2,
+        0..b' ' => 6,
+        _ => 1,
+    });
+    bytes.sum()
 }
 
 /// Reads a line whose checksum matches.
@@ -134,6 +162,19 @@ pub(super) fn parse(line: &[u8]) -> Result<Record, String> {
             position: id(position)?,
             timestamp: number(timestamp)?,
         }),
+        [KEYED, key, fingerprint, last, count, timestamp] => {
+            let fingerprint = u64::from_str_radix(fingerprint, 16);
+            Ok(Record::Keyed {
+                key: (*key).into(),
+                fingerprint: fingerprint.map_err(|error| error.to_string())?,
+                last: id(last)?,
+                count: u16::try_from(number(count)?)
+                    .ok()
+                    .filter(|count| *count > 0)
+                    .ok_or("a key of no events, or of too many")?,
+                timestamp: number(timestamp)?,
+            })
+        }
         [DAMAGED] => Ok(Record::Damaged),
         [TORN] => Ok(Record::Torn),
         [TAKEN, category, seen, ids @ ..] => Ok(Record::Taken {

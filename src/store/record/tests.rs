@@ -46,6 +46,13 @@ fn records() -> Vec<Record> {
             ids: vec![id, EventId::from(0), EventId::from(u128::MAX)],
         },
         Record::Batch(id),
+        Record::Keyed {
+            key: "a \"key\" \\".into(),
+            fingerprint: 7,
+            last: id,
+            count: u16::MAX,
+            timestamp: u64::MAX,
+        },
         Record::Purged {
             category: odd.clone(),
             position: id,

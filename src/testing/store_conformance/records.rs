@@ -42,6 +42,7 @@ pub(super) fn kind(record: &Record) -> &'static str {
         Record::Published { .. } => "Published",
         Record::Taken { .. } => "Taken",
         Record::Batch(_) => "Batch",
+        Record::Keyed { .. } => "Keyed",
         Record::Purged { .. } => "Purged",
         Record::Refused(_) => "Refused",
         Record::Ended(_) => "Ended",
@@ -74,6 +75,13 @@ pub(super) fn of_each_kind() -> Seen<Vec<Record>> {
         position: position(7),
         acknowledges,
     };
+    let keyed = |key: &str, last| Record::Keyed {
+        key: key.into(),
+        fingerprint: u64::MAX,
+        last: position(last),
+        count: u16::MAX,
+        timestamp: TIMESTAMP,
+    };
     let taken = |category: &str, ids: Vec<EventId>| Record::Taken {
         category: category.into(),
         seen: position(8),
@@ -86,6 +94,7 @@ pub(super) fn of_each_kind() -> Seen<Vec<Record>> {
         },
         lost("", 3),
         lost(odd, MAX_SEQUENCE),
+        keyed(&r#"a "'\ key; --"#.repeat(15), 7),
         Record::LossTable(losses),
         started(false),
         started(true),
@@ -98,6 +107,7 @@ pub(super) fn of_each_kind() -> Seen<Vec<Record>> {
         ),
         taken("none", Vec::new()),
         expiring(event_with(11, "c", "expires")?),
+        keyed("k", 12),
         Record::Batch(position(12)),
         event_with(12, "c", "together")?,
         Record::Purged {
@@ -182,7 +192,7 @@ mod tests {
         kinds.sort_unstable();
         kinds.dedup();
         // The number of names in `kind`.
-        assert_eq!(kinds.len(), 12);
+        assert_eq!(kinds.len(), 13);
     }
 
     #[test]

@@ -209,6 +209,10 @@ pub(super) const DIFFERENCES: &[(&str, &[Difference])] = &[
         ],
     ),
     (
+        "Streams of events",
+        &[("HTTP/1.0 with keep-alive", &[200], Closed, 0, Conforms)],
+    ),
+    (
         "Connections",
         &[
             ("close in a second field", &[204], Closed, 0, Conforms),

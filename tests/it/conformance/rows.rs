@@ -161,6 +161,7 @@ pub(crate) fn rows() -> Vec<Row> {
     chunks(&mut table);
     codings(&mut table);
     connections(&mut table);
+    streams(&mut table);
     methods(&mut table);
     smuggling(&mut table);
     table.rows
@@ -1468,6 +1469,49 @@ fn offers(t: &mut Table) {
         ),
         "413 (9110 §15.5.14)",
         (&[400], Closed, Tolerates),
+    );
+}
+
+/// Polls that ask for Server-Sent Events.
+fn streams(t: &mut Table) {
+    const ACCEPT: &str = "Accept: text/event-stream\r\n";
+    let old = |fields: &str| line("GET POLL HTTP/1.0", &format!("{ACCEPT}{fields}"));
+    t.group = "Streams of events";
+    t.row(
+        "GET",
+        fields(ACCEPT),
+        "2xx in chunks (9112 §7.1)",
+        (&[200], Kept, Conforms),
+    );
+    t.row(
+        "HEAD",
+        fields(ACCEPT).replace("GET", "HEAD"),
+        "2xx without a body (9110 §9.3.2)",
+        (&[200], Kept, Conforms),
+    );
+    t.row(
+        "close",
+        fields(&format!("{ACCEPT}Connection: close\r\n")),
+        "MUST be closed (9112 §9.6)",
+        (&[200], Closed, Conforms),
+    );
+    t.row(
+        "HTTP/1.0",
+        old(""),
+        "2xx without chunks, closed (9112 §6.1)",
+        (&[200], Closed, Conforms),
+    );
+    t.row(
+        "HTTP/1.0 with keep-alive",
+        old("Connection: keep-alive\r\n"),
+        "2xx without chunks, MAY be kept (9112 §6.1, §9.3)",
+        (&[200], Kept, Conforms),
+    );
+    t.row(
+        "A weight of 0",
+        fields("Accept: text/event-stream;q=0\r\n"),
+        "another form (9110 §12.4.2)",
+        (&[204], Kept, Conforms),
     );
 }
 

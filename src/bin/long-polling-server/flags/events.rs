@@ -76,6 +76,27 @@ pub(super) const TOPIC: Topic = Topic {
             apply: Broker(|options, value| Ok(options.max_batch_size(value.size()?))),
         },
         Flag {
+            name: "--idempotency-window",
+            value: "DURATION",
+            help: "a publish repeated with the same Idempotency-Key within this time is published once; 0s for never (10m)",
+            setting: "idempotency_window",
+            apply: Broker(|options, value| Ok(options.idempotency_window(value.duration()?))),
+        },
+        Flag {
+            name: "--max-idempotency-keys",
+            value: "N",
+            help: "the most keys remembered; the oldest make room (100000)",
+            setting: "max_idempotency_keys",
+            apply: Broker(|options, value| Ok(options.max_idempotency_keys(value.number()?))),
+        },
+        Flag {
+            name: "--max-idempotency-bytes",
+            value: "SIZE",
+            help: "the most bytes of keys remembered (16M)",
+            setting: "max_idempotency_bytes",
+            apply: Broker(|options, value| Ok(options.max_idempotency_bytes(value.size()?))),
+        },
+        Flag {
             name: "--max-parked",
             value: "N",
             help: "the most subscribers parked at once (10000)",

@@ -31,6 +31,13 @@ pub(super) const TOPIC: Topic = Topic {
             apply: Server(|info, value| Ok(info.timeout(value.duration()?))),
         },
         Flag {
+            name: "--stream-heartbeat",
+            value: "DURATION",
+            help: "the time between two comments to a quiet stream of Server-Sent Events (15s)",
+            setting: "stream_heartbeat",
+            apply: Server(|info, value| Ok(info.stream_heartbeat(value.duration()?))),
+        },
+        Flag {
             name: "--poll-without-cursor",
             value: "START",
             help: "where a poll without a position starts: now, or oldest for the oldest event in memory (now)",

@@ -172,7 +172,7 @@ impl LogKeeper {
         let after = |record: &Record| {
             let is_later = match record {
                 // Its events follow.
-                Record::Batch(last) => number(*last) > up_to,
+                Record::Batch(last) | Record::Keyed { last, .. } => number(*last) > up_to,
                 Record::Ended(_) => true,
                 _ => false,
             };

@@ -107,7 +107,7 @@ impl Acknowledging {
         held.settled += batch.len();
         let (events, others): (Vec<Record>, Vec<Record>) = batch
             .into_iter()
-            .partition(|record| record.event().is_some());
+            .partition(|record| record.event().is_some() || record.precedes_its_events());
         let of_batch = ids(&events);
         if !refused {
             held.events.extend(&of_batch);
@@ -152,8 +152,13 @@ impl Store for Acknowledging {
     }
 
     fn append(&self, record: Record) -> Result<u64, Error> {
+        self.append_batch(vec![record])
+    }
+
+    /// The disk settles the records together.
+    fn append_batch(&self, records: Vec<Record>) -> Result<u64, Error> {
         let mut held = self.0.state.lock();
-        held.appended.push(record);
+        held.appended.extend(records);
         let ticket = held.appended.len() as u64;
         drop(held);
         self.0.work.notify_one();
@@ -385,5 +390,41 @@ fn a_deleted_event_was_acknowledged_and_delivered() {
         let again = Acknowledging::new(0, false, store.kept());
         let broker = again.broker(BrokerOptions::default());
         assert_eq!(broker.statistics().events, 0);
+    });
+}
+
+/// Publishes with one key in a thread of its own.
+fn publish_once(broker: &Broker, data: &'static str) -> JoinHandle<Result<EventId, Error>> {
+    let broker = broker.clone();
+    thread::spawn(move || broker.publish_once("key", "a", data))
+}
+
+#[test]
+fn publishes_with_one_key_at_the_same_time_make_one_event() {
+    explore_some(|| {
+        let store = Acknowledging::new(1, true, Vec::new());
+        let broker = store.broker(BrokerOptions::default());
+        let same = [publish_once(&broker, "x"), publish_once(&broker, "x")];
+        let other = publish_once(&broker, "y");
+        let same = same.map(|thread| thread.join().unwrap().ok());
+        let other = other.join().unwrap();
+        let mut published: Vec<EventId> = same.iter().flatten().copied().collect();
+        published.dedup();
+        if let Ok(id) = other {
+            // The store has refused the first of the others, or they came later.
+            assert!(published.is_empty());
+            published.push(id);
+        }
+        assert!(published.len() <= 1);
+        let mut follower = Follower::of(&broker, &["a"]);
+        follower.poll(Duration::ZERO).unwrap();
+        assert_eq!(follower.seen, published);
+        broker.stop(Duration::ZERO).unwrap();
+        let broker = Acknowledging::new(0, false, store.kept()).broker(BrokerOptions::default());
+        assert_eq!(broker.statistics().idempotency_keys, published.len());
+        if let Some(id) = published.first() {
+            let data = if same.contains(&Some(*id)) { "x" } else { "y" };
+            assert_eq!(broker.publish_once("key", "a", data).ok(), Some(*id));
+        }
     });
 }

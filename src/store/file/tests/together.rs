@@ -1,5 +1,5 @@
-//! Publishes of several events, and purges: after a kill, a power cut or a failure of the disk at any moment, all events of
-//! a publish are there or none.
+//! Publishes of several events with an idempotency key, and purges: after a kill, a power cut or a failure of the disk at any
+//! moment, all events of a publish are there and its key, or neither.
 
 use fastrand::Rng;
 
@@ -20,6 +20,11 @@ fn requests(publish: u64, width: usize) -> Vec<PublishRequest<String>> {
             PublishRequest::new(category, format!("{number}{}", " ".repeat(width)))
         })
         .collect()
+}
+
+/// Publishes with the key of the publish.
+fn publish_once(broker: &Broker, publish: u64, width: usize) -> Result<Vec<EventId>, Error> {
+    broker.publish_all_once(&format!("publish {publish}"), &requests(publish, width))
 }
 
 /// Returns the numbers of all events that a broker has, in order.
@@ -64,7 +69,7 @@ fn check(broker: &Broker, ring: usize, context: &str) -> u64 {
 /// Publishes until the broker has made this many publishes, and purges the first category now and then.
 fn publish(broker: &Broker, count: u64, width: usize, mut returned: impl FnMut(u64)) {
     for publish in 0..count {
-        broker.publish_all(&requests(publish, width)).unwrap();
+        publish_once(broker, publish, width).unwrap();
         if publish % PURGE == PURGE - 1 {
             broker.purge("one").unwrap();
         }
@@ -100,9 +105,15 @@ fn crash(durability: Durability, ring: usize, compact_from: Option<u64>) {
                 assert!(publishes >= point.note.len() as u64, "{context}");
             }
             let before = held(&broker);
+            let keys = |broker: &Broker| broker.statistics().idempotency_keys as u64;
+            assert_eq!(keys(&broker), publishes, "{context}");
+            for known in (0..publishes).rev().take(2) {
+                publish_once(&broker, known, 1).expect(&context);
+            }
             broker.stop(LIMIT).unwrap();
             let again = start();
             assert_eq!(held(&again), before, "{context}");
+            assert_eq!(keys(&again), publishes, "{context}");
             again.stop(LIMIT).unwrap();
         }
     }
@@ -136,8 +147,7 @@ fn run_with(durability: Durability, fault: Option<(usize, Fault)>) -> usize {
     let broker = start(&disk).or_else(|_| start(&disk)).expect(&context);
     let mut accepted = Vec::new();
     for publish in 0..2 {
-        let requests = requests(publish, width);
-        match broker.publish_all(&requests) {
+        match publish_once(&broker, publish, width) {
             Ok(_) => accepted.extend(publish * TOGETHER..(publish + 1) * TOGETHER),
             Err(error) => {
                 assert_eq!(error.kind(), crate::ErrorKind::Busy, "{context}");
@@ -151,6 +161,8 @@ fn run_with(durability: Durability, fault: Option<(usize, Fault)>) -> usize {
             for files in <[_; 2]>::from(disk.after_crash()) {
                 let crashed = start(&FakeDisk::with(&files)).expect(&context);
                 assert_eq!(held(&crashed), accepted, "{context}");
+                let keys = crashed.statistics().idempotency_keys as u64;
+                assert_eq!(keys * TOGETHER, accepted.len() as u64, "{context}");
                 let batch = crashed.subscribe("one", Cursor::Oldest, Duration::ZERO);
                 let first = batch.unwrap().events().first().map(Event::id);
                 if let Some(first) = first {
@@ -165,6 +177,13 @@ fn run_with(durability: Durability, fault: Option<(usize, Fault)>) -> usize {
     let operations = disk.operations();
     let again = start(&disk).expect(&context);
     assert_eq!(held(&again), accepted, "{context}");
+    for publish in 0..2 {
+        publish_once(&again, publish, width).expect(&context);
+    }
+    // Each event is there once, whatever was refused before.
+    let mut all = held(&again);
+    all.sort_unstable();
+    assert_eq!(all, (0..2 * TOGETHER).collect::<Vec<u64>>(), "{context}");
     operations
 }
 
