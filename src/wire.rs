@@ -22,10 +22,12 @@ use crate::position::EventId;
 pub use categories::Categories;
 #[cfg(any(feature = "_server", feature = "client"))]
 pub(crate) use categories::check_category;
+#[cfg(feature = "client")]
+pub(crate) use key::quote_key;
 #[cfg(any(feature = "_server", feature = "client"))]
-pub(crate) use key::{
-    IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, IDEMPOTENCY_WINDOW, check_key, parse_key, quote_key,
-};
+pub(crate) use key::{IDEMPOTENCY_KEY, IDEMPOTENCY_WINDOW, check_key};
+#[cfg(feature = "_server")]
+pub(crate) use key::{IDEMPOTENCY_REPLAYED, parse_key};
 pub use query::SubscriptionRequest;
 #[cfg(feature = "_server")]
 pub(crate) use query::{asks_for_info, category_of_query, check_subscriber};
