@@ -33,7 +33,7 @@ pub mod browsers {
     #![doc = include_str!("guide/browsers.md")]
     // An image by its path would be missing in the documentation that cargo builds.
     #![doc = concat!(
-        "![The page of the chat: rooms, messages, and a field for the next message](data:image/png;base64,",
+        "![The page of the chat: rooms, who is here, messages, and a field for the next message](data:image/png;base64,",
         include_str!("guide/chat.png.base64"),
         ")"
     )]

@@ -104,7 +104,9 @@ pub use broker::BackplaneStatistics;
 #[cfg(feature = "_server")]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "server", feature = "native-http"))))]
 #[doc(inline)]
-pub use broker::{Batch, Broker, BrokerOptions, CategoryOptions, Statistics};
+pub use broker::{
+    Batch, Broker, BrokerOptions, CategoryInfo, CategoryOptions, Presence, Statistics,
+};
 #[cfg(feature = "client")]
 #[doc(inline)]
 pub use client::{

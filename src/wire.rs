@@ -30,7 +30,7 @@ pub(crate) use key::{IDEMPOTENCY_KEY, IDEMPOTENCY_WINDOW, check_key};
 pub(crate) use key::{IDEMPOTENCY_REPLAYED, parse_key};
 pub use query::SubscriptionRequest;
 #[cfg(feature = "_server")]
-pub(crate) use query::category_of_query;
+pub(crate) use query::{asks_for_info, category_of_query, check_subscriber};
 
 /// The header that carries the position that a poll reached, or the id of a published event.
 pub(crate) const LAST_EVENT_ID: &str = "Last-Event-ID";

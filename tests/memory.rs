@@ -6,11 +6,13 @@ mod limits;
 #[allow(dead_code)]
 mod support;
 
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use limits::Limits;
-use long_polling::{Broker, Cursor, FilePersistorInfo};
+use long_polling::server::{Endpoints, Request};
+use long_polling::{Broker, Cursor, FilePersistorInfo, ServerInfo};
 use peak_alloc::PeakAlloc;
 use support::{Connection, LIMIT, info, poll, start, until};
 
@@ -42,6 +44,11 @@ struct Use {
     /// Events that the disk has not taken yet, and their bytes as the queue counts them.
     waiting: usize,
     waiting_bytes: usize,
+    /// Clients that are counted, in each of their categories, and the bytes of a client's name.
+    present: usize,
+    client: usize,
+    /// Categories in which a client is present.
+    visited: usize,
     /// A file is compacted meanwhile.
     compacted: bool,
 }
@@ -58,6 +65,8 @@ fn most(options: &Limits, of: Use) -> usize {
         + of.publishing * 3 * options.max_event_size
         + of.requests * 5 * options.max_event_size
         + of.parked * (1000 + of.followed * (500 + 2 * of.name))
+        + of.present * (300 + of.client)
+        + of.visited * (700 + of.name)
         + of.keys * (450 + of.key)
         + of.answers * 3 * options.max_batch_size
         + of.files * MIB
@@ -124,6 +133,7 @@ fn the_memory_allocated_is_what_the_readme_says() {
     several_publishers();
     idempotency_keys();
     parked_subscribers();
+    present_clients();
     // Last, since a server's threads give back their memory a little after it has stopped.
     a_publish_over_http();
     answers_that_no_client_reads();
@@ -443,6 +453,41 @@ fn parked_subscribers() {
         for subscriber in subscribers {
             assert!(subscriber.join().unwrap().unwrap().events().is_empty());
         }
+    }
+}
+
+/// With a hook that does not return, so that each client waits for its calls.
+fn present_clients() {
+    for (clients, categories) in [(20_000, 1), (5000, 5000)] {
+        let options = Limits {
+            max_event_bytes: MIB / 16,
+            ..options()
+        };
+        let of = Use {
+            smallest: 4096,
+            name: 100,
+            present: clients,
+            client: 50,
+            visited: categories,
+            ..Use::default()
+        };
+        let (release, released) = mpsc::channel::<()>();
+        let released = Mutex::new(released);
+        let counting = options.options().presence(LIMIT).on_subscribe(move |_| {
+            let _ = released.lock().unwrap().recv_timeout(LIMIT);
+        });
+        let endpoints = Endpoints::new(ServerInfo::default().broker(counting)).unwrap();
+        fits("present clients", &options, of, || {
+            for number in 0..clients {
+                let (category, client) = (name(number % categories, 100), name(number, 50));
+                let target = format!("/events?category={category}&timeout=0&subscriber={client}");
+                let answer = endpoints.answer(Request::new("GET", &target));
+                assert_eq!(answer.status, 204);
+            }
+        });
+        assert_eq!(endpoints.broker().statistics().present, Some(clients));
+        drop(release);
+        endpoints.stop(LIMIT).unwrap();
     }
 }
 

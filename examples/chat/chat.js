@@ -11,8 +11,13 @@ let current;
 /** The ids of the messages that are shown: a room that is joined later begins with its history. */
 const shown = new Set();
 
-/** Calls `follow` again whenever the rooms change. */
+/** The category that says who is in a room begins with this. */
+const PEOPLE = "people/";
+
+/** Ends the present call of `follow`: there is another one whenever the rooms or the own name change. */
 let following = new AbortController();
+/** Where the last call ended. */
+let position = Promise.resolve("oldest");
 
 // Private windows may forbid storage.
 const stored = (key) => {
@@ -41,7 +46,7 @@ function addRoom(name) {
 	log.tabIndex = 0;
 	log.hidden = true;
 	element("logs").append(log);
-	const room = { log, button, unread, count: 0, atEnd: true };
+	const room = { log, button, unread, count: 0, atEnd: true, people: {} };
 	log.addEventListener("scroll", () => {
 		room.atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
 	});
@@ -64,6 +69,19 @@ function show(name) {
 	const room = rooms.get(name);
 	scrollToEnd(room);
 	countUnread(room, 0);
+	showPeople(room);
+}
+
+/** Shows who is in a room. Entries that stay are left alone: a screen reader reads those that come and go. */
+function showPeople({ people: { names = [], subscribers = 0 } }) {
+	const entries = new Set(names);
+	const guests = subscribers - names.length;
+	if (guests > 0) entries.add(guests === 1 ? "1 guest" : `${guests} guests`);
+	const list = element("people");
+	for (const item of [...list.children]) {
+		if (!entries.delete(item.textContent)) item.remove();
+	}
+	list.append(...[...entries].map((entry) => make("li", "", entry)));
 }
 
 function countUnread(room, count) {
@@ -79,6 +97,14 @@ function append(room, entry) {
 }
 
 function onEvent({ id, category, timestamp, data }) {
+	if (category.startsWith(PEOPLE)) {
+		const name = category.slice(PEOPLE.length);
+		const room = rooms.get(name);
+		if (!room) return;
+		room.people = data;
+		if (name === current) showPeople(room);
+		return;
+	}
 	const room = rooms.get(category);
 	if (!room || shown.has(id)) return;
 	shown.add(id);
@@ -114,17 +140,27 @@ function onState(state, error, wait) {
 	}
 }
 
-async function run() {
+/** Follows all rooms, from where the last call of `follow` ended or, for a room with a history, from `"oldest"`. */
+function run(from) {
 	following.abort();
 	following = new AbortController();
 	const { signal } = following;
-	try {
-		await follow("/events", [...rooms.keys()], { from: "oldest", signal, onEvent, onGap, onState });
-	} catch (error) {
-		const status = element("status");
-		status.classList.add("lost");
-		status.textContent = `The server refuses: ${error.message} Load the page again to retry.`;
-	}
+	position = position.then(async (reached) => {
+		const start = from ?? (reached || "oldest");
+		if (signal.aborted) return start;
+		// The server counts a page without a name as a guest.
+		const name = stored("name");
+		const url = name ? `/events?subscriber=${encodeURIComponent(name)}` : "/events";
+		const categories = [...rooms.keys()].flatMap((room) => [room, PEOPLE + room]);
+		try {
+			return await follow(url, categories, { from: start, signal, onEvent, onGap, onState });
+		} catch (error) {
+			const status = element("status");
+			status.classList.add("lost");
+			status.textContent = `The server refuses: ${error.message} Load the page again to retry.`;
+			return start;
+		}
+	});
 }
 
 // The keyboard of a phone takes half of the page.
@@ -141,10 +177,15 @@ element("join").addEventListener("submit", (event) => {
 	if (!rooms.has(name)) {
 		addRoom(name);
 		store("rooms", JSON.stringify([...rooms.keys()]));
-		run();
+		run("oldest");
 	}
 	show(name);
 	element("text").focus();
+});
+
+element("name").addEventListener("change", () => {
+	store("name", element("name").value.trim());
+	run();
 });
 
 element("send").addEventListener("submit", async (event) => {
@@ -152,7 +193,6 @@ element("send").addEventListener("submit", async (event) => {
 	const [from, text] = [element("name").value.trim(), element("text").value.trim()];
 	const problem = element("problem");
 	if (!from || !text) return;
-	store("name", from);
 	try {
 		// A double click does not send it twice.
 		element("text").value = "";

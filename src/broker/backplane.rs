@@ -187,6 +187,7 @@ impl Broker {
         if let Some(streams) = &shared.streams {
             streams.backplane.start(feeds.collect())?;
         }
+        broker.start_presence()?;
         Ok(broker)
     }
 }

@@ -203,6 +203,13 @@ impl Catalog {
         }
     }
 
+    /// Returns the number of subscribers that are parked in the category of this name.
+    pub(crate) fn waiters(&self, name: &str) -> usize {
+        let mut count = 0;
+        self.with_existing(name, |category| count = category.waiters.len());
+        count
+    }
+
     /// Calls `work` with all these categories locked, whose names are given in order. A category that is not in the catalog
     /// is created: while it could not be locked, an event could be published to it, and the position that a poll reaches
     /// would lie after that event.

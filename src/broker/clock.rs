@@ -9,7 +9,9 @@
 //!   `max_batch_size` bytes of one timestamp, so that the events of one millisecond always fit into one batch.
 //! - Events expire by elapsed time, which no correction of the clock changes.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::deadline::Deadline;
 
 /// The most milliseconds that timestamps get ahead of the clock because they have to increase. If they are further ahead,
 /// the clock was set back.
@@ -81,6 +83,27 @@ impl Age {
             Since::Manual(clock, start) => clock.elapsed() - start,
         };
         self.start.saturating_add(elapsed)
+    }
+
+    /// Returns the deadline of a wait until this time. Without one for a manual clock; see [`on_advance`](Age::on_advance).
+    pub(crate) fn deadline(&self, time: u64) -> Deadline {
+        match &self.since {
+            Since::Started(start) => {
+                let after = Duration::from_millis(time.saturating_sub(self.start));
+                Deadline::from(start.checked_add(after))
+            }
+            #[cfg(feature = "testing")]
+            Since::Manual(..) => Deadline::NEVER,
+        }
+    }
+
+    /// Has a manual clock call `callback` each time after it has advanced, until it returns `false`.
+    #[cfg_attr(not(feature = "testing"), allow(unused_variables))]
+    pub(crate) fn on_advance(&self, callback: impl Fn() -> bool + Send + 'static) {
+        #[cfg(feature = "testing")]
+        if let Since::Manual(clock, _) = &self.since {
+            clock.on_advance(callback);
+        }
     }
 
     /// Returns the publish time of an event that is stamped now, with a timestamp this many milliseconds ahead of the clock.

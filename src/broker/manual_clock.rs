@@ -1,5 +1,6 @@
 //! [`ManualClock`]: a clock for tests.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,8 +9,16 @@ use std::time::Duration;
 /// It shows a Unix time, which the broker stamps events with, and counts elapsed time, by which events expire.
 /// [`advance`](ManualClock::advance) lets time pass; [`set`](ManualClock::set) corrects or breaks the clock, and no time
 /// passes. The timeouts of polls and connections use real time.
-#[derive(Clone, Debug)]
-pub struct ManualClock(Arc<Mutex<Times>>);
+#[derive(Clone)]
+pub struct ManualClock(Arc<Shared>);
+
+struct Shared {
+    times: Mutex<Times>,
+    /// Called after each advance. One that returns `false` is dropped.
+    callbacks: Mutex<Vec<Callback>>,
+}
+
+type Callback = Box<dyn Fn() -> bool + Send>;
 
 #[derive(Clone, Copy, Debug)]
 struct Times {
@@ -26,11 +35,14 @@ impl ManualClock {
             now: milliseconds,
             elapsed: 0,
         };
-        ManualClock(Arc::new(Mutex::new(times)))
+        ManualClock(Arc::new(Shared {
+            times: Mutex::new(times),
+            callbacks: Mutex::default(),
+        }))
     }
 
     fn times(&self) -> MutexGuard<'_, Times> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the Unix time that the clock shows, in milliseconds.
@@ -49,10 +61,28 @@ impl ManualClock {
         let mut times = self.times();
         times.now = times.now.saturating_add(milliseconds);
         times.elapsed = times.elapsed.saturating_add(milliseconds);
+        drop(times);
+        self.callbacks().retain(|callback| callback());
+    }
+
+    /// Calls `callback` after each advance, until it returns `false`. It may read the clock.
+    pub(super) fn on_advance(&self, callback: impl Fn() -> bool + Send + 'static) {
+        self.callbacks().push(Box::new(callback));
+    }
+
+    fn callbacks(&self) -> MutexGuard<'_, Vec<Callback>> {
+        let callbacks = self.0.callbacks.lock();
+        callbacks.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the time that has passed since the clock was made, in milliseconds.
     pub(super) fn elapsed(&self) -> u64 {
         self.times().elapsed
+    }
+}
+
+impl fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ManualClock").field(&*self.times()).finish()
     }
 }

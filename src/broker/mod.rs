@@ -9,6 +9,7 @@ mod backplane;
 mod batch;
 mod batch_limit;
 mod catalog;
+mod category_info;
 mod category_options;
 mod clock;
 mod commit;
@@ -24,6 +25,7 @@ mod order;
 mod parked;
 mod placed;
 mod poll;
+mod presence;
 mod publish;
 mod publish_all;
 mod publish_once;
@@ -61,6 +63,7 @@ use clock::Age;
 use commit::Commits;
 use flushing::Flushing;
 use idempotency::Keys;
+use presence::PresenceTracker;
 use replay::Replay;
 use restorer::Restorer;
 use sequencer::Sequencer;
@@ -73,6 +76,7 @@ use waiter::Parking;
 #[cfg(feature = "redis")]
 pub(crate) use backplane::{Answered, Backplane, Beginning, Feed, PublishKey, Refill};
 pub use batch::Batch;
+pub use category_info::CategoryInfo;
 pub use category_options::CategoryOptions;
 pub(crate) use clock::Clock;
 #[cfg(feature = "redis")]
@@ -83,6 +87,8 @@ pub use manual_clock::ManualClock;
 pub use options::BrokerOptions;
 pub(crate) use parked::Parked;
 pub(crate) use poll::Polled;
+pub use presence::Presence;
+pub(crate) use presence::PresenceGuard;
 #[cfg(feature = "redis")]
 pub use statistics::BackplaneStatistics;
 pub use statistics::Statistics;
@@ -130,6 +136,9 @@ impl Deref for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if let Some(presence) = &self.presence {
+            presence.end();
+        }
         if let Err(error) = self.stop_store(DROP_TIMEOUT) {
             log::error!(
                 "the store of a broker that was dropped could not be stopped: {}",
@@ -156,6 +165,8 @@ struct Shared {
     /// The time that events expire by.
     age: Age,
     counters: Counters,
+    /// Counts the clients, if the options say so.
+    presence: Option<Arc<dyn PresenceTracker>>,
     /// The thread that evicts holds this lock, which comes before all others.
     evicting: Mutex<()>,
     /// When the next sweep for expired events is due, by `age`. `u64::MAX` if no event can expire.
@@ -231,7 +242,16 @@ impl Broker {
         if let Some(flushing) = &broker.0.flushing {
             flushing.start(Arc::downgrade(&broker.0.0))?;
         }
+        broker.start_presence()?;
         Ok(broker)
+    }
+
+    /// Starts the thread that calls the hooks of the presence, if there are any.
+    fn start_presence(&self) -> Result<(), Error> {
+        match &self.0.presence {
+            Some(presence) => presence.clone().start(Arc::downgrade(&self.0)),
+            None => Ok(()),
+        }
     }
 
     /// Publishes `data`, which serializes to any JSON but null, to a category, and returns the event's id. Never waits for a
@@ -368,6 +388,7 @@ impl Broker {
         let polled = self
             .poll(&categories, cursor, limit, mode)
             .inspect_err(|_| self.count_refused())?;
+        let _presence = self.enter(&categories, None);
         match polled {
             Polled::Ready(batch) => Ok(batch),
             Polled::Parked(parked) => Ok(parked.wait(Deadline::after(timeout))),
@@ -385,6 +406,7 @@ impl Broker {
             parked: shared.parking.len(),
             categories: shared.catalog.len(),
             store: shared.store_statistics(),
+            present: shared.presence.as_ref().map(|presence| presence.present()),
             #[cfg(feature = "redis")]
             backplane: shared.backplane_statistics(),
             ..shared.counters.snapshot()
@@ -393,16 +415,24 @@ impl Broker {
 
     /// Answers all parked subscribers as if they had timed out, refuses later polls and publishes, and has the store keep
     /// every event. May be called twice. Returns within a tenth of a second after `timeout`: a store that does not return is
-    /// left to a thread of its own.
+    /// left to a thread of its own. A hook of the [presence](BrokerOptions::presence) that runs may finish, and none is called
+    /// any more.
     ///
     /// # Errors
     ///
     /// [`File`](crate::ErrorKind::File) if events could not be written, and
     /// [`StopTimeout`](crate::ErrorKind::StopTimeout) if that took longer than `timeout`. If the store does not return, the
-    /// message names the call.
+    /// message names the call; if a hook does not return, the message names the hook.
     pub fn stop(&self, timeout: Duration) -> Result<(), Error> {
         self.release();
-        self.0.end_and_stop(timeout)
+        let Some(presence) = &self.0.presence else {
+            return self.0.end_and_stop(timeout);
+        };
+        let deadline = Deadline::after(timeout);
+        presence.end();
+        let stopped = self.0.end_and_stop(timeout);
+        let ended = presence.wait(deadline);
+        stopped.and(ended)
     }
 
     /// The first half of a stop: answers all parked subscribers, and no subscriber parks from here on. Publishing goes on.
@@ -464,6 +494,7 @@ impl std::fmt::Debug for Broker {
 
 impl Shared {
     fn new(options: BrokerOptions, clock: &Clock) -> Self {
+        let (age, presence) = (Age::starting_now(clock), options.presence);
         Shared {
             catalog: Catalog::new(options.clone()),
             parking: Parking::new(options.max_parked),
@@ -473,7 +504,8 @@ impl Shared {
             store: Box::new(NoStore),
             flushing: None,
             stopping: Arc::default(),
-            age: Age::starting_now(clock),
+            presence: presence.map(|presence| presence.create(&options.presence_hooks, &age)),
+            age,
             counters: Counters::default(),
             evicting: Mutex::default(),
             next_sweep: AtomicU64::new(0),

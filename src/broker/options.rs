@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::category_options::{CategoryOptions, RingLimits, check_ttl, milliseconds};
+use super::presence::{Presence, PresenceHook, PresenceHooks, PresenceSetting};
 use crate::config::{Count, Flag, Map, Nested, Optional, Size, Time, settings};
 use crate::error::Error;
 
@@ -21,7 +22,7 @@ use crate::error::Error;
 /// # Ok::<(), long_polling::Error>(())
 /// ```
 ///
-/// A configuration file can have them; [`ServerInfo`](crate::ServerInfo) says how.
+/// A configuration file can have them, but for the hooks; [`ServerInfo`](crate::ServerInfo) says how.
 ///
 /// A setting that is given twice has the last value. A value that can't be used is reported where the broker starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct BrokerOptions {
     pub(crate) max_categories: usize,
     pub(crate) max_batch_size: usize,
     pub(crate) max_event_bytes: usize,
+    pub(crate) presence: Option<PresenceSetting>,
+    pub(crate) presence_hooks: PresenceHooks,
     pub(crate) idempotency_window: Duration,
     pub(crate) max_idempotency_keys: usize,
     pub(crate) max_idempotency_bytes: usize,
@@ -53,6 +56,7 @@ settings!(
         max_categories: Count,
         max_batch_size: Size,
         max_event_bytes: Size,
+        presence: Optional<Time>,
         idempotency_window: Time,
         max_idempotency_keys: Count,
         max_idempotency_bytes: Size,
@@ -71,6 +75,8 @@ impl Default for BrokerOptions {
             max_categories: 10_000,
             max_batch_size: 4 << 20,
             max_event_bytes: 64 << 20,
+            presence: None,
+            presence_hooks: PresenceHooks::default(),
             idempotency_window: Duration::from_secs(600),
             max_idempotency_keys: 100_000,
             max_idempotency_bytes: 16 << 20,
@@ -146,6 +152,84 @@ impl BrokerOptions {
     /// an error. Defaults to 64 MiB.
     pub fn max_event_bytes(mut self, bytes: usize) -> Self {
         self.max_event_bytes = bytes;
+        self
+    }
+
+    /// Sets how long a client counts as present in a category after the end of its last poll there. A client that follows a
+    /// category is between two polls for a moment after each event; 10 seconds cover that, and a short loss of the
+    /// connection. Less than a millisecond is an error. Defaults to `None`: only polls that are parked count.
+    ///
+    /// A client has the name that the hook [`before_subscription`](crate::ServerInfo::before_subscription) gives it by
+    /// [`Request::identify`](crate::server::Request::identify), or else that of the parameter `subscriber` of its poll. All
+    /// polls of one name count as one client. Polls without a name are told apart by number alone: when one ends, its place
+    /// stays for the time, and the next poll without a name takes the place that was left first. So do the calls of
+    /// [`Broker::subscribe`](crate::Broker::subscribe).
+    ///
+    /// A client that follows several categories is present in each of them. At most 100,000 clients are counted, in all
+    /// categories together; the broker does not count further ones, and logs a warning. A broker in Redis counts the clients
+    /// of its own node.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use long_polling::{Broker, BrokerOptions, Cursor};
+    ///
+    /// let presence = Duration::from_secs(10);
+    /// let broker = Broker::new(BrokerOptions::new().presence(presence))?;
+    /// broker.subscribe("news", Cursor::Now, Duration::ZERO)?;
+    /// assert_eq!(broker.subscribers("news"), 1);
+    /// # Ok::<(), long_polling::Error>(())
+    /// ```
+    pub fn presence(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.presence = time.into().map(PresenceSetting::new);
+        self
+    }
+
+    /// Sets a hook that is called when a client has come to a category: after the first poll of its name there, or the first
+    /// one since it left. Needs [`presence`](BrokerOptions::presence). Defaults to none.
+    ///
+    /// A thread of the broker, `long-polling-presence`, calls this hook and [`on_leave`](BrokerOptions::on_leave), one client
+    /// after the other, in the order of the changes. No poll waits for a hook, so it may block or publish. While a hook blocks,
+    /// later changes wait for it; a client that leaves and comes back meanwhile counts as one that has stayed. A panic in a
+    /// hook is logged.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use long_polling::{Broker, BrokerOptions, Cursor, Error, Presence};
+    ///
+    /// fn publish_number(presence: &Presence) {
+    ///     let category = presence.category();
+    ///     if category.starts_with("room/") {
+    ///         let audience = category.replace("room/", "audience/");
+    ///         let number = presence.subscribers();
+    ///         if let Err(error) = presence.broker().publish(&audience, &number) {
+    ///             eprintln!("{}", error.report());
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let options = BrokerOptions::new()
+    ///     .presence(Duration::from_secs(10))
+    ///     .on_subscribe(publish_number)
+    ///     .on_leave(publish_number);
+    /// let broker = Broker::new(options)?;
+    /// broker.subscribe("room/1", Cursor::Now, Duration::ZERO)?;
+    ///
+    /// let limit = Duration::from_secs(10);
+    /// let batch = broker.subscribe("audience/1", Cursor::Oldest, limit)?;
+    /// assert_eq!(batch.events()[0].decode::<usize>()?, 1);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn on_subscribe(mut self, hook: impl Fn(&Presence) + Send + Sync + 'static) -> Self {
+        self.presence_hooks.on_subscribe = Some(PresenceHook::new(hook));
+        self
+    }
+
+    /// Sets a hook that is called when a client has left a category: when the time of
+    /// [`presence`](BrokerOptions::presence) has passed after its last poll. It is called as
+    /// [`on_subscribe`](BrokerOptions::on_subscribe) is, and not for the clients that are present when the broker stops.
+    /// Defaults to none.
+    pub fn on_leave(mut self, hook: impl Fn(&Presence) + Send + Sync + 'static) -> Self {
+        self.presence_hooks.on_leave = Some(PresenceHook::new(hook));
         self
     }
 
@@ -261,6 +345,7 @@ impl BrokerOptions {
                 ),
             ));
         }
+        self.presence_hooks.check(self.presence)?;
         check_ttl(self.event_ttl).map_err(|problem| Error::setting("event_ttl", problem))?;
         let mut prefixes = self.prefixes.iter();
         prefixes.try_for_each(|(prefix, options)| options.check(prefix))

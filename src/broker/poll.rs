@@ -61,11 +61,7 @@ impl Broker {
         if limit == Some(0) {
             return Err(Error::request("a limit of 0 events: give 1 or more"));
         }
-        names.check()?;
-        #[cfg(feature = "redis")]
-        if let Some(streams) = &self.0.streams {
-            streams.check(names)?;
-        }
+        self.check_categories(names)?;
         let query = Query::new(cursor, limit, mode);
         self.0.poll(names, query)
     }

@@ -153,7 +153,6 @@ impl Ring {
         self.entries.is_empty()
     }
 
-    #[cfg(feature = "redis")]
     pub(crate) fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
         self.entries.iter()
     }

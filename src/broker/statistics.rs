@@ -37,6 +37,10 @@ pub struct Statistics {
     pub purged: u64,
     /// Subscribers parked now.
     pub parked: usize,
+    /// Clients that are present now, also between two polls; one that follows two categories counts twice. `None` without
+    /// [`presence`](crate::BrokerOptions::presence).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub present: Option<usize>,
     /// Categories that have events or parked subscribers now.
     pub categories: usize,
     /// Events held now.

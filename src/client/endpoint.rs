@@ -122,7 +122,7 @@ impl Endpoint {
         request: &SubscriptionRequest,
         grace: Duration,
     ) -> Result<SubscriptionResponse, Error> {
-        request.categories.check()?;
+        request.check()?;
         let mut get = HttpRequest {
             method: Method::GET,
             target: Target {

@@ -76,13 +76,10 @@ impl PollThread {
     ///
     /// `Unreachable` if the thread has panicked; start another one then.
     pub(crate) fn send(&self, request: SubscriptionRequest) -> Result<(), Error> {
-        let sent = self
-            .requests
-            .as_ref()
-            .map(|requests| requests.send(request));
-        match sent {
-            Some(Ok(())) => Ok(()),
-            _ => Err(panicked()),
+        let requests = self.requests.as_ref();
+        match requests.is_some_and(|requests| requests.send(request).is_ok()) {
+            true => Ok(()),
+            false => Err(panicked()),
         }
     }
 

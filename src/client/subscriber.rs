@@ -199,6 +199,23 @@ impl Subscriber {
         self
     }
 
+    /// Sets the name by which the server counts this subscriber as present, also between its polls: 1 to 255 bytes. Defaults
+    /// to none: the server counts it without a name.
+    ///
+    /// The server does so if its setting `BrokerOptions::presence` is on, and gives the names to the program that embeds it.
+    /// All subscribers of one name count as one. A name proves nothing: any client can give any name.
+    ///
+    /// ```no_run
+    /// use long_polling::Subscriber;
+    ///
+    /// let events = Subscriber::new("http://localhost:8080/events", "room/1").name("alice");
+    /// # drop(events);
+    /// ```
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.request.subscriber = Some(name.into());
+        self
+    }
+
     /// Adds a header field to every poll. Defaults to no fields.
     ///
     /// An `Authorization` takes precedence over [`credentials`](Subscriber::credentials). After a redirect to another

@@ -9,7 +9,7 @@ use super::poll_settings::TimeoutAnswer;
 use super::ready::{Ready, position_reached, with_preference};
 use super::response::Response;
 use super::service::Service;
-use crate::broker::{Batch, Parked, Waiter};
+use crate::broker::{Batch, Parked, PresenceGuard, Waiter};
 use crate::position::EventId;
 use crate::wire;
 
@@ -21,6 +21,16 @@ pub(super) enum Answer {
     Parked(Box<ParkedPoll>),
     /// A stream of events. The backend writes its head, and runs it.
     Stream(Box<EventStream>),
+}
+
+impl Answer {
+    /// Keeps a client present while its poll is parked. From the end of the poll on, the client counts as one between polls.
+    pub(super) fn with_presence(mut self, presence: Option<PresenceGuard>) -> Self {
+        if let Answer::Parked(poll) = &mut self {
+            poll.presence = presence;
+        }
+        self
+    }
 }
 
 impl<T: Into<Ready>> From<T> for Answer {
@@ -83,6 +93,8 @@ pub(super) struct ParkedPoll {
     parked: Parked,
     params: PollParams,
     _member: Option<Member>,
+    /// Dropped at the end of the poll.
+    presence: Option<PresenceGuard>,
 }
 
 impl ParkedPoll {
@@ -91,6 +103,7 @@ impl ParkedPoll {
             _member: service.enter_group(parked.waiter()),
             parked,
             params,
+            presence: None,
         }
     }
 

@@ -21,8 +21,8 @@ use super::service::Service;
 use crate::broker::{PollMode, Polled};
 use crate::error::{Error, ErrorKind};
 use crate::wire::{
-    IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, IDEMPOTENCY_WINDOW, PUBLISHED, SubscriptionRequest,
-    category_of_query, parse_key, render_published,
+    Categories, IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, IDEMPOTENCY_WINDOW, PUBLISHED,
+    SubscriptionRequest, asks_for_info, category_of_query, parse_key, render_published,
 };
 
 /// How much larger than its data the body of a publish may be, in bytes: the category, escaped, and the members' names.
@@ -204,14 +204,14 @@ fn subscription(
         "OPTIONS" => return Ok(options(service, request, READING).into()),
         _ => return Err(not_allowed(READING)),
     };
+    if asks_for_info(request.query())? {
+        return category_info(service, request, exchange);
+    }
     let info = &service.info;
     let is_stream = event_stream::is_asked_for(request);
     let asked = PollRequest::read(request, is_stream)?;
-    asked.subscription.categories.check()?;
-    if let Some(handler) = &info.before_subscription {
-        request.categories = asked.subscription.categories.clone();
-        run(service, handler, request, exchange)?;
-    }
+    asked.subscription.check()?;
+    before_subscription(service, request, &asked.subscription.categories, exchange)?;
     if is_stream {
         let mut stream = EventStream::open(service, request, asked, arrived)?;
         return Ok(match head_only {
@@ -236,7 +236,44 @@ fn subscription(
         deadline,
         preferred_wait: is_preference.then_some(timeout),
     };
-    look_for_events(service, &poll, mode, params)
+    let answer = look_for_events(service, &poll, mode, params)?;
+    if head_only {
+        return Ok(answer);
+    }
+    // A hook's name takes precedence: it knows who the client is.
+    let name = request.identity().or(poll.subscriber.as_deref());
+    Ok(answer.with_presence(service.broker.enter(&poll.categories, name)))
+}
+
+fn before_subscription(
+    service: &Service,
+    request: &mut Request,
+    categories: &Categories,
+    exchange: &mut dyn Exchange,
+) -> Result<(), Response> {
+    match &service.info.before_subscription {
+        Some(handler) => {
+            request.categories = categories.clone();
+            run(service, handler, request, exchange)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Answers a request with the parameter `info`, to GET and HEAD alike.
+#[inline(never)]
+fn category_info(
+    service: &Service,
+    request: &mut Request,
+    exchange: &mut dyn Exchange,
+) -> Result<Answer, Response> {
+    let category = category_of_query(request.query())?;
+    let categories = Categories::from(&*category);
+    service.broker.check_categories(&categories)?;
+    before_subscription(service, request, &categories, exchange)?;
+    let info = service.broker.category_info(&category);
+    let position = info.position;
+    Ok(Response::json(200, &info).with_position(position).into())
 }
 
 fn look_for_events(

@@ -13,7 +13,7 @@ use super::render::Framing;
 use super::request::Request;
 use super::response::Response;
 use super::service::Service;
-use crate::broker::{Batch, Parked, PollMode, Polled, Waiter};
+use crate::broker::{Batch, Parked, PollMode, Polled, PresenceGuard, Waiter};
 use crate::error::ErrorKind;
 use crate::position::{Cursor, EventId};
 use crate::wire::Categories;
@@ -60,6 +60,8 @@ pub(super) struct EventStream {
     first: Option<Polled>,
     framing: Framing,
     head: Response,
+    /// The client is present for all of the stream.
+    presence: Option<PresenceGuard>,
 }
 
 impl EventStream {
@@ -99,12 +101,17 @@ impl EventStream {
                 true => with_preference(head, timeout),
                 false => head,
             },
+            presence: None,
         });
         let mode = match request.method() {
             "HEAD" => PollMode::Peek,
             _ => PollMode::NoWait,
         };
         stream.first = stream.look(service, mode)?;
+        if mode != PollMode::Peek {
+            let name = request.identity().or(poll.subscriber.as_deref());
+            stream.presence = service.broker.enter(&stream.categories, name);
+        }
         Ok(stream)
     }
 

@@ -5,13 +5,15 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use percent_encoding::percent_decode_str;
 
 use super::forwarded::{TrustedProxies, client_address};
 use crate::broker::Broker;
+use crate::error::Error;
 use crate::headers::Headers;
-use crate::wire::Categories;
+use crate::wire::{Categories, check_subscriber};
 
 /// A request, as handlers and the fallback see it.
 ///
@@ -55,6 +57,8 @@ pub struct Request {
     pub(super) body: Vec<u8>,
     /// Set before a hook runs.
     pub(super) broker: Option<Broker>,
+    /// The name that a hook has given the client.
+    identity: OnceLock<String>,
 }
 
 impl Request {
@@ -99,6 +103,7 @@ impl Request {
             data: None,
             body: Vec::new(),
             broker: None,
+            identity: OnceLock::new(),
         }
     }
 
@@ -250,6 +255,48 @@ impl Request {
     /// no hooks.
     pub fn broker(&self) -> Option<&Broker> {
         self.broker.as_ref()
+    }
+
+    /// Names the client of a poll, for a hook [`before_subscription`](crate::ServerInfo::before_subscription) that knows who
+    /// it is. With [`BrokerOptions::presence`](crate::BrokerOptions::presence), all polls of one name count as one client,
+    /// and the parameter `subscriber`, which any client could give, has no effect. A second call changes nothing.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use long_polling::server::{Request, Response};
+    /// use long_polling::{BrokerOptions, ServerInfo};
+    ///
+    /// fn sign_in(request: &Request) -> Result<(), Response> {
+    ///     let user = request
+    ///         .header("X-User")
+    ///         .ok_or_else(|| Response::error(401, "sign in first"))?;
+    ///     request.identify(user)?;
+    ///     Ok(())
+    /// }
+    ///
+    /// let presence = Duration::from_secs(10);
+    /// let info = ServerInfo::default()
+    ///     .before_subscription(sign_in)
+    ///     .broker(BrokerOptions::new().presence(presence));
+    ///
+    /// let request = Request::new("GET", "/events").with_header("X-User", "alice");
+    /// assert!(sign_in(&request).is_ok());
+    /// assert_eq!(request.identity(), Some("alice"));
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for a name that does not have 1 to 255 bytes.
+    pub fn identify(&self, name: impl Into<String>) -> Result<(), Error> {
+        let name = name.into();
+        check_subscriber(&name)?;
+        let _ = self.identity.set(name);
+        Ok(())
+    }
+
+    /// Returns the name that a hook has given the client by [`identify`](Request::identify).
+    pub fn identity(&self) -> Option<&str> {
+        self.identity.get().map(String::as_str)
     }
 }
 

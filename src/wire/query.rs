@@ -11,6 +11,9 @@ use super::categories::check_category;
 use crate::error::Error;
 use crate::position::EventId;
 
+/// The longest name of a subscriber, in bytes.
+const MAX_SUBSCRIBER: usize = 255;
+
 /// One poll: the query of `GET {subscription_uri}`.
 ///
 /// ```
@@ -30,6 +33,7 @@ pub struct SubscriptionRequest {
     pub(crate) since_time: Option<u64>,
     pub(crate) last_id: Option<EventId>,
     pub(crate) limit: Option<usize>,
+    pub(crate) subscriber: Option<String>,
 }
 
 impl Default for SubscriptionRequest {
@@ -48,6 +52,7 @@ impl SubscriptionRequest {
             since_time: None,
             last_id: None,
             limit: None,
+            subscriber: None,
         }
     }
 
@@ -89,7 +94,27 @@ impl SubscriptionRequest {
         self
     }
 
-    /// Reads the query of a poll. The categories are not checked yet.
+    /// Sets the name that the server counts this client by, if its setting `BrokerOptions::presence` is on: 1 to 255 bytes.
+    /// Defaults to none.
+    ///
+    /// A server counts all polls of one name as one client. The name proves nothing: any client can give any name.
+    pub fn subscriber(mut self, name: impl Into<String>) -> Self {
+        self.subscriber = Some(name.into());
+        self
+    }
+
+    /// Checks the categories and the name of the subscriber.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidRequest`.
+    #[cfg(any(feature = "_server", feature = "client"))]
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.categories.check()?;
+        self.subscriber.as_deref().map_or(Ok(()), check_subscriber)
+    }
+
+    /// Reads the query of a poll. Categories and the name of the subscriber are not checked yet.
     ///
     /// Unknown parameters are ignored. If a parameter other than `category` occurs twice, the first one counts. Without a
     /// `timeout`, `wait` gives it.
@@ -105,6 +130,7 @@ impl SubscriptionRequest {
         let mut request = SubscriptionRequest::new(Categories::default());
         let mut timeout = None;
         let (mut since_time, mut last_id, mut max_events) = (None, None, None);
+        let mut subscriber = None;
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decode(name)?;
@@ -116,6 +142,9 @@ impl SubscriptionRequest {
                 }
                 "last_id" if last_id.is_none() => last_id = Some(id(&decode(value)?)?),
                 "limit" if max_events.is_none() => max_events = Some(limit(&decode(value)?)?),
+                "subscriber" if subscriber.is_none() => {
+                    subscriber = Some(decode(value)?.into_owned())
+                }
                 _ => {}
             }
         }
@@ -125,6 +154,7 @@ impl SubscriptionRequest {
         request.since_time = since_time.flatten();
         request.last_id = last_id.flatten();
         request.limit = max_events.flatten();
+        request.subscriber = subscriber.filter(|name| !name.is_empty());
         Ok(request)
     }
 
@@ -147,8 +177,50 @@ impl SubscriptionRequest {
         if let Some(limit) = self.limit {
             query.push_str(&format!("&limit={limit}"));
         }
+        if let Some(name) = &self.subscriber {
+            query.push_str("&subscriber=");
+            query.extend(utf8_percent_encode(name, NON_ALPHANUMERIC));
+        }
         query
     }
+}
+
+/// Checks the name of a subscriber.
+///
+/// # Errors
+///
+/// `InvalidRequest` for one that is empty or too long.
+#[cfg(any(feature = "_server", feature = "client"))]
+pub(crate) fn check_subscriber(name: &str) -> Result<(), Error> {
+    match name.len() {
+        1..=MAX_SUBSCRIBER => Ok(()),
+        length => Err(Error::request(format!(
+            "the name of a subscriber has {length} bytes: give 1 to {MAX_SUBSCRIBER}"
+        ))),
+    }
+}
+
+/// Returns `true` if a query asks for the state of its category, by the parameter `info`, and not for events.
+///
+/// # Errors
+///
+/// `InvalidRequest` for an `info` with a value.
+#[cfg(feature = "_server")]
+pub(crate) fn asks_for_info(query: &str) -> Result<bool, Error> {
+    let mut found = false;
+    for pair in query.split('&') {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if decode(name)? != "info" {
+            continue;
+        }
+        if !value.is_empty() {
+            return Err(Error::request(
+                "info has a value: give the parameter without one, as in ?category=news&info",
+            ));
+        }
+        found = true;
+    }
+    Ok(found)
 }
 
 /// Reads the category that a query names.
@@ -172,10 +244,10 @@ pub(crate) fn category_of_query(query: &str) -> Result<String, Error> {
             Ok(name.to_owned())
         }
         (None, _) => Err(Error::request(
-            "a category is missing: name the one to purge",
+            "a category is missing: name the one that the request is about",
         )),
         _ => Err(Error::request(
-            "several categories: one request purges one of them",
+            "several categories: name one, since such a request is about one of them",
         )),
     }
 }
@@ -252,7 +324,8 @@ mod tests {
             .timeout(Duration::from_millis(1500))
             .since_time(7)
             .last_id(id)
-            .limit(9);
+            .limit(9)
+            .subscriber("ä &=");
         let query = request.to_query();
         assert!(query.is_ascii());
         let read = from_query(&query).unwrap();
@@ -299,5 +372,31 @@ mod tests {
             let error = from_query(query).unwrap_err();
             assert!(error.to_string().contains(named), "{query}: {error}");
         }
+    }
+
+    #[test]
+    fn a_subscriber_has_a_name_of_1_to_255_bytes_and_an_empty_one_is_absent() {
+        let read = |name: &str| from_query(&format!("category=c&timeout=1&subscriber={name}"));
+        assert_eq!(read("").unwrap().subscriber, None);
+        assert_eq!(read("a+b").unwrap().subscriber.as_deref(), Some("a b"));
+        assert!(read(&"x".repeat(255)).unwrap().check().is_ok());
+        let error = read(&"x".repeat(256)).unwrap().check().unwrap_err();
+        assert!(error.to_string().contains("256 bytes"), "{error}");
+        let empty = SubscriptionRequest::new("c").subscriber("");
+        assert!(empty.check().is_err());
+    }
+
+    #[test]
+    fn info_is_a_parameter_without_a_value() {
+        for (query, asks) in [
+            ("category=c&info", true),
+            ("info=&category=c", true),
+            ("category=c&%69nfo", true),
+            ("category=info&x=info&information=1", false),
+            ("", false),
+        ] {
+            assert_eq!(asks_for_info(query).unwrap(), asks, "{query}");
+        }
+        assert!(asks_for_info("category=c&info=1").is_err());
     }
 }

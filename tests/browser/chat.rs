@@ -1,20 +1,26 @@
 //! The page of the example `chat`, in a real browser.
 
-use long_polling::ServerInfo;
+use std::thread;
+use std::time::Duration;
+
+use long_polling::{Cursor, ServerInfo, Subscriber};
 use serde_json::{Value, json};
 
 use crate::site::Site;
 use crate::support::until;
-use crate::webdriver::{Browser, ENTER};
+use crate::webdriver::{Browser, ENTER, TAB};
 
 #[path = "../../examples/chat/page.rs"]
 mod page;
+
+/// Short, so that a test need not wait long until someone has left.
+const PRESENCE: Duration = Duration::from_secs(2);
 
 struct Chat(Site);
 
 impl Chat {
     fn start() -> Self {
-        Chat(Site::start(page::serve))
+        Chat(Site::start(|info| page::serve(info, PRESENCE)))
     }
 
     fn publish(&self, room: &str, text: &str) {
@@ -136,6 +142,7 @@ fn two_tabs_talk_over_a_restart_and_a_sleep_without_loss_repetition_or_error() {
     has_messages(&browser, &one, &all);
     let screen = json!({"width": 760, "height": 540, "deviceScaleFactor": 1, "mobile": false});
     browser.chromium("Emulation.setDeviceMetricsOverride", screen);
+    has_people(&browser, &one, &["Ann", "Bob"]);
     save_screenshot(&browser, "chat");
     let gaps = "return document.querySelectorAll('.note').length";
     for tab in [&one, &two] {
@@ -143,6 +150,106 @@ fn two_tabs_talk_over_a_restart_and_a_sleep_without_loss_repetition_or_error() {
         assert_eq!(browser.run(gaps), 0);
         assert_eq!(unexpected(&browser), Vec::<Value>::new());
     }
+}
+
+/// Waits until the tab shows these entries in the list of who is here.
+fn has_people(browser: &Browser, tab: &str, expected: &[&str]) {
+    browser.switch_to(tab);
+    let entries =
+        "return [...document.querySelectorAll('#people li')].map((it) => it.textContent).sort()";
+    until(&format!("{expected:?} are here"), || {
+        browser.run(entries) == json!(expected)
+    });
+}
+
+fn take_name(browser: &Browser, tab: &str, name: &str) {
+    browser.switch_to(tab);
+    browser.clear("#name");
+    browser.type_into("#name", name);
+    browser.type_into("#name", TAB);
+}
+
+#[test]
+#[ignore = "needs Chromium"]
+fn each_tab_shows_who_is_here_and_who_has_left() {
+    let chat = Chat::start();
+    let browser = Browser::start();
+    let one = open(&browser, &chat);
+    has_people(&browser, &one, &["1 guest"]);
+    take_name(&browser, &one, "Ann & co.");
+    // The guest is gone, too, after the time.
+    has_people(&browser, &one, &["Ann & co."]);
+    let two = browser.new_tab();
+    browser.switch_to(&two);
+    open(&browser, &chat);
+    // Two tabs of one name are one person.
+    has_people(&browser, &two, &["Ann & co."]);
+    take_name(&browser, &two, "Bob");
+    for tab in [&one, &two] {
+        has_people(&browser, tab, &["Ann & co.", "Bob"]);
+    }
+
+    // A program is in one of the rooms.
+    let url = format!("{}events", chat.0.url);
+    let mut cid = Subscriber::new(url, "help")
+        .name("Cid")
+        .start_at(Cursor::Oldest);
+    let stopper = cid.stopper();
+    let follower = thread::spawn(move || cid.next().is_none());
+    browser.switch_to(&one);
+    browser.click("#rooms li:nth-child(2) button");
+    has_people(&browser, &one, &["Ann & co.", "Bob", "Cid"]);
+    browser.click("#rooms li:nth-child(1) button");
+    has_people(&browser, &one, &["Ann & co.", "Bob"]);
+    stopper.stop();
+    assert!(follower.join().unwrap());
+
+    browser.switch_to(&two);
+    browser.close_tab();
+    has_people(&browser, &one, &["Ann & co."]);
+    browser.click("#rooms li:nth-child(2) button");
+    has_people(&browser, &one, &["Ann & co."]);
+    let live = "return document.getElementById('people').getAttribute('aria-live')";
+    assert_eq!(browser.run(live), "polite");
+    assert_eq!(unexpected(&browser), Vec::<Value>::new());
+
+    // No client says who is in a room.
+    let forged = "
+        const body = JSON.stringify({ category: 'people/help', data: { names: ['Eve'], subscribers: 1 } });
+        return fetch('/publish', { method: 'POST', body }).then((answer) => answer.status)";
+    assert_eq!(browser.run(forged), 403);
+}
+
+#[test]
+#[ignore = "needs Chromium"]
+fn the_tab_key_reaches_everything_in_the_order_of_the_page() {
+    let chat = Chat::start();
+    let browser = Browser::start();
+    open(&browser, &chat);
+    let focused = "
+        const it = document.activeElement;
+        return it.id || it.getAttribute('aria-label') || it.firstChild?.textContent";
+    let order = [
+        "Skip to the message",
+        "chat",
+        "help",
+        "random",
+        "room",
+        "Join",
+        "Messages in chat",
+        "name",
+        "text",
+        "Send",
+    ];
+    for expected in order {
+        browser.press(TAB);
+        assert_eq!(browser.run(focused), expected);
+    }
+    browser.post("/refresh", json!({}));
+    browser.press(TAB);
+    browser.press(ENTER);
+    assert_eq!(browser.run(focused), "text");
+    assert_eq!(unexpected(&browser), Vec::<Value>::new());
 }
 
 #[test]
@@ -170,7 +277,7 @@ fn a_loss_and_a_message_that_was_not_sent_are_visible() {
         .url
         .trim_start_matches("http://")
         .trim_end_matches('/');
-    chat.0.info = page::serve(ServerInfo::new(address));
+    chat.0.info = page::serve(ServerInfo::new(address), PRESENCE);
     chat.0.start_again();
     chat.publish("chat", "new");
     has_messages(&browser, &tab, &["lost", "new"]);
@@ -202,6 +309,7 @@ fn the_page_fits_a_phone_and_a_desk_light_and_dark_and_has_roles_and_names() {
         ("#status", "status", ""),
         ("nav", "navigation", "Rooms"),
         (".log", "log", "Messages in chat"),
+        ("#people", "list", "Here now:"),
         ("#name", "textbox", "Your name"),
         ("#text", "textbox", "Message"),
         ("#room", "textbox", "Another room"),
@@ -223,7 +331,7 @@ fn the_page_fits_a_phone_and_a_desk_light_and_dark_and_has_roles_and_names() {
         const log = document.querySelector('.log');
         return document.documentElement.scrollWidth <= innerWidth
             && document.documentElement.scrollHeight <= innerHeight
-            && ['#send button', '#join button', '#rooms button', '#text', '.log', '#status'].every((it) => inside(document.querySelector(it)))
+            && ['#send button', '#join button', '#rooms button', '#text', '.log', '#status', '#people'].every((it) => inside(document.querySelector(it)))
             && log.scrollWidth <= log.clientWidth && log.clientHeight > 150;";
     let at_end = "
         const log = document.querySelector('.log');
@@ -238,7 +346,7 @@ fn the_page_fits_a_phone_and_a_desk_light_and_dark_and_has_roles_and_names() {
             const { backgroundColor } = getComputedStyle(it);
             return /, 0\\)/.test(backgroundColor) ? back(it.parentElement) : backgroundColor;
         };
-        return Math.min(...['.words', '.log time', '#status', 'label', '#send button', '#text', '#rooms button', 'h1'].map((name) => {
+        return Math.min(...['.words', '.log time', '#status', '#here', '#people li', 'label', '#send button', '#text', '#rooms button', 'h1'].map((name) => {
             const it = document.querySelector(name);
             const [a, b] = [light(getComputedStyle(it).color), light(back(it))].sort((a, b) => b - a);
             return (a + 0.05) / (b + 0.05);

@@ -298,3 +298,16 @@ test("no listener stays behind", async (t) => {
 	assert.equal(counts.added, 2);
 	assert.ok(signals.every((signal) => signal.aborted));
 });
+
+test("a URL may have a query of its own, such as the name of the subscriber", async (t) => {
+	const server = await scripted(t, at(id(1)), events([2]));
+	const seen = followed(`${server.url}?subscriber=${encodeURIComponent("ä & b")}`, "c");
+	await until("three polls have come", () => server.requests.length === 3);
+	for (const poll of [0, 1, 2]) {
+		assert.equal(server.parameter(poll, "subscriber"), "ä & b");
+		assert.equal(server.parameter(poll, "category"), "c");
+		assert.equal(server.requests[poll].url.pathname, "/events");
+	}
+	assert.deepEqual(seen.data, [2]);
+	await seen.stop();
+});

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 /// One key of an element in answers of the protocol (W3C WebDriver, section 12.2).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 pub(crate) const ENTER: &str = "\u{e007}";
+pub(crate) const TAB: &str = "\u{e004}";
 
 /// Dropping it ends the browser.
 pub(crate) struct Browser {
@@ -91,6 +92,14 @@ impl Browser {
         tab["handle"].as_str().expect("a tab").to_owned()
     }
 
+    /// Closes the tab that commands go to.
+    pub(crate) fn close_tab(&self) {
+        value(
+            "close",
+            self.agent.delete(format!("{}/window", self.session)).call(),
+        );
+    }
+
     pub(crate) fn switch_to(&self, tab: &str) {
         self.post("/window", json!({"handle": tab}));
     }
@@ -115,6 +124,13 @@ impl Browser {
     pub(crate) fn type_into(&self, selector: &str, text: &str) {
         let element = self.element(selector);
         self.post(&format!("{element}/value"), json!({"text": text}));
+    }
+
+    /// Presses a key, wherever the focus is.
+    pub(crate) fn press(&self, key: &str) {
+        let press = ["keyDown", "keyUp"].map(|half| json!({"type": half, "value": key}));
+        let keyboard = json!({"type": "key", "id": "keyboard", "actions": press});
+        self.post("/actions", json!({"actions": [keyboard]}));
     }
 
     pub(crate) fn clear(&self, selector: &str) {

@@ -83,7 +83,11 @@ fn a_file_can_have_every_setting_that_is_not_code() {
     ];
     every_setter_is_in_files::<ServerInfo>("src/server", "ServerInfo", &code);
     every_setter_is_in_files::<Cors>("src/server", "Cors", &[]);
-    every_setter_is_in_files::<BrokerOptions>("src/broker", "BrokerOptions", &[]);
+    every_setter_is_in_files::<BrokerOptions>(
+        "src/broker",
+        "BrokerOptions",
+        &["on_leave", "on_subscribe"],
+    );
     every_setter_is_in_files::<CategoryOptions>("src/broker", "CategoryOptions", &[]);
     every_setter_is_in_files::<FilePersistorInfo>(
         "src/store/file",
@@ -208,6 +212,7 @@ fn each_setting_has_the_value_that_its_setter_would_give_it() {
         r#"{"events_per_category": 1, "event_ttl": "1h", "delete_after_first_retrieval": true, "max_event_size": "2K",
             "max_parked": 3, "max_categories": 4, "max_batch_size": 5, "max_event_bytes": "6M",
             "idempotency_window": "7s", "max_idempotency_keys": 8, "max_idempotency_bytes": "9K",
+            "presence": "10s",
             "categories": {"a/": {"events_per_category": 7}, "b/": {"event_ttl": "2s"}, "c/": {"event_ttl": null}}}"#,
         BrokerOptions::new()
             .events_per_category(1)
@@ -221,6 +226,7 @@ fn each_setting_has_the_value_that_its_setter_would_give_it() {
             .idempotency_window(7 * SECOND)
             .max_idempotency_keys(8)
             .max_idempotency_bytes(9 << 10)
+            .presence(10 * SECOND)
             .for_categories("a/", CategoryOptions::new().events_per_category(7))
             .for_categories("b/", CategoryOptions::new().event_ttl(2 * SECOND))
             .for_categories("c/", CategoryOptions::new().event_ttl(None)),

@@ -46,6 +46,7 @@ mod mounted;
 mod nginx;
 mod pages;
 mod persistence;
+mod presence;
 mod proxy;
 mod publish_all;
 mod publisher;

@@ -509,6 +509,7 @@ fn each_setter_of_a_broker_takes_effect() {
                 |o| o.max_idempotency_bytes(99),
                 "99",
             ),
+            setter(|o| o.presence(None), |o| o.presence(99 * SECOND), "99s"),
         ],
     );
 }
@@ -571,6 +572,11 @@ fn each_setter_of_a_poll_takes_effect() {
                 ID,
             ),
             setter(|poll| poll.limit(None), |poll| poll.limit(99), "99"),
+            setter(
+                |poll| poll.subscriber("b"),
+                |poll| poll.subscriber("c"),
+                "\"c\"",
+            ),
         ],
     );
 }

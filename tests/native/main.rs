@@ -57,6 +57,8 @@ mod nginx;
 mod pages;
 #[path = "../it/persistence.rs"]
 mod persistence;
+#[path = "../it/presence.rs"]
+mod presence;
 #[path = "../it/publish_all.rs"]
 mod publish_all;
 #[path = "../it/publishing_once.rs"]

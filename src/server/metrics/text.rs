@@ -109,6 +109,7 @@ impl Exposition {
             evicted,
             purged,
             parked,
+            present,
             categories,
             events,
             event_bytes,
@@ -183,6 +184,10 @@ impl Exposition {
             ),
         ] {
             self.gauge(name, help, value as u64);
+        }
+        if let Some(present) = present {
+            let help = "Clients that are present, also between two polls.";
+            self.gauge("present_subscribers", help, present as u64);
         }
     }
 

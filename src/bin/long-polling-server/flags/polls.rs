@@ -2,8 +2,9 @@
 
 use long_polling::server::TimeoutAnswer;
 
-use super::Apply::Server;
+use super::Apply::{Broker, Server};
 use super::{Flag, Topic};
+use crate::value::Value;
 
 pub(super) const TOPIC: Topic = Topic {
     title: "Polls and publishes",
@@ -42,6 +43,13 @@ pub(super) const TOPIC: Topic = Topic {
             help: "where a poll without a position starts: now, or oldest for the oldest event in memory (now)",
             setting: "poll_without_cursor",
             apply: Server(|info, value| Ok(info.poll_without_cursor(value.parsed()?))),
+        },
+        Flag {
+            name: "--presence",
+            value: "DURATION",
+            help: "count a client as present for this long after its last poll, such as 10s (parked polls alone count)",
+            setting: "presence",
+            apply: Broker(|options, value| Ok(options.presence(value.optional(Value::duration)?))),
         },
         Flag {
             name: "--golongpoll-timeouts",

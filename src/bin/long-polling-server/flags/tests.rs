@@ -7,7 +7,9 @@ use std::path::Path;
 use super::{Apply, all};
 
 /// Setters that no flag belongs to, with the reason.
-const WITHOUT_FLAG: [(&str, &str, &str); 11] = [
+const WITHOUT_FLAG: [(&str, &str, &str); 13] = [
+    ("BrokerOptions", "on_leave", "takes code"),
+    ("BrokerOptions", "on_subscribe", "takes code"),
     ("ServerInfo", "broker", "the flags of BrokerOptions"),
     ("ServerInfo", "cors_origin", "--cors-origin by cors"),
     ("ServerInfo", "fallback", "takes code"),
