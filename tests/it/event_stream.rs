@@ -369,7 +369,10 @@ fn a_stream_of_http_1_0_ends_with_the_connection() {
 #[test]
 fn a_client_that_hangs_up_is_noticed_and_takes_no_event() {
     let options = BrokerOptions::new().delete_after_first_retrieval(true);
-    let server = start(lively().broker(options));
+    // Elsewhere, tiny_http notices when it writes a comment.
+    let is_noticed = IS_NATIVE || cfg!(target_os = "linux");
+    let info = if is_noticed { info() } else { lively() };
+    let server = start(info.broker(options));
     let streams: Vec<Stream> = (0..10)
         .map(|_| Stream::open(&server, "category=c", ""))
         .collect();
@@ -377,7 +380,7 @@ fn a_client_that_hangs_up_is_noticed_and_takes_no_event() {
     let began = Instant::now();
     drop(streams);
     until_parked(&server, 0);
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(3));
     server.publish("c", "kept").unwrap();
     assert_eq!(buffered(&server, "c").data(), ["kept"]);
 }
