@@ -25,8 +25,10 @@ fn last_event_id(id: &str) -> String {
     format!("Last-Event-ID: {id}\r\n")
 }
 
+/// The data of the events among these blocks.
 fn datas(blocks: &[Block]) -> Vec<Value> {
-    blocks.iter().map(|it| it.event()["data"].take()).collect()
+    let events = blocks.iter().filter(|block| block.data.is_some());
+    events.map(|block| block.event()["data"].take()).collect()
 }
 
 /// A heartbeat that a test can wait for.
@@ -361,7 +363,7 @@ fn a_stream_of_http_1_0_ends_with_the_connection() {
     } else {
         // tiny_http can't end the connection, so the answer has a length and ends with the event.
         let answer = connection.receive();
-        assert_eq!(datas(&blocks(answer.text())[1..]), [2]);
+        assert_eq!(datas(&blocks(answer.text())), [2]);
         assert_eq!(answer.header("Connection"), Some("keep-alive"));
     }
 }
@@ -508,7 +510,7 @@ fn endpoints_answer_with_the_events_that_come_first() {
         endpoints.broker().publish("c", "new").unwrap();
         waits.join().unwrap()
     });
-    assert_eq!(datas(&answer[1..]), ["new"]);
+    assert_eq!(datas(&answer), ["new"]);
     let head = stream("category=c", None);
     let head = Request::new("HEAD", "/events?category=c")
         .with_header("Accept", head.header("Accept").unwrap());
