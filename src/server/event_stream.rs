@@ -211,7 +211,9 @@ impl EventStream {
         blocks.retry(if may_wait { AT_ONCE } else { LATER });
         let mut batch = self.first.take().map(wait);
         if let Some(none) = batch.take_if(|batch| batch.events().is_empty()) {
-            self.reach(&none);
+            if let Some(position) = self.reach(&none) {
+                blocks.position(position);
+            }
             let more = may_wait && !self.is_over(&none);
             let more = more.then(|| self.look_for_more(service)).flatten();
             batch = Some(more.map_or(none, wait));

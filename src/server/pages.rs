@@ -83,6 +83,14 @@ impl ServerInfo {
     ///
     /// A client gets a stream instead of a poll if its `Accept` names `text/event-stream`, as a browser's `EventSource` does;
     /// see [`guide::http_api`](crate::guide::http_api).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use long_polling::ServerInfo;
+    ///
+    /// // A proxy cuts connections off that are silent for 10 seconds.
+    /// let info = ServerInfo::new(":8080").stream_heartbeat(Duration::from_secs(5));
+    /// ```
     pub fn stream_heartbeat(mut self, period: Duration) -> Self {
         self.stream_heartbeat = period;
         self

@@ -25,8 +25,10 @@ fn last_event_id(id: &str) -> String {
     format!("Last-Event-ID: {id}\r\n")
 }
 
+/// The data of the events among these blocks.
 fn datas(blocks: &[Block]) -> Vec<Value> {
-    blocks.iter().map(|it| it.event()["data"].take()).collect()
+    let events = blocks.iter().filter(|block| block.data.is_some());
+    events.map(|block| block.event()["data"].take()).collect()
 }
 
 /// A heartbeat that a test can wait for.
@@ -361,7 +363,7 @@ fn a_stream_of_http_1_0_ends_with_the_connection() {
     } else {
         // tiny_http can't end the connection, so the answer has a length and ends with the event.
         let answer = connection.receive();
-        assert_eq!(datas(&blocks(answer.text())[1..]), [2]);
+        assert_eq!(datas(&blocks(answer.text())), [2]);
         assert_eq!(answer.header("Connection"), Some("keep-alive"));
     }
 }
@@ -369,7 +371,10 @@ fn a_stream_of_http_1_0_ends_with_the_connection() {
 #[test]
 fn a_client_that_hangs_up_is_noticed_and_takes_no_event() {
     let options = BrokerOptions::new().delete_after_first_retrieval(true);
-    let server = start(lively().broker(options));
+    // Elsewhere, tiny_http notices when it writes a comment.
+    let is_noticed = IS_NATIVE || cfg!(target_os = "linux");
+    let info = if is_noticed { info() } else { lively() };
+    let server = start(info.broker(options));
     let streams: Vec<Stream> = (0..10)
         .map(|_| Stream::open(&server, "category=c", ""))
         .collect();
@@ -377,7 +382,7 @@ fn a_client_that_hangs_up_is_noticed_and_takes_no_event() {
     let began = Instant::now();
     drop(streams);
     until_parked(&server, 0);
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(3));
     server.publish("c", "kept").unwrap();
     assert_eq!(buffered(&server, "c").data(), ["kept"]);
 }
@@ -505,7 +510,7 @@ fn endpoints_answer_with_the_events_that_come_first() {
         endpoints.broker().publish("c", "new").unwrap();
         waits.join().unwrap()
     });
-    assert_eq!(datas(&answer[1..]), ["new"]);
+    assert_eq!(datas(&answer), ["new"]);
     let head = stream("category=c", None);
     let head = Request::new("HEAD", "/events?category=c")
         .with_header("Accept", head.header("Accept").unwrap());
