@@ -10,10 +10,10 @@ use super::BrokerOptions;
 #[cfg(feature = "redis")]
 use super::backplane::PublishKey;
 use super::category_options::milliseconds;
+use super::restored_key::RestoredKey;
 use super::ring::Entry;
 use super::sync::{Condvar, Mutex};
 use crate::error::{Error, ErrorKind};
-use crate::event::{Draft, Event};
 use crate::position::EventId;
 use crate::store::Record;
 
@@ -403,126 +403,4 @@ pub(crate) fn reused(key: &str) -> Error {
          own, and the same events with the same key"
     );
     Error::new(ErrorKind::KeyReused, message)
-}
-
-/// A key of a log, whose events may still have to be read.
-pub(super) struct RestoredKey {
-    pub(super) key: Arc<str>,
-    pub(super) fingerprint: u64,
-    pub(super) last: EventId,
-    pub(super) count: u16,
-    pub(super) timestamp: u64,
-}
-
-/// A key of a log whose events follow. It takes effect with the last of them.
-pub(super) struct OpenKey {
-    key: RestoredKey,
-    /// The fingerprint of the events read.
-    read: Fingerprint,
-    /// The events read.
-    count: u16,
-    /// The events read that compaction can't have dropped.
-    uncompacted: u64,
-}
-
-impl OpenKey {
-    pub(super) fn new(key: RestoredKey) -> Self {
-        OpenKey {
-            key,
-            read: Fingerprint::default(),
-            count: 0,
-            uncompacted: 0,
-        }
-    }
-
-    /// Reads an event of the log. Returns `true` if it is the last event of the key.
-    pub(super) fn read(&mut self, event: &Event, compacted_to: u64) -> bool {
-        let (Some((run, number)), Some((of, last))) = (event.id().parts(), self.key.last.parts())
-        else {
-            return false;
-        };
-        if run != of || number > last || number + u64::from(self.key.count) <= last {
-            return false;
-        }
-        self.read
-            .add(event.category(), event.data(), event.own_ttl());
-        self.count += 1;
-        self.uncompacted += u64::from(number > compacted_to);
-        number == last
-    }
-
-    /// Returns the key, if all of its events were read and are those of its publish. Events that compaction may have dropped
-    /// need not be there.
-    ///
-    /// After an append that failed, the next event may have got the number, and so the id, of an event of the key. The
-    /// fingerprint tells them apart.
-    pub(super) fn finish(self, compacted_to: u64) -> Option<RestoredKey> {
-        let (_, last) = self.key.last.parts()?;
-        let before = last.saturating_sub(self.key.count.into());
-        let needed = last - before.max(compacted_to).min(last);
-        let is_whole = self.count == self.key.count;
-        let is_its_own = self.read.finish() == self.key.fingerprint;
-        (self.uncompacted == needed && (is_its_own || !is_whole)).then_some(self.key)
-    }
-}
-
-/// The fingerprint of the events of a publish: FNV-1a over the category, the data and the time to live of each event, each
-/// text with its length. It is in the log and in Redis, so it must never change.
-pub(super) struct Fingerprint(u64);
-
-impl Default for Fingerprint {
-    fn default() -> Self {
-        Fingerprint(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Fingerprint {
-    pub(super) fn of(drafts: &[Draft]) -> u64 {
-        let mut fingerprint = Fingerprint::default();
-        for draft in drafts {
-            fingerprint.add(draft.category(), draft.data(), draft.own_ttl());
-        }
-        fingerprint.finish()
-    }
-
-    fn add(&mut self, category: &str, data: &str, ttl: Option<u64>) {
-        for text in [category, data] {
-            self.write(&(text.len() as u64).to_le_bytes());
-            self.write(text.as_bytes());
-        }
-        self.write(&ttl.unwrap_or(0).to_le_bytes());
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-        self.0 = bytes.iter().fold(self.0, step);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A changed fingerprint would make each key of an older log one of other events.
-    #[test]
-    fn the_fingerprint_is_the_same_in_every_version() {
-        let mut empty = Fingerprint::default();
-        empty.write(b"");
-        assert_eq!(empty.finish(), 0xcbf2_9ce4_8422_2325);
-        let mut known = Fingerprint::default();
-        known.write(b"foobar");
-        assert_eq!(known.finish(), 0x8594_4171_f739_67e8);
-        let draft = |category: &str, data: &str| Draft::new(category.into(), data).unwrap();
-        let one = Fingerprint::of(&[draft("c", "x")]);
-        assert_eq!(one, 0x9e87_007f_cd88_919a);
-        assert_ne!(one, Fingerprint::of(&[draft("c", "x"), draft("c", "x")]));
-        assert_ne!(
-            Fingerprint::of(&[draft("ab", "c")]),
-            Fingerprint::of(&[draft("a", "bc")])
-        );
-    }
 }

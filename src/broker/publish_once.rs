@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::idempotency::{Begun, Fingerprint, KeyedPublish};
+use super::fingerprint::Fingerprint;
+use super::idempotency::{Begun, KeyedPublish};
 use super::publish_all::ids_up_to;
 use super::{Broker, Shared};
 use crate::error::Error;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::evict::ExpiredEvents;
-use super::idempotency::{OpenKey, RestoredKey};
 use super::open_batch::{OpenBatch, Read};
+use super::restored_key::{OpenKey, RestoredKey};
 use super::restorer::Restorer;
 use super::ring::{Entry, plausible};
 use super::statistics::Removal;
