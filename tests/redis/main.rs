@@ -12,12 +12,16 @@ mod nginx_process;
 #[path = "../support/process.rs"]
 mod process;
 #[allow(dead_code)]
+#[path = "../support/sse.rs"]
+mod sse;
+#[allow(dead_code)]
 #[path = "../support/mod.rs"]
 mod support;
 
 mod basics;
 mod cluster;
 mod cut;
+mod event_stream;
 mod figures;
 mod idempotency;
 mod loss;
