@@ -88,6 +88,12 @@ impl EventId {
         Some((run, (self.0 & SEQUENCE_MASK) as u64))
     }
 
+    /// Returns the sequence number, or `None` if the id does not have this crate's layout.
+    #[cfg(feature = "_server")]
+    pub(crate) fn sequence(self) -> Option<u64> {
+        self.parts().map(|(_, sequence)| sequence)
+    }
+
     /// Returns the 128 bits of the UUID.
     pub fn as_u128(self) -> u128 {
         self.0

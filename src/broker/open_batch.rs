@@ -28,7 +28,7 @@ pub(super) enum Read {
 }
 
 fn number(id: EventId) -> u64 {
-    id.parts().map_or(0, |(_, number)| number)
+    id.sequence().unwrap_or(0)
 }
 
 impl OpenBatch {

@@ -294,7 +294,7 @@ impl Parked {
 
 /// The entry of an event of this run, whose id has its sequence number.
 fn entry(event: &Event) -> Entry {
-    let sequence = event.id().parts().map_or(0, |(_, sequence)| sequence);
+    let sequence = event.id().sequence().unwrap_or(0);
     Entry {
         sequence,
         published: 0,

@@ -236,7 +236,7 @@ impl Shared {
                     count,
                     timestamp,
                 };
-                let number = last.parts().map_or(u64::MAX, |(_, number)| number);
+                let number = last.sequence().unwrap_or(u64::MAX);
                 match number <= restorer.compacted_to() {
                     true => self.restore_key(&key),
                     false => replay.key = Some(OpenKey::new(key)),
@@ -247,7 +247,7 @@ impl Shared {
                 seen,
                 ids,
             } => {
-                let visible = seen.parts().map_or(u64::MAX, |(_, sequence)| sequence);
+                let visible = seen.sequence().unwrap_or(u64::MAX);
                 replay.pending.retrieved(category, visible, ids);
                 self.apply(replay, false);
             }

@@ -58,7 +58,7 @@ impl OpenKey {
     /// After an append that failed, the next event may have got the number, and so the id, of an event of the key. The
     /// fingerprint tells them apart.
     pub(super) fn finish(self, compacted_to: u64) -> Option<RestoredKey> {
-        let (_, last) = self.key.last.parts()?;
+        let last = self.key.last.sequence()?;
         let before = last.saturating_sub(self.key.count.into());
         let needed = last - before.max(compacted_to).min(last);
         let is_whole = self.count == self.key.count;

@@ -142,9 +142,7 @@ impl Record {
     pub(crate) fn sequence(&self) -> Option<u64> {
         match self {
             Record::Published { sequence, .. } => Some(*sequence),
-            Record::Purged { position, .. } => {
-                Some(position.parts().map_or(0, |(_, number)| number))
-            }
+            Record::Purged { position, .. } => Some(position.sequence().unwrap_or(0)),
             _ => None,
         }
     }

@@ -79,7 +79,7 @@ enum End {
 }
 
 fn number(id: EventId) -> u64 {
-    id.parts().map_or(0, |(_, number)| number)
+    id.sequence().unwrap_or(0)
 }
 
 fn look(broker: &Broker, of: &[&str], cursor: Cursor) -> Answer {

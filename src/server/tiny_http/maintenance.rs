@@ -75,8 +75,11 @@ impl Maintenance {
         // Another program may take the port, and have clients of its own.
         let connected = || peers::connected(listener.address.port());
         let mut here = connected();
+        let mut pause = BUSY_PERIOD;
         while here.as_ref().is_none_or(|here| !here.is_empty()) && Instant::now() < deadline {
-            thread::park_timeout(BUSY_PERIOD);
+            thread::park_timeout(pause);
+            // A client may keep its connection for long, and each look takes milliseconds.
+            pause = (2 * pause).min(2 * QUIET_PERIOD);
             if let (Some(here), Some(connected)) = (&mut here, connected()) {
                 here.retain(|client| connected.contains(client));
             }

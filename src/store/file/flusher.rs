@@ -98,9 +98,7 @@ impl<D: Disk> Flusher<D> {
         } = work;
         // A run starts after all events that the file had before.
         if let Some(Record::Started { position, .. }) = records.first() {
-            self.last_sequence = position
-                .parts()
-                .map_or(self.last_sequence, |(_, sequence)| sequence);
+            self.last_sequence = position.sequence().unwrap_or(self.last_sequence);
         }
         let mut is_last_try = false;
         while let Err(error) = self.attempt(&mut records) {
@@ -195,7 +193,7 @@ impl<D: Disk> Flusher<D> {
                     attempt.last_sequence = record.sequence().unwrap_or(attempt.last_sequence);
                 }
                 Record::Refused(id) => {
-                    let refused = id.parts().map_or(0, |(_, sequence)| sequence);
+                    let refused = id.sequence().unwrap_or(0);
                     attempt.last_sequence = attempt.last_sequence.max(refused);
                 }
                 Record::Ended(_) => attempt.ended = Some(record.clone()),

@@ -161,7 +161,7 @@ impl<D: Disk> Flusher<D> {
                 record.sequence() > Some(last_sequence)
             }
             Record::Batch(last) | Record::Keyed { last, .. } => {
-                let last = last.parts().map_or(0, |(_, sequence)| sequence);
+                let last = last.sequence().unwrap_or(0);
                 last > last_sequence
             }
             Record::Refused(_) | Record::Ended(_) => true,

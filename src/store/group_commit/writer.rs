@@ -85,9 +85,7 @@ impl<L: RecordLog> Writer<L> {
             let sequence = match record {
                 Record::Published { .. } | Record::Purged { .. } => record.sequence(),
                 // A run starts after all events that the log had before.
-                Record::Started { position: id, .. } | Record::Refused(id) => {
-                    id.parts().map(|(_, sequence)| sequence)
-                }
+                Record::Started { position: id, .. } | Record::Refused(id) => id.sequence(),
                 _ => None,
             };
             self.last_sequence = self.last_sequence.max(sequence.unwrap_or(0));

@@ -44,7 +44,7 @@ pub(super) fn records(bytes: &[u8]) -> Vec<Option<Record>> {
 }
 
 pub(super) fn number(id: EventId) -> u64 {
-    id.parts().map_or(0, |(_, number)| number)
+    id.sequence().unwrap_or(0)
 }
 
 /// Returns the sequence number up to which a compaction may have removed events.
