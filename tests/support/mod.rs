@@ -281,7 +281,8 @@ impl Answer {
             return Vec::new();
         }
         let mut json = self.json();
-        let events = json["events"].as_array_mut().expect("events");
+        let events = json["events"].as_array_mut();
+        let events = events.unwrap_or_else(|| panic!("no events: {self:?}"));
         assert!(!events.is_empty(), "a 200 without events");
         events
             .iter_mut()
