@@ -4,7 +4,7 @@ use crate::{process, support};
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use long_polling::{
     Broker, BrokerOptions, Cursor, Durability, EventId, FilePersistorInfo, Publisher, Server,
 };
 use process::Process;
-use support::{Connection, LIMIT, info, poll};
+use support::{Connection, LIMIT, info, poll, until};
 
 const PUBLISHERS: usize = 4;
 
@@ -110,14 +110,14 @@ fn an_event_that_was_synced_before_a_kill_lost_its_answer_is_published_once() {
     }
 }
 
-/// Kills the server this many times at random moments, while the publishers go on.
-fn kill_repeatedly(server: &mut Killed, rounds: usize) {
+/// Kills the server this many times, each after a random number of further publishes, while the publishers go on.
+fn kill_repeatedly(server: &mut Killed, rounds: usize, published: &AtomicUsize) {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     for _ in 0..rounds {
-        // The time between two kills, and no wait for a condition.
-        thread::sleep(Duration::from_micros(random.u64(1_000..100_000)));
+        let enough = published.load(SeqCst) + random.usize(1..300);
+        until("events are published", || published.load(SeqCst) >= enough);
         server.restart();
     }
 }
@@ -128,12 +128,13 @@ fn a_publisher_whose_server_is_killed_repeatedly_publishes_each_event_once_and_i
     let file = folder.path().join("events.db");
     let mut server = Killed::start(&file);
     let publisher = server.publisher();
-    let done = AtomicBool::new(false);
+    let (done, published_by_all) = (AtomicBool::new(false), AtomicUsize::new(0));
     let publish_until_done = |category: String| {
         let mut ids = Vec::new();
         while !done.load(SeqCst) {
             let response = publisher.publish(&category, &ids.len()).unwrap();
             ids.push(response.id.expect("an id"));
+            published_by_all.fetch_add(1, SeqCst);
         }
         (category, ids)
     };
@@ -142,7 +143,7 @@ fn a_publisher_whose_server_is_killed_repeatedly_publishes_each_event_once_and_i
         let threads: Vec<_> = (0..PUBLISHERS)
             .map(|number| scope.spawn(move || publish(format!("category{number}"))))
             .collect();
-        kill_repeatedly(&mut server, 20);
+        kill_repeatedly(&mut server, 20, &published_by_all);
         done.store(true, SeqCst);
         let threads = threads.into_iter().map(|thread| thread.join().unwrap());
         threads.collect()

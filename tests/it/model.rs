@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use long_polling::testing::{self, ManualClock};
 use long_polling::{
@@ -18,6 +18,7 @@ use proptest::test_runner::TestRunner;
 use tempfile::TempDir;
 
 use crate::limits::Limits;
+use crate::support::until;
 
 use reference::{Answer, Fate, Model, Place};
 
@@ -541,11 +542,9 @@ impl Pair {
             |file: &&File| end == End::Killed && file.durability == Durability::Acknowledged;
         let copy = self.file.as_ref().filter(killed).map(|file| {
             // That events were taken is written a little later.
-            let deadline = Instant::now() + LIMIT;
-            while self.broker.statistics().store.pending > 0 {
-                assert!(Instant::now() < deadline, "not written");
-                thread::sleep(Duration::from_millis(1));
-            }
+            until("it is written", || {
+                self.broker.statistics().store.pending == 0
+            });
             file.copy()
         });
         self.broker.stop(LIMIT).unwrap();
