@@ -283,7 +283,7 @@ impl FromStr for Cursor {
 
 serde_as_text!(Cursor, "a cursor: now, oldest, since_time=… or last_id=…");
 
-#[cfg(feature = "client")]
+#[cfg(any(feature = "client", feature = "_server"))]
 impl Cursor {
     /// Returns the HTTP API's two parameters: `since_time` and `last_id`.
     pub(crate) fn parameters(self) -> (Option<u64>, Option<EventId>) {

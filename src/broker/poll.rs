@@ -67,18 +67,22 @@ impl Broker {
     }
 
     /// Returns what a poll would find after the stop: the events in memory, and a position that the next run finds in the
-    /// file. `None` if a retrieval would have to delete the events, which the store no longer takes a record of. The batch is
-    /// not counted yet.
+    /// file. `None` if a retrieval would have to delete the events, which the store no longer takes a record of, and if the
+    /// position is of a later run, which already serves the client on another connection. The batch is not counted yet.
     pub(crate) fn look_after_stop(
         &self,
         names: &Categories,
         cursor: Cursor,
         limit: Option<usize>,
     ) -> Option<Arc<Batch>> {
+        let position = self.0.order_of(names.iter().next()?).high_water_mark().id;
+        let (_, asked) = cursor.parameters();
+        let is_later = asked.is_some_and(|id| id.parts().is_some() && id > position);
         let polled = self
             .poll_uncounted(names, cursor, limit, PollMode::Peek)
             .ok()?;
         match polled {
+            _ if is_later => None,
             Polled::Ready(batch) if batch.events().is_empty() => Some(batch),
             Polled::Ready(batch) if !self.0.options.delete_after_first_retrieval => Some(batch),
             _ => None,

@@ -1,5 +1,6 @@
 //! A server from its start to its stop: stopping, starting again, and many clients at once.
 
+use crate::sse::{Stream, request};
 use crate::support;
 
 use std::net::{TcpListener, TcpStream};
@@ -56,7 +57,7 @@ fn stopping_answers_all_parked_polls_as_if_they_had_timed_out() {
 fn after_a_stop_publishes_are_refused_and_kept_connections_are_closed() {
     let server = server();
     let address = server.local_addr();
-    let mut kept = [Connection::to(&server), Connection::to(&server)];
+    let mut kept = [(); 3].map(|()| Connection::to(&server));
     for connection in &mut kept {
         connection.publish(BODY);
         assert_eq!(connection.receive().status, 200);
@@ -67,20 +68,21 @@ fn after_a_stop_publishes_are_refused_and_kept_connections_are_closed() {
         // The clients come back on new connections.
         assert!(kept.iter_mut().all(|connection| connection.is_over()));
     } else {
-        are_served_after_a_stop(&mut kept);
+        are_served_after_a_stop(kept);
     }
     // In process as well.
     let error = server.publish("c", "late").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Stopped);
     let error = server.subscribe("c", Cursor::Now, LIMIT).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Stopped);
-    assert_eq!(server.statistics().published, 2);
+    assert_eq!(server.statistics().published, 3);
     // Stopping twice is fine, and so is dropping what was stopped.
     server.stop(Duration::ZERO).unwrap();
 }
 
-/// tiny_http keeps the connections open: each request on them is answered, and the answer asks to close the connection.
-fn are_served_after_a_stop([publisher, poller]: &mut [Connection; 2]) {
+/// tiny_http keeps the connections open: each request on them is answered, and the answer asks to close the connection. The
+/// next server may already serve the clients on other connections.
+fn are_served_after_a_stop([mut publisher, mut poller, mut page]: [Connection; 3]) {
     publisher.publish(BODY);
     let answer = publisher.receive();
     answer.refuses(503, "stop");
@@ -93,9 +95,25 @@ fn are_served_after_a_stop([publisher, poller]: &mut [Connection; 2]) {
     // Polls still get the events in memory: the next run has no more of them.
     poller.ask("GET", &poll("c", 60, "&since_time=1"));
     let answer = poller.receive();
-    assert_eq!(answer.data(), [1, 1]);
+    assert_eq!(answer.data(), [1, 1, 1]);
     assert_eq!(answer.header("Connection"), Some("close"));
     assert_eq!(nothing.position(), answer.position());
+    // A client that the next server has already answered keeps its position, and no gap is reported.
+    let later = "ffffffff-ffff-8000-8000-000000000003";
+    for time in ["", "&since_time=1"] {
+        let target = poll("c", 60, &format!("&last_id={later}{time}"));
+        poller.ask("GET", &target);
+        let answer = poller.receive();
+        assert_eq!((answer.status, answer.position()), (204, later));
+    }
+    let query = format!("category=c&last_id={later}");
+    page.send(request("GET", "HTTP/1.1", &query, ""));
+    let mut stream = Stream::read(page);
+    assert_eq!((stream.rest(), stream.last_id), (vec![], None));
+    // A position that is none of the next server's either is still a gap.
+    let earlier = "00000000-0001-8000-8000-000000000003";
+    poller.ask("GET", &poll("c", 60, &format!("&last_id={earlier}")));
+    assert_eq!(poller.receive().json()["gap"], true);
 }
 
 /// A server whose publishes block until a message comes through the sender; the receiver gets one when a publish blocks.
