@@ -330,24 +330,27 @@ fn a_burst_of_connections_is_answered_to_the_last() {
 
 #[test]
 fn a_silent_connection_is_closed() {
-    let server = start(
-        info()
-            .timeout(Duration::from_secs(1))
-            .idle_timeout(Duration::from_secs(1)),
-    );
+    let second = Duration::from_secs(1);
+    let mut info = info().timeout(second).idle_timeout(second);
+    if IS_NATIVE {
+        info = info.head_timeout(second).body_timeout(second);
+    }
+    let server = start(info);
     let mut silent = Connection::to(&server);
     let mut half = Connection::to(&server);
     half.send("POST /publish HTTP/1.1\r\nContent-Le");
     let mut body = Connection::to(&server);
     body.send("POST /publish HTTP/1.1\r\nHost: t\r\nContent-Length: 5000\r\n\r\n{");
     for connection in [&mut silent, &mut half] {
-        if let Ok(answer) = connection.read(false) {
-            assert_eq!(answer.status, 408);
+        if !connection.is_over() {
+            assert_eq!(connection.receive().status, 408);
+            assert!(connection.is_over());
         }
-        assert!(connection.is_over());
     }
-    if let Ok(answer) = body.read(false) {
+    if !body.is_over() {
+        let answer = body.receive();
         assert!(matches!(answer.status, 400 | 408), "{answer:?}");
+        assert!(body.is_over());
     }
     assert_eq!(publish(&server, BODY).status, 200);
     assert_eq!(server.statistics().published, 1);

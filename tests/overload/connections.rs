@@ -2,6 +2,7 @@
 //! Each of these tests fails without its remedy in `src/server`; Linux only, where threads and descriptors can be counted.
 #![cfg(target_os = "linux")]
 
+use crate::turn::Turn;
 use crate::{child, process, support};
 
 use std::net::{SocketAddr, TcpStream};
@@ -38,6 +39,7 @@ fn publish_on(connection: &mut Connection) -> u16 {
 
 #[test]
 fn a_thousand_connections_at_once_are_all_answered() {
+    let _turn = Turn::take();
     let process = Process::start(&Limit::None, &PATIENT);
     for _ in 0..3 {
         let began = Instant::now();
@@ -58,6 +60,7 @@ fn a_thousand_connections_at_once_are_all_answered() {
 
 #[test]
 fn a_thousand_polls_at_once_are_all_parked() {
+    let _turn = Turn::take();
     let server = server();
     let began = Instant::now();
     let mut connections = crowd(server.local_addr(), 1000);
@@ -78,6 +81,7 @@ fn a_thousand_polls_at_once_are_all_parked() {
 
 #[test]
 fn large_answers_leave_at_once() {
+    let _turn = Turn::take();
     let server = server();
     let mut connection = Connection::to(&server);
     for size in [2_000, 20_000, 200_000] {
@@ -186,17 +190,20 @@ fn runs_out_and_recovers(limit: &Limit, request: &str) {
 
 #[test]
 fn after_descriptors_ran_out_new_connections_are_taken_again() {
+    let _turn = Turn::take();
     runs_out_and_recovers(&Limit::Descriptors(200), "");
 }
 
 #[test]
 fn after_threads_ran_out_new_connections_are_taken_again() {
+    let _turn = Turn::take();
     let request = format!("GET {} HTTP/1.1\r\nHost: test\r\n\r\n", poll("c", 60, ""));
     runs_out_and_recovers(&Limit::Threads(150), &request);
 }
 
 #[test]
 fn silent_and_half_sent_requests_end_and_block_no_other_client() {
+    let _turn = Turn::take();
     let limit = Duration::from_secs(2);
     let info = info().idle_timeout(limit);
     #[cfg(feature = "native-http")]
@@ -244,6 +251,7 @@ fn silent_and_half_sent_requests_end_and_block_no_other_client() {
 
 #[test]
 fn no_client_is_stranded_behind_silent_connections() {
+    let _turn = Turn::take();
     for _ in 0..10 {
         let server = server();
         let _silent = crowd(server.local_addr(), 50);
@@ -259,6 +267,7 @@ fn no_client_is_stranded_behind_silent_connections() {
 
 #[test]
 fn a_poll_longer_than_the_idle_timeout_is_answered_and_its_connection_closed() {
+    let _turn = Turn::take();
     let server = start(info().idle_timeout(Duration::from_millis(300)));
     let mut connection = Connection::to(&server);
     connection.ask("GET", &poll("c", 2, ""));
@@ -271,6 +280,7 @@ fn a_poll_longer_than_the_idle_timeout_is_answered_and_its_connection_closed() {
 
 #[test]
 fn a_client_that_does_not_read_is_given_up_and_blocks_no_other_client() {
+    let _turn = Turn::take();
     let server = start(
         info()
             .write_timeout(Duration::from_millis(500))
@@ -316,6 +326,7 @@ fn a_client_that_does_not_read_is_given_up_and_blocks_no_other_client() {
 
 #[test]
 fn clients_that_hang_up_leave_no_thread_and_no_descriptor_behind() {
+    let _turn = Turn::take();
     let process = Process::start(&Limit::None, &PATIENT);
     assert_eq!(publish_on(&mut Connection::open(process.address)), 200);
     until("settled", || process.descriptors() < 20);
@@ -340,6 +351,7 @@ fn clients_that_hang_up_leave_no_thread_and_no_descriptor_behind() {
 
 #[test]
 fn a_poll_parked_for_longer_than_the_idle_timeout_has_one_thread_and_one_descriptor() {
+    let _turn = Turn::take();
     let process = Process::start(&Limit::None, &Timeouts(500, 60_000));
     let (threads, descriptors) = (process.threads(), process.descriptors());
     let mut connections = crowd(process.address, 500);
@@ -364,6 +376,7 @@ fn a_poll_parked_for_longer_than_the_idle_timeout_has_one_thread_and_one_descrip
 
 #[test]
 fn subscribers_parked_elsewhere_do_not_slow_publishes() {
+    let _turn = Turn::take();
     let server = server();
     let mut good = Connection::to(&server);
     let mut median = || {
@@ -396,6 +409,7 @@ fn subscribers_parked_elsewhere_do_not_slow_publishes() {
 
 #[test]
 fn at_the_stop_connections_that_were_kept_open_are_asked_to_close() {
+    let _turn = Turn::take();
     let server = start(info().idle_timeout(Duration::from_secs(5)));
     let mut kept = crowd(server.local_addr(), 200);
     for connection in &mut kept {
@@ -418,6 +432,7 @@ fn at_the_stop_connections_that_were_kept_open_are_asked_to_close() {
 
 #[test]
 fn a_hundred_starts_and_stops_leave_no_thread_and_no_descriptor_behind() {
+    let _turn = Turn::take();
     let (done, ended) = mpsc::channel();
     // In a process of its own, as other tests of this one have threads, too.
     thread::spawn(move || {
@@ -455,6 +470,7 @@ fn start_and_stop_a_hundred_times() {
 
 #[test]
 fn what_follows_a_request_of_unknown_length_is_not_served() {
+    let _turn = Turn::take();
     let server = server();
     let hidden = format!(
         "POST /publish HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n{PUBLISH}",
@@ -487,6 +503,7 @@ fn what_follows_a_request_of_unknown_length_is_not_served() {
 
 #[test]
 fn pipelined_requests_are_read_however_many_and_answered_in_order() {
+    let _turn = Turn::take();
     let server =
         start(info().fallback(Fallback::new(|request| Response::text(200, request.path()))));
     let mut connection = Connection::to(&server);

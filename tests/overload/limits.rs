@@ -3,6 +3,7 @@
 //! which stops all of them.
 
 use crate::support;
+use crate::turn::Turn;
 
 use std::io::ErrorKind::WouldBlock;
 use std::thread;
@@ -22,6 +23,7 @@ fn impatient_server() -> Server {
 
 #[test]
 fn a_request_line_of_http_2_holds_its_own_connection_for_ever_and_no_other() {
+    let _turn = Turn::take();
     let server = impatient_server();
     let held: Vec<Connection> = (0..20)
         .map(|_| {
@@ -46,6 +48,7 @@ fn a_request_line_of_http_2_holds_its_own_connection_for_ever_and_no_other() {
 
 #[test]
 fn a_header_line_is_read_whole_however_long() {
+    let _turn = Turn::take();
     let server = start(info().fallback(Fallback::new(|request| {
         let length = request.header("X-Name").map_or(0, str::len);
         Response::text(200, length.to_string())
@@ -63,6 +66,7 @@ fn a_header_line_is_read_whole_however_long() {
 
 #[test]
 fn a_client_that_trickles_is_waited_for_as_long_as_bytes_come() {
+    let _turn = Turn::take();
     let server = impatient_server();
     let length = BODY.len();
     let poll = poll("c", 0, "&since_time=1");

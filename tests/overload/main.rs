@@ -11,4 +11,5 @@ mod support;
 mod child;
 mod connections;
 mod limits;
+mod turn;
 mod unread;

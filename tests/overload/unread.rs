@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::child::{Limit, Process, Timeouts};
 use crate::support::{Connection, IS_NATIVE, LIMIT, server, until};
+use crate::turn::Turn;
 
 const PUBLISH: &str = r#"{"category":"c","data":"x"}"#;
 const LARGE: usize = 31_000_000;
@@ -44,6 +45,7 @@ fn publishes(process: &Process) -> bool {
 
 #[test]
 fn bodies_that_are_announced_and_not_sent_take_no_memory() {
+    let _turn = Turn::take();
     if needs_native("bodies_that_are_announced_and_not_sent_take_no_memory") {
         return;
     }
@@ -80,6 +82,7 @@ fn bodies_that_are_announced_and_not_sent_take_no_memory() {
 
 #[test]
 fn lengths_that_fit_into_memory_singly_and_not_together_do_not_end_the_process() {
+    let _turn = Turn::take();
     let process = Process::start(&Limit::Memory(4 << 20), &Timeouts(3_000, 500));
     for _ in 0..3 {
         let mut clients: Vec<Connection> =
@@ -106,6 +109,7 @@ fn lengths_that_fit_into_memory_singly_and_not_together_do_not_end_the_process()
 
 #[test]
 fn a_client_that_sends_its_whole_body_first_gets_the_answer() {
+    let _turn = Turn::take();
     let server = server();
     let mut client = Connection::to(&server);
     announce(&mut client, LARGE, "HTTP/1.1", "");
@@ -129,6 +133,7 @@ fn a_client_that_sends_its_whole_body_first_gets_the_answer() {
 
 #[test]
 fn qualities_of_te_that_are_no_numbers_do_no_harm() {
+    let _turn = Turn::take();
     let server = server();
     let qualities: Vec<String> = (0..50)
         .map(|at| match at % 3 {
@@ -153,6 +158,7 @@ fn qualities_of_te_that_are_no_numbers_do_no_harm() {
 
 #[test]
 fn a_stop_does_not_wait_for_a_body_that_was_refused() {
+    let _turn = Turn::take();
     let server = server();
     let mut client = Connection::to(&server);
     announce(&mut client, LARGE, "HTTP/1.1", "");

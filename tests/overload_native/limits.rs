@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use long_polling::Server;
 
 use crate::support::{Connection, info, serves_others, start};
+use crate::turn::Turn;
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -21,6 +22,7 @@ fn refused(server: &Server, bytes: impl AsRef<[u8]>) -> u16 {
 
 #[test]
 fn what_has_no_end_is_refused_by_its_size() {
+    let _turn = Turn::take();
     let server = start(info());
     let long = "x".repeat(100_000);
     let post = "POST /publish HTTP/1.1\r\nHost: t\r\n";
@@ -67,6 +69,7 @@ fn what_has_no_end_is_refused_by_its_size() {
 
 #[test]
 fn what_trickles_is_refused_when_its_time_is_over() {
+    let _turn = Turn::take();
     let server = start(info().head_timeout(TIMEOUT).body_timeout(TIMEOUT));
     let post = "POST /publish HTTP/1.1\r\nHost: t\r\n";
     for (at_once, trickled) in [

@@ -11,6 +11,8 @@ mod support;
 mod child;
 #[path = "../overload/connections.rs"]
 mod connections;
+#[path = "../overload/turn.rs"]
+mod turn;
 #[path = "../overload/unread.rs"]
 mod unread;
 

@@ -10,6 +10,7 @@ use fastrand::Rng;
 
 use crate::child::{Limit, Process, Timeouts};
 use crate::support::{Connection, LIMIT, until};
+use crate::turn::Turn;
 
 const REQUESTS: usize = 20_000;
 const CLIENTS: usize = 8;
@@ -107,6 +108,7 @@ fn good_publish(address: SocketAddr) -> u16 {
 
 #[test]
 fn requests_with_random_faults_publish_nothing_that_was_refused_and_leave_nothing_behind() {
+    let _turn = Turn::take();
     let process = Process::start(&Limit::None, &Timeouts(10_000, 2_000));
     let address = process.address;
     assert_eq!(good_publish(address), 200);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::connections::crowd;
 use crate::support::{Connection, LIMIT, info, poll, start, until, until_parked};
+use crate::turn::Turn;
 
 const ROUNDS: usize = 100;
 const PARKED: usize = 500;
@@ -20,6 +21,7 @@ fn server_threads() -> usize {
 
 #[test]
 fn a_hundred_stops_with_500_polls_parked_and_a_body_half_sent_take_less_than_a_second_each() {
+    let _turn = Turn::take();
     let mut slow = Vec::new();
     for round in 0..ROUNDS {
         let server = start(info());

@@ -4,7 +4,7 @@
 //! are long:
 //!
 //! ```sh
-//! RUSTFLAGS="--cfg shuttle" cargo test --release --features testing --lib schedules
+//! RUSTFLAGS="--cfg shuttle" cargo test --profile schedules --no-default-features --features testing --lib schedules
 //! ```
 
 use std::time::Duration;
