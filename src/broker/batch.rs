@@ -15,6 +15,8 @@ pub struct Batch {
     before: u64,
     /// Events that were published together with these are in the ring.
     is_partial: bool,
+    /// The follower is by a time that this broker has not reached, so that the position may precede events that it has.
+    is_put_off: bool,
     /// The answers of HTTP servers that have been rendered: the first one, and those of other variants.
     rendered: OnceLock<Rendered>,
     variants: OnceLock<Arc<Mutex<Vec<Rendered>>>>,
@@ -38,6 +40,7 @@ impl Batch {
             last_id,
             before: 0,
             is_partial: false,
+            is_put_off: false,
             rendered: OnceLock::new(),
             variants: OnceLock::new(),
         }
@@ -51,6 +54,17 @@ impl Batch {
     /// Notes that events that were published together with these are in the ring, and may have the same timestamp.
     pub(super) fn partial(self, is_partial: bool) -> Self {
         Batch { is_partial, ..self }
+    }
+
+    /// Notes that the broker has not reached the time that the follower is by.
+    #[cfg(feature = "redis")]
+    pub(super) fn put_off(self, is_put_off: bool) -> Self {
+        Batch { is_put_off, ..self }
+    }
+
+    /// Returns `true` if the follower has to keep its time, because the position may precede events that it has.
+    pub(crate) fn is_put_off(&self) -> bool {
+        self.is_put_off
     }
 
     pub(super) fn is_partial(&self) -> bool {

@@ -35,36 +35,42 @@ impl Broker {
     /// Returns who follows a category now, and what it holds. A category exists by being used: of any other one, there are no
     /// subscribers and no events.
     ///
+    /// # Errors
+    ///
+    /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for a name that no category can have, and
+    /// [`Misdirected`](crate::ErrorKind::Misdirected) for a category whose stream this node does not read.
+    ///
     /// ```
     /// use long_polling::{Broker, BrokerOptions};
     ///
     /// let broker = Broker::new(BrokerOptions::new())?;
     /// let first = broker.publish("news", "first")?;
     /// let second = broker.publish("news", "second")?;
-    /// let info = broker.category_info("news");
+    /// let info = broker.category_info("news")?;
     /// assert_eq!((info.events, info.subscribers), (2, 0));
     /// assert_eq!((info.oldest_id, info.newest_id), (Some(first), Some(second)));
     /// # Ok::<(), long_polling::Error>(())
     /// ```
-    pub fn category_info(&self, category: &str) -> CategoryInfo {
+    pub fn category_info(&self, category: &str) -> Result<CategoryInfo, Error> {
+        self.check_categories(&Categories::from(category))?;
         let subscribers = self.subscribers(category);
-        self.0.with_categories(&[category], |categories| {
+        Ok(self.0.with_categories(&[category], |categories| {
             let position = self.0.high_water_mark(category).id;
             let ring = categories.first().map(|state| &state.ring);
-            let entries = || ring.into_iter().flat_map(|ring| ring.entries());
+            let oldest = ring.and_then(|ring| ring.entries().next());
             let newest = ring.and_then(|ring| ring.newest());
             let newest = newest.map(|entry| &entry.event);
             CategoryInfo {
                 category: category.to_owned(),
                 subscribers,
-                events: entries().count(),
-                bytes: entries().map(|entry| entry.event.as_json().len()).sum(),
-                oldest_id: entries().next().map(|entry| entry.event.id()),
+                events: ring.map_or(0, |ring| ring.entries().len()),
+                bytes: ring.map_or(0, |ring| ring.bytes()),
+                oldest_id: oldest.map(|entry| entry.event.id()),
                 newest_id: newest.map(|event| event.id()),
                 newest_timestamp: newest.map(|event| event.timestamp()),
                 position,
             }
-        })
+        }))
     }
 
     /// Checks the categories of a poll.

@@ -63,11 +63,12 @@ impl Query {
         order.locate(id)
     }
 
-    /// Returns the time that a follower by time has to wait for before it can park, when the clock shows `now`.
+    /// Returns the time that a follower by time has to wait for before it can park, or get a position, when the clock shows
+    /// `now`.
     #[cfg(feature = "redis")]
     fn ahead_in_time(&self, order: &Sequencer, place: Place, now: u64) -> Option<Ahead> {
         match (place, order.timeline()) {
-            (Place::Time(time), Some(timeline)) if self.mode == PollMode::Park && !self.checked => {
+            (Place::Time(time), Some(timeline)) if self.mode != PollMode::Peek && !self.checked => {
                 timeline.ahead_in_time(time, now)
             }
             _ => None,
@@ -188,11 +189,12 @@ impl Shared {
         // The client keeps its position.
         #[cfg(feature = "redis")]
         if let Some(ahead) = look.ahead {
-            let id = match ahead {
-                Ahead::Position { id, .. } => id,
-                Ahead::Time(_) => look.mark.id,
+            let (id, is_put_off) = match ahead {
+                Ahead::Position { id, .. } => (id, false),
+                Ahead::Time(_) => (look.mark.id, true),
             };
-            return Batch::new(Vec::new(), false, id).up_to(look.mark.before);
+            let batch = Batch::new(Vec::new(), false, id).put_off(is_put_off);
+            return batch.up_to(look.mark.before);
         }
         self.batch_of(category, look.selection, look.gap, look.mark)
     }

@@ -66,6 +66,11 @@ impl Broker {
         self.0.poll(names, query)
     }
 
+    /// Returns `true` if a poll deletes the events that it finds.
+    pub(crate) fn deletes_retrieved(&self) -> bool {
+        self.0.options.delete_after_first_retrieval
+    }
+
     /// Returns what a poll would find after the stop: the events in memory, and a position that the next run finds in the
     /// file. `None` if a retrieval would have to delete the events, which the store no longer takes a record of, and if the
     /// position is of a later run, which already serves the client on another connection. The batch is not counted yet.
@@ -84,7 +89,7 @@ impl Broker {
         match polled {
             _ if is_later => None,
             Polled::Ready(batch) if batch.events().is_empty() => Some(batch),
-            Polled::Ready(batch) if !self.0.options.delete_after_first_retrieval => Some(batch),
+            Polled::Ready(batch) if !self.deletes_retrieved() => Some(batch),
             _ => None,
         }
     }

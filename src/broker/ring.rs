@@ -107,6 +107,8 @@ impl Removed {
 /// Each method that removes events returns what it removed, for the [`Counters`](super::statistics::Counters).
 pub(crate) struct Ring {
     entries: VecDeque<Entry>,
+    /// Bytes of JSON of all events.
+    bytes: usize,
     limits: RingLimits,
     /// Of each event with a time to live of its own that is shorter than the category's: when it expires, and its sequence
     /// number.
@@ -133,6 +135,7 @@ impl Ring {
     pub(crate) fn new(limits: RingLimits, lost: Loss) -> Self {
         Ring {
             entries: VecDeque::new(),
+            bytes: 0,
             limits,
             deadlines: BTreeSet::new(),
             lost,
@@ -157,6 +160,11 @@ impl Ring {
         self.entries.iter()
     }
 
+    /// Returns the bytes of JSON of all events.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(crate) fn newest(&self) -> Option<&Entry> {
         self.entries.back()
     }
@@ -171,6 +179,7 @@ impl Ring {
     pub(crate) fn push(&mut self, entry: Entry) -> Removed {
         let published = entry.published;
         self.deadlines.extend(self.limits.deadline(&entry));
+        self.bytes += entry.event.as_json().len();
         self.entries.push_back(entry);
         if self.entries.len() <= self.limits.events {
             return Removed::default();
@@ -283,8 +292,9 @@ impl Ring {
         self.shrink(removed)
     }
 
-    /// Frees the memory of events that were removed.
+    /// Counts events that were removed, and frees their memory.
     fn shrink(&mut self, removed: Removed) -> Removed {
+        self.bytes -= removed.bytes;
         let count = self.entries.len();
         if count == 0 {
             self.entries = VecDeque::new();

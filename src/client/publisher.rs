@@ -3,6 +3,7 @@
 mod attempts;
 mod failed;
 mod known_window;
+mod moment;
 
 use std::fmt;
 use std::time::Duration;
@@ -226,7 +227,8 @@ impl Publisher {
     fn send(&self, mut content: PublishContent) -> Result<PublishResponse, Error> {
         if self.headers.get(IDEMPOTENCY_KEY).is_some() {
             return Err(Error::request(
-                "a header Idempotency-Key of the publisher would be that of every event, and only the                  first would be published: give the key to `PublishRequest::idempotency_key`",
+                "a header Idempotency-Key of the publisher would be that of every event, and only the first would be published: \
+                 give the key to `PublishRequest::idempotency_key`",
             ));
         }
         check_timeout(self.timeout)?;

@@ -16,12 +16,11 @@ const COMMENT: &[u8] = b":\n\n";
 /// The bytes of an event's block besides its JSON.
 const AROUND_EVENT: usize = 64;
 
-/// The time before a client connects again after a regular end, in milliseconds.
+/// The time before a client connects again after a regular end, in milliseconds. Not zero: clients of a server that has gone
+/// keep it until they reach another one.
 pub(super) const SOON: Range<u64> = 50..150;
 /// The same after a break, such as the restart of the server, which all clients see in the same instant.
 pub(super) const LATER: Range<u64> = 1000..3000;
-/// The same where each answer ends with its events.
-pub(super) const AT_ONCE: Range<u64> = 0..100;
 
 /// A piece of a stream that has not been written: blocks, each of which ends with an empty line, in the framing of the answer.
 pub(super) struct Blocks {

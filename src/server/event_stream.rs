@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::accept::Quality;
-use super::event_blocks::{AT_ONCE, Blocks, LATER, SOON};
+use super::event_blocks::{Blocks, LATER, SOON};
 use super::poll_request::{self, PollRequest};
 use super::ready::{Ready, position_reached, with_preference};
 use super::render::Framing;
@@ -18,14 +18,16 @@ use crate::error::ErrorKind;
 use crate::position::{Cursor, EventId};
 use crate::wire::Categories;
 
-/// Returns `true` if the request names `text/event-stream` as acceptable. A wildcard does not: many clients of polls send one.
+/// Returns `true` if the request names `text/event-stream`, and prefers JSON less or as much. A wildcard does not name it: many
+/// clients of polls send one.
 pub(super) fn is_asked_for(request: &Request) -> bool {
-    let mut quality = Quality::default();
+    let (mut quality, mut json) = (Quality::default(), Quality::default());
     let fields = request.headers().get_all("Accept");
     for range in fields.flat_map(|field| field.split(',')) {
         quality.consider(range, ("text", "event-stream"));
+        json.consider(range, ("application", "json"));
     }
-    quality.is_named()
+    quality.is_named() && quality.weight >= json.weight
 }
 
 /// The backend's side of a stream.
@@ -152,7 +154,7 @@ impl EventStream {
         let mut blocks = Blocks::after(head, self.framing);
         blocks.retry(LATER);
         let mut next = self.first.take();
-        let mut has_time = true;
+        let mut has_time = next.is_some();
         while let Some(polled) = next {
             let batch = match polled {
                 Polled::Ready(batch) => batch,
@@ -174,7 +176,7 @@ impl EventStream {
                 None => {}
             }
             has_time &= !service.is_stopping();
-            if !has_time || self.is_over(&batch) {
+            if !has_time || self.is_over(service, &batch) {
                 break;
             }
             if batch.events().is_empty() && blocks.bytes.is_empty() {
@@ -199,29 +201,34 @@ impl EventStream {
     ) -> Ready {
         self.framing = Framing::UntilClose;
         let deadline = if may_wait { self.end } else { Instant::now() };
-        let wait = |polled: Polled| match polled {
+        let mut has_time = may_wait && self.first.is_some();
+        let mut wait = |polled: Polled| match polled {
             Polled::Ready(batch) => batch,
             Polled::Parked(parked) => {
                 let _member = service.enter_group(parked.waiter());
-                park(parked.waiter());
-                parked.wait_uncounted(Some(deadline))
+                let waiter = parked.waiter().clone();
+                park(&waiter);
+                let batch = parked.wait_uncounted(Some(deadline));
+                has_time &= !waiter.is_answered_early();
+                batch
             }
         };
         let mut blocks = Blocks::after(Vec::new(), self.framing);
-        blocks.retry(if may_wait { AT_ONCE } else { LATER });
-        let mut batch = self.first.take().map(wait);
+        let mut batch = self.first.take().map(&mut wait);
         if let Some(none) = batch.take_if(|batch| batch.events().is_empty()) {
             if let Some(position) = self.reach(&none) {
                 blocks.position(position);
             }
-            let more = may_wait && !self.is_over(&none);
+            let more = may_wait && !self.is_over(service, &none);
             let more = more.then(|| self.look_for_more(service)).flatten();
-            batch = Some(more.map_or(none, wait));
+            batch = Some(more.map_or(none, &mut wait));
         }
         if let Some(batch) = batch {
             let events = self.take(service, &batch, &mut blocks);
             events.inspect(|events| blocks.bytes.extend_from_slice(events));
         }
+        has_time &= !service.is_stopping();
+        blocks.retry(if has_time { SOON } else { LATER });
         let mut response = mem::replace(&mut self.head, Response::new(200));
         response.body = blocks.bytes;
         response.into()
@@ -275,8 +282,13 @@ impl EventStream {
         is_new.then_some(position)
     }
 
-    fn is_over(&self, batch: &Batch) -> bool {
-        self.is_brief && batch.events().is_empty() || Instant::now() >= self.end
+    /// Events that were deleted are lost if the client does not get them: as with a poll, not more than those of one answer.
+    fn is_over(&self, service: &Service, batch: &Batch) -> bool {
+        let is_over = match batch.events().is_empty() {
+            true => self.is_brief,
+            false => service.broker.deletes_retrieved(),
+        };
+        is_over || Instant::now() >= self.end
     }
 
     /// `None` after a stop.

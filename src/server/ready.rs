@@ -120,9 +120,9 @@ pub(super) fn with_preference(response: Response, wait: Duration) -> Response {
     response.with_default("Preference-Applied", &format!("wait={}", wait.as_secs()))
 }
 
-/// The position that a client has after this batch. `None` where a client that gave a cursor keeps it: the next events report
-/// the gap.
+/// The position that a client has after this batch. `None` where a client that gave a cursor keeps it: where the next events
+/// report the gap, and where this node has not reached the time of the cursor.
 pub(super) fn position_reached(batch: &Batch, has_cursor: bool) -> Option<EventId> {
     let keeps = batch.events().is_empty() && batch.gap() && has_cursor;
-    (!keeps).then_some(batch.last_id())
+    (!keeps && !batch.is_put_off()).then_some(batch.last_id())
 }

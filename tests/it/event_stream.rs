@@ -119,6 +119,11 @@ fn only_a_request_that_names_the_type_gets_a_stream() {
         ("Accept: Text/Event-Stream; charset=utf-8\r\n", true),
         (
             "Accept: application/json, text/event-stream;q=0.1\r\n",
+            false,
+        ),
+        ("Accept: application/json, text/event-stream\r\n", true),
+        (
+            "Accept: text/event-stream, application/json;q=0.9, */*;q=0.1\r\n",
             true,
         ),
         ("Accept: */*;q=0\r\nAccept: text/event-stream\r\n", true),
@@ -202,6 +207,25 @@ fn a_gap_is_an_event_of_its_own_which_a_break_repeats() {
 }
 
 #[test]
+fn a_stream_that_deletes_its_events_ends_with_the_first_ones() {
+    let server = start(info().broker(BrokerOptions::new().delete_after_first_retrieval(true)));
+    for data in 1..=4 {
+        server.publish("c", &data).unwrap();
+    }
+    for taken in [1, 2] {
+        let mut stream = Stream::open(&server, "category=c&since_time=1&limit=1", "");
+        assert_eq!(datas(&stream.rest()), [taken]);
+        assert!(SOON.contains(&stream.retry.unwrap()), "{:?}", stream.retry);
+    }
+    assert_eq!(server.statistics().events, 2);
+    // The same with events that come.
+    let mut stream = Stream::open(&server, "category=empty", "");
+    until_parked(&server, 1);
+    server.publish("empty", &5).unwrap();
+    assert_eq!(datas(&stream.rest()), [5]);
+}
+
+#[test]
 fn a_stream_goes_on_after_a_restart_with_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = FilePersistorInfo::new(folder.path().join("events.log"))
@@ -273,7 +297,11 @@ fn a_stream_ends_at_its_timeout_and_the_connection_serves_the_next() {
 
 #[test]
 fn without_a_timeout_left_a_stream_has_what_there_is() {
-    for deletes in [false, true] {
+    // A stream that deletes its events takes those of one look only.
+    for (deletes, taken, left) in [
+        (false, &[1, 2, 3, 4, 5][..], &[1, 2, 3, 4, 5][..]),
+        (true, &[1, 2], &[3, 4, 5]),
+    ] {
         let options = BrokerOptions::new().delete_after_first_retrieval(deletes);
         let server = start(info().broker(options));
         for data in 1..=5 {
@@ -281,8 +309,8 @@ fn without_a_timeout_left_a_stream_has_what_there_is() {
         }
         let query = "category=c&timeout=0&since_time=1&limit=2";
         let mut stream = Stream::open(&server, query, "");
-        assert_eq!(datas(&stream.rest()), [1, 2, 3, 4, 5]);
-        assert_eq!(buffered(&server, "c").status == 204, deletes);
+        assert_eq!(datas(&stream.rest()), taken);
+        assert_eq!(buffered(&server, "c").data(), left);
     }
 }
 
@@ -497,8 +525,8 @@ fn endpoints_answer_with_the_events_that_come_first() {
         blocks(std::str::from_utf8(&response.body).unwrap())
     };
     let quiet = text(endpoints.answer(stream("category=c&timeout=0", None)));
-    assert!(quiet[0].retry.unwrap() < 100);
-    let position = quiet[1].id.clone().unwrap();
+    let position = quiet[0].id.clone().unwrap();
+    assert!(SOON.contains(&quiet[1].retry.unwrap()), "{quiet:?}");
     let waiting = stream("category=c", Some(&position));
     let answer = thread::scope(|scope| {
         let waits = scope.spawn(|| text(endpoints.answer(waiting)));
@@ -516,13 +544,10 @@ fn endpoints_answer_with_the_events_that_come_first() {
         let waits = scope.spawn(|| text(endpoints.answer(stream("category=c", None))));
         until("parked", || endpoints.broker().statistics().parked == 1);
         endpoints.stop(LIMIT).unwrap();
-        assert!(
-            waits
-                .join()
-                .unwrap()
-                .iter()
-                .all(|block| block.data.is_none())
-        );
+        let blocks = waits.join().unwrap();
+        assert!(blocks.iter().all(|block| block.data.is_none()));
+        let retry = blocks.last().and_then(|block| block.retry);
+        assert!(LATER.contains(&retry.unwrap()), "{blocks:?}");
     });
 }
 

@@ -1,8 +1,10 @@
 //! The broker against a model: random steps, after each of which both give the same answers. About 100,000 steps, or as many
 //! as the environment variable `MODEL_STEPS` says.
 
+mod keys;
 mod reference;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,6 +48,8 @@ enum Step {
     Publish(usize, Option<u64>),
     /// Several events in one publish, to categories in which nobody is parked.
     PublishAll(Vec<usize>, Option<u64>),
+    /// With one of a few keys.
+    PublishOnce(usize, usize, Option<u64>),
     Purge(usize),
     /// A poll that does not wait; or, if it is to, times out at once.
     Poll {
@@ -131,6 +135,8 @@ fn step() -> impl Strategy<Value = Step> {
         40 => (0..NAMES.len(), own_ttl()).prop_map(|(category, ttl)| Step::Publish(category, ttl)),
         4 => (proptest::collection::vec(0..NAMES.len(), 2..5), own_ttl())
             .prop_map(|(of, ttl)| Step::PublishAll(of, ttl)),
+        6 => (0..4usize, 0..NAMES.len(), own_ttl())
+            .prop_map(|(key, category, ttl)| Step::PublishOnce(key, category, ttl)),
         2 => (0..NAMES.len()).prop_map(Step::Purge),
         20 => (set(), from(), limit(), any::<bool>())
             .prop_map(|(of, from, limit, waiting)| Step::Poll { of, from, limit, waiting }),
@@ -211,6 +217,8 @@ struct Pair {
     followers: Vec<Follower>,
     /// The positions of events and answers.
     positions: Vec<EventId>,
+    /// The keys that the broker remembers, by their numbers.
+    keys: HashMap<usize, keys::First>,
 }
 
 fn names(of: &Set) -> Vec<&'static str> {
@@ -253,9 +261,10 @@ fn start(options: &Limits, own_ttls: bool, file: &Option<File>, clock: &ManualCl
             .compact_from((!can_evict && !can_expire).then_some(2000))
             .write_flush_period(Duration::from_millis(1))
     });
+    let settings = options.options().idempotency_window(keys::WINDOW);
     match info {
-        None => testing::broker(options.options(), clock),
-        Some(info) => testing::open(options.options(), info, clock),
+        None => testing::broker(settings, clock),
+        Some(info) => testing::open(settings, info, clock),
     }
     .unwrap()
 }
@@ -293,12 +302,14 @@ impl Pair {
             parked: Vec::new(),
             followers: [vec![0], vec![1, 2], vec![0, 1, 2, 3]].map(follower).into(),
             positions: Vec::new(),
+            keys: HashMap::new(),
         }
     }
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Publish(category, ttl) => self.publish(category, ttl),
+            Step::Publish(category, ttl) => _ = self.publish(category, ttl, None),
+            Step::PublishOnce(key, category, ttl) => self.publish_once(key, category, ttl),
             Step::PublishAll(of, ttl) => self.publish_all(&of, ttl),
             Step::Purge(category) => self.purge(category),
             Step::Poll {
@@ -343,7 +354,9 @@ impl Pair {
             parked.any(|parked| parked.of.contains(category))
         };
         if of.iter().any(is_followed) {
-            return of.iter().for_each(|category| self.publish(*category, ttl));
+            return of
+                .iter()
+                .for_each(|category| _ = self.publish(*category, ttl, None));
         }
         let numbers = self.model.events.len()..;
         let requests = of.iter().zip(numbers);
@@ -373,31 +386,6 @@ impl Pair {
         let parked = self.parked.iter_mut();
         let parked = parked.filter(|parked| parked.of.contains(&category));
         parked.for_each(|parked| parked.gap = true);
-    }
-
-    fn publish(&mut self, category: usize, ttl: Option<u64>) {
-        let number = self.model.events.len();
-        let request = self.request(category, number, ttl);
-        let id = self.broker.publish_with(&request).unwrap();
-        assert!(self.model.known().last().is_none_or(|last| last.id < id));
-        let (woken, parked) = std::mem::take(&mut self.parked)
-            .into_iter()
-            .partition::<Vec<_>, _>(|parked| parked.of.contains(&category));
-        self.parked = parked;
-        let by_time = woken.iter().any(|parked| parked.by_time);
-        let ttl = ttl.filter(|_| self.own_ttls);
-        self.model
-            .publish(category, id, ttl, !woken.is_empty(), by_time);
-        for parked in woken {
-            let answer = Answer {
-                events: vec![number],
-                gap: parked.gap,
-                by_time: parked.by_time,
-                whole: true,
-            };
-            self.check(&parked.thread.join().unwrap(), &answer);
-        }
-        self.positions.push(id);
     }
 
     fn cursor(&self, from: &From) -> Cursor {
@@ -563,6 +551,7 @@ impl Pair {
         let keeping = keeping && self.file.is_some();
         self.file = copy.or(self.file.take());
         if !keeping {
+            self.keys.clear();
             self.file = self.file.take().map(|file| File::new(file.durability));
             // Runs without a common file differ by their start time.
             self.latest += 1;

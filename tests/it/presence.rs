@@ -127,7 +127,7 @@ fn info_gives_the_state_of_a_category_at_once_and_the_position() {
     expected["newest_timestamp"] = events[1]["timestamp"].clone();
     expected["position"] = info.position().into();
     assert_eq!(info.json(), expected);
-    let in_process = serde_json::to_value(server.broker().category_info("c")).unwrap();
+    let in_process = serde_json::to_value(server.broker().category_info("c").unwrap()).unwrap();
     assert_eq!(in_process, expected);
 
     let head = ask(&server, "HEAD", "/events?info&category=c");

@@ -6,7 +6,7 @@ use long_polling::{BrokerOptions, Server};
 
 use crate::server::RedisServer;
 use crate::sse::Stream;
-use crate::support::{LIMIT, info, until};
+use crate::support::{LIMIT, get, info, until};
 
 fn node(redis: &RedisServer) -> Server {
     let presence = BrokerOptions::new().presence(Duration::from_secs(10));
@@ -34,6 +34,35 @@ fn a_stream_has_the_events_of_all_nodes_once_and_goes_on_at_another_node() {
     assert_eq!(stream.data(), 5);
     for server in [one, other] {
         server.stop(LIMIT).unwrap();
+    }
+}
+
+/// Where a node has not read yet what the client of another one has: the client must not get it again.
+#[test]
+fn a_client_that_goes_on_by_time_at_another_node_gets_no_event_twice() {
+    let redis = RedisServer::start();
+    let nodes = [node(&redis), node(&redis)];
+    for round in 0..40 {
+        let [one, other] = [&nodes[round % 2], &nodes[1 - round % 2]];
+        let id = one.publish("c", "old").unwrap();
+        let newest = one.broker().category_info("c").unwrap();
+        let query = format!(
+            "category=c&since_time={}",
+            newest.newest_timestamp.expect("an event")
+        );
+        let empty = get(other, &format!("/events?{query}&timeout=0"));
+        assert_eq!((empty.status, empty.position()), (204, &*id.to_string()));
+
+        let id = one.publish("c", "older").unwrap();
+        let newest = one.broker().category_info("c").unwrap();
+        assert_eq!(newest.newest_id, Some(id));
+        let query = format!(
+            "category=c&since_time={}",
+            newest.newest_timestamp.expect("an event")
+        );
+        let mut stream = Stream::open(other, &query, "");
+        one.publish("c", &round).unwrap();
+        assert_eq!(stream.data(), round);
     }
 }
 

@@ -38,8 +38,8 @@ impl Presence {
         self.name.as_deref()
     }
 
-    /// Returns the number of clients that were present in the category when the hook was called: with this one after it has
-    /// come, without it after it has left.
+    /// Returns the number of clients that were present in the category when the hook was called. After the client has come, it
+    /// counts unless it has left again by then; after it has left, it does not.
     pub fn subscribers(&self) -> usize {
         self.subscribers
     }

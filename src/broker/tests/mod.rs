@@ -8,3 +8,5 @@ mod millisecond;
 mod schedules;
 
 use super::*;
+use crate::position::Cursor;
+use crate::wire::Categories;

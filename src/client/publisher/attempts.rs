@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Publisher;
 use super::failed::Failed;
 use super::known_window::window_of;
+use super::moment::Moment;
 use crate::client::backoff::Backoff;
 use crate::client::endpoint::{Endpoint, Limits, agent_or_shared};
 use crate::client::publish_content::PublishContent;
@@ -28,10 +29,10 @@ pub(super) struct Attempts<'a> {
     /// The number of attempts, with those to ask the server whether it knows keys that failed.
     count: u32,
     /// The end of the first attempt that failed.
-    first_failure: Option<Instant>,
+    first_failure: Option<Moment>,
     /// The begin of the first attempt by which the event may have been published, and the target of that attempt. All later
     /// attempts go to this target, because another server may not know the key.
-    maybe_published: Option<(Instant, Target)>,
+    maybe_published: Option<(Moment, Target)>,
     /// A server has responded that it is being stopped. The attempt after the first such response does not wait.
     has_seen_stop: bool,
 }
@@ -92,7 +93,7 @@ impl<'a> Attempts<'a> {
                 has_waited = true;
             }
             let waited = match has_waited {
-                true => self.check_window(Duration::ZERO),
+                true => self.check_time(Duration::ZERO),
                 false => self.wait(&failed),
             };
             if let Err(end) = waited {
@@ -103,7 +104,7 @@ impl<'a> Attempts<'a> {
 
     /// Makes one attempt to publish.
     fn publish(&mut self) -> Result<PublishResponse, Failed> {
-        let begin = Instant::now();
+        let begin = Moment::now();
         let mut target = match &self.maybe_published {
             Some((_, target)) => target.clone(),
             None => self.endpoint.target(),
@@ -119,7 +120,7 @@ impl<'a> Attempts<'a> {
             Ok(response) => Failed::of_publish(response),
             Err(failure) => Failed::of_failure(failure),
         };
-        self.first_failure.get_or_insert_with(Instant::now);
+        self.first_failure.get_or_insert_with(Moment::now);
         if failed.maybe_published {
             self.maybe_published.get_or_insert((begin, target));
         }
@@ -200,20 +201,22 @@ impl<'a> Attempts<'a> {
             true => Duration::ZERO,
             false => self.backoff.delay_at_least(failed.retry_after()),
         };
-        let elapsed = self.first_failure.map(|first| first.elapsed());
-        if wait > retry_for.saturating_sub(elapsed.unwrap_or_default()) {
-            return Err(End::Time);
-        }
-        self.check_window(wait)?;
+        self.check_time(wait)?;
         log::warn!("{failed}; trying again in {wait:?}");
         thread::sleep(wait);
         Ok(())
     }
 
+    /// Checks that another attempt may begin after this wait.
+    ///
     /// # Errors
     ///
-    /// `Window` if the server may have forgotten the key after this wait.
-    fn check_window(&self, wait: Duration) -> Result<(), End> {
+    /// `Time` if the time for attempts is over then, and `Window` if the server may have forgotten the key.
+    fn check_time(&self, wait: Duration) -> Result<(), End> {
+        let elapsed = self.first_failure.map(|first| first.elapsed());
+        if elapsed.unwrap_or_default() + wait > self.publisher.retry_for {
+            return Err(End::Time);
+        }
         match (&self.maybe_published, self.window()) {
             (Some((since, _)), Some(window)) if since.elapsed() + wait >= window => {
                 Err(End::Window(window))

@@ -96,7 +96,7 @@ fn category_info(
     let categories = Categories::from(&*category);
     service.broker.check_categories(&categories)?;
     before_subscription(service, request, &categories, exchange)?;
-    let info = service.broker.category_info(&category);
+    let info = service.broker.category_info(&category)?;
     let position = info.position;
     Ok(Response::json(200, &info).with_position(position).into())
 }
