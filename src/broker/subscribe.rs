@@ -11,12 +11,12 @@ use crate::wire::Categories;
 
 impl Broker {
     /// Waits up to `timeout` for events of one category or several; with zero, answers at once. A batch without events means
-    /// that none came in time. A batch has at most [`max_batch_size`](crate::BrokerOptions::max_batch_size) bytes; the next poll,
-    /// from [`Batch::last_id`] on, returns the rest.
+    /// that none came in time. A batch has at most [`max_batch_size`](crate::BrokerOptions::max_batch_size) bytes; the next
+    /// poll, from [`Batch::last_id`] on, returns the rest.
     ///
-    /// With a store that [acknowledges](crate::store::Store::acknowledges) events, a poll by time alone may take as long as the store needs
-    /// for the events of a millisecond, and at most five seconds longer than `timeout`. So may a poll of a broker in Redis,
-    /// and one from a position that another node has reached before this one.
+    /// With a store that [acknowledges](crate::store::Store::acknowledges) events, a poll by time alone may take as long as
+    /// the store needs for the events of a millisecond, and at most five seconds longer than `timeout`. So may a poll of a
+    /// broker in Redis, and one from a position or time that another node has reached before this one.
     ///
     /// # Errors
     ///
@@ -35,8 +35,8 @@ impl Broker {
     /// [`subscribe`](Broker::subscribe), for at most `limit` events. The next event may have the same timestamp as the last of
     /// them, so go on by [`Batch::last_id`].
     ///
-    /// With [`delete_after_first_retrieval`](crate::BrokerOptions::delete_after_first_retrieval) and a limit of 1, a category is a
-    /// work queue: each event goes to one subscriber, or, if several are parked when it is published, to all of these. A
+    /// With [`delete_after_first_retrieval`](crate::BrokerOptions::delete_after_first_retrieval) and a limit of 1, a category
+    /// is a work queue: each event goes to one subscriber, or, if several are parked when it is published, to all of these. A
     /// subscriber that is parked in several categories may get an event of each.
     ///
     /// ```

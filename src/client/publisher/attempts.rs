@@ -214,11 +214,12 @@ impl<'a> Attempts<'a> {
     /// `Time` if the time for attempts is over then, and `Window` if the server may have forgotten the key.
     fn check_time(&self, wait: Duration) -> Result<(), End> {
         let elapsed = self.first_failure.map(|first| first.elapsed());
-        if elapsed.unwrap_or_default() + wait > self.publisher.retry_for {
+        // A server may ask for any wait.
+        if elapsed.unwrap_or_default().saturating_add(wait) > self.publisher.retry_for {
             return Err(End::Time);
         }
         match (&self.maybe_published, self.window()) {
-            (Some((since, _)), Some(window)) if since.elapsed() + wait >= window => {
+            (Some((since, _)), Some(window)) if since.elapsed().saturating_add(wait) >= window => {
                 Err(End::Window(window))
             }
             _ => Ok(()),
@@ -272,6 +273,7 @@ mod tests {
         let second = Duration::from_secs(1);
         assert!(attempts.check_time(9 * second).is_ok());
         attempts.first_failure = Some(Moment::before(4 * second));
+        assert!(matches!(attempts.check_time(Duration::MAX), Err(End::Time)));
         assert!(attempts.check_time(5 * second).is_ok());
         assert!(matches!(attempts.check_time(6 * second), Err(End::Time)));
         // The question whether the server knows keys took long, or the machine was suspended.
