@@ -6,6 +6,8 @@ mod limits;
 #[allow(dead_code)]
 #[path = "../support/nginx.rs"]
 mod nginx_process;
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../support/sse.rs"]
 mod sse;
 // Some tests are for Unix alone.

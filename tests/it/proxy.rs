@@ -1,8 +1,8 @@
 //! Proxies that environment variables name. Each case runs in a child process with its own environment.
 
-use std::net::TcpListener;
 use std::process::Command;
 
+use crate::ports::ClosedPort;
 use crate::scripted::{LIMIT, ScriptedServer, Step, events, published, response};
 use long_polling::{Error, PublishRequest, SubscriptionRequest, publish, subscription};
 
@@ -132,9 +132,8 @@ fn a_host_in_no_proxy_is_not_requested_from_the_proxy() {
 
 #[test]
 fn an_error_names_an_unreachable_proxy_and_not_the_server() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let port = ClosedPort::new();
+    let address = port.address;
     let value = format!("http://user:hidden@{address}");
     let printed = run_child("http://events.test/events", &[("http_proxy", &value)]);
     let named = format!("through the proxy http://{address} (named by http_proxy)");

@@ -171,7 +171,7 @@ fn stopping_does_not_wait_for_the_rest_of_a_body_and_publishes_nothing_of_it() {
     let began = Instant::now();
     server.stop(LIMIT).unwrap();
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
     let rest = &BODY[1..];
     let ends = [
         rest.to_owned(),

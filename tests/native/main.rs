@@ -4,6 +4,9 @@
 #[allow(dead_code)]
 #[path = "../support/nginx.rs"]
 mod nginx_process;
+#[allow(dead_code)]
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../it/scripted.rs"]
 #[allow(dead_code)]
 mod scripted;

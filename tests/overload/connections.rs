@@ -50,11 +50,8 @@ fn a_thousand_connections_at_once_are_all_answered() {
         for connection in &mut connections {
             assert_eq!(connection.receive().status, 200);
         }
-        assert!(
-            began.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            began.elapsed()
-        );
+        // A SYN that the system has dropped comes again after seconds.
+        assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
     }
 }
 
@@ -68,11 +65,7 @@ fn a_thousand_polls_at_once_are_all_parked() {
         .iter_mut()
         .for_each(|connection| connection.ask("GET", &poll("c", 60, "")));
     until_parked(&server, 1000);
-    assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
     server.publish("c", "x").unwrap();
     for connection in &mut connections {
         assert_eq!(connection.receive().data(), ["x"]);
@@ -87,21 +80,21 @@ fn large_answers_leave_at_once() {
     for size in [2_000, 20_000, 200_000] {
         let category = size.to_string();
         server.publish(&category, &"x".repeat(size)).unwrap();
-        let mut times: Vec<Duration> = (0..21)
-            .map(|_| {
-                let began = Instant::now();
-                connection.ask("GET", &poll(&category, 1, "&since_time=1"));
-                assert!(connection.receive().body.len() > size);
-                began.elapsed()
-            })
-            .collect();
-        times.sort();
-        // In two writes, with Nagle's algorithm, it is 44 milliseconds.
-        assert!(
-            times[10] < Duration::from_millis(20),
-            "{size} bytes took {:?}",
+        let mut median = || {
+            let mut times: Vec<Duration> = (0..21)
+                .map(|_| {
+                    let began = Instant::now();
+                    connection.ask("GET", &poll(&category, 1, "&since_time=1"));
+                    assert!(connection.receive().body.len() > size);
+                    began.elapsed()
+                })
+                .collect();
+            times.sort();
             times[10]
-        );
+        };
+        // In two writes, with Nagle's algorithm, it is 44 milliseconds. A busy machine may take as long, but not always.
+        let is_prompt = (0..3).any(|_| median() < Duration::from_millis(20));
+        assert!(is_prompt, "{size} bytes were slow three times");
     }
 }
 
@@ -352,13 +345,17 @@ fn clients_that_hang_up_leave_no_thread_and_no_descriptor_behind() {
 #[test]
 fn a_poll_parked_for_longer_than_the_idle_timeout_has_one_thread_and_one_descriptor() {
     let _turn = Turn::take();
-    let process = Process::start(&Limit::None, &Timeouts(500, 60_000));
+    let process = Process::start(&Limit::None, &Timeouts(1_000, 60_000));
     let (threads, descriptors) = (process.threads(), process.descriptors());
-    let mut connections = crowd(process.address, 500);
-    for connection in &mut connections {
-        // With a cursor, so that one that parks late is answered, too.
-        connection.ask("GET", &poll("c", 60, "&since_time=1"));
-    }
+    let mut connections: Vec<Connection> = (0..500)
+        .map(|_| {
+            // Each asks at once: one that is silent would be closed as idle.
+            let mut connection = Connection::open(process.address);
+            // With a cursor, so that one that parks late is answered, too.
+            connection.ask("GET", &poll("c", 60, "&since_time=1"));
+            connection
+        })
+        .collect();
     until("all are parked", || {
         process.descriptors() >= descriptors + 500
     });
