@@ -8,6 +8,10 @@ mod limits;
 mod nginx_process;
 #[path = "../support/ports.rs"]
 mod ports;
+// Only tests for Unix need a part of it.
+#[allow(dead_code)]
+#[path = "../support/process.rs"]
+mod process;
 #[path = "../support/sse.rs"]
 mod sse;
 // Some tests are for Unix alone.

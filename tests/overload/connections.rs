@@ -155,17 +155,14 @@ fn runs_out_and_recovers(limit: &Limit, request: &str) {
             late.publish(PUBLISH);
             let answer = late.read(false);
             if IS_NATIVE {
-                answer.is_ok_and(|answer| {
+                return answer.is_ok_and(|answer| {
                     answer.status == 503 && answer.header("Retry-After") == Some("1")
-                })
-            } else {
-                answer.is_err()
+                });
             }
+            // Connections that were open go on; meanwhile, a server that is only slow answers the new one, too.
+            let mut go_on = || (0..5).all(|_| publish_on(&mut before) == 200);
+            answer.is_err() && go_on() && late.read(false).is_err()
         });
-        if !IS_NATIVE {
-            // Connections that were open go on.
-            assert_eq!(publish_on(&mut before), 200);
-        }
         drop(crowd);
         let recovered = is_soon_answered(process.address);
         until("a connection is accepted", || {
@@ -313,7 +310,8 @@ fn a_client_that_does_not_read_is_given_up_and_blocks_no_other_client() {
     }
     // What is left in the system's buffers, and then nothing more: the whole answer does not come.
     for connection in &mut not_reading {
-        assert!(connection.read(false).is_err());
+        let error = connection.read(false).unwrap_err();
+        assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "hangs");
     }
 }
 
@@ -420,9 +418,8 @@ fn at_the_stop_connections_that_were_kept_open_are_asked_to_close() {
         {
             continue;
         }
-        match connection.read(false) {
-            Ok(answer) => assert_eq!(answer.header("Connection"), Some("close")),
-            Err(error) => assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "hangs"),
+        if let Some(answer) = connection.next_or_end() {
+            assert_eq!(answer.header("Connection"), Some("close"));
         }
     }
 }
@@ -490,7 +487,7 @@ fn what_follows_a_request_of_unknown_length_is_not_served() {
             "{framing}"
         );
         // What follows is refused by us, or by tiny_http where it makes no sense to it.
-        if let Ok(next) = connection.read(false) {
+        if let Some(next) = connection.next_or_end() {
             assert_eq!(next.status, 400, "{framing}");
         }
     }

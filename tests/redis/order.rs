@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use long_polling::{BrokerOptions, RedisBackplane, Server, ServerInfo};
 
-use crate::process::{self, Process};
 use crate::ports::ClosedPort;
+use crate::process::{self, Process};
 use crate::server::RedisServer;
 use crate::support::Connection;
 
@@ -81,8 +81,8 @@ impl Node {
 
     fn kill_and_start(&self) {
         let mut process = self.process.lock().unwrap();
-        process.0.kill().unwrap();
-        process.0.wait().unwrap();
+        process.child.kill().unwrap();
+        process.child.wait().unwrap();
         *process = start_process(&self.url, self.port.address);
     }
 }
@@ -333,7 +333,7 @@ fn nodes_and_redis_that_fail_at_the_same_time_lose_and_repeat_nothing() {
                 .process
                 .lock()
                 .unwrap()
-                .0
+                .child
                 .kill()
                 .unwrap();
             redis.start_again();
