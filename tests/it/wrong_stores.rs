@@ -259,7 +259,7 @@ impl StorePlace for Place {
 /// Asserts that a store with this flaw breaks a rule, and what the report says of it.
 fn breaks(flaw: Flaw, rule: &str, seen: &str) {
     let conformance = StoreConformance::new(|| Place::new(flaw)).only(rule);
-    let report = conformance.limit(Duration::from_secs(10)).run();
+    let report = conformance.limit(Duration::from_secs(3)).run();
     let [checked] = report.rules() else {
         panic!("one rule was to be checked: {report}");
     };
