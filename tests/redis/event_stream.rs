@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use long_polling::{BrokerOptions, Server};
+use long_polling::{BrokerOptions, EventId, Server};
 
 use crate::server::RedisServer;
 use crate::sse::Stream;
@@ -44,26 +44,23 @@ fn a_client_that_goes_on_by_time_at_another_node_gets_no_event_twice() {
     let nodes = [node(&redis), node(&redis)];
     for round in 0..40 {
         let [one, other] = [&nodes[round % 2], &nodes[1 - round % 2]];
-        let id = one.publish("c", "old").unwrap();
-        let newest = one.broker().category_info("c").unwrap();
-        let query = format!(
-            "category=c&since_time={}",
-            newest.newest_timestamp.expect("an event")
-        );
+        let (id, query) = published(one);
         let empty = get(other, &format!("/events?{query}&timeout=0"));
         assert_eq!((empty.status, empty.position()), (204, &*id.to_string()));
-
-        let id = one.publish("c", "older").unwrap();
-        let newest = one.broker().category_info("c").unwrap();
-        assert_eq!(newest.newest_id, Some(id));
-        let query = format!(
-            "category=c&since_time={}",
-            newest.newest_timestamp.expect("an event")
-        );
+        let (_, query) = published(one);
         let mut stream = Stream::open(other, &query, "");
         one.publish("c", &round).unwrap();
         assert_eq!(stream.data(), round);
     }
+}
+
+/// Publishes an event, and gives the query of a client that has got it.
+fn published(node: &Server) -> (EventId, String) {
+    let id = node.publish("c", "old").unwrap();
+    let newest = || node.broker().category_info("c").unwrap();
+    until("the node has it", || newest().newest_id == Some(id));
+    let time = newest().newest_timestamp.expect("an event");
+    (id, format!("category=c&since_time={time}"))
 }
 
 #[test]

@@ -258,3 +258,27 @@ impl<'a> Attempts<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_attempt_begins_when_the_time_is_over_by_either_clock() {
+        let publisher = Publisher::new("http://localhost/publish");
+        let endpoint = Endpoint::new(&publisher.url, None, None, None).unwrap();
+        let content = PublishContent::of("c", "data", None).unwrap();
+        let mut attempts = Attempts::new(&publisher, &endpoint, &content);
+        let second = Duration::from_secs(1);
+        assert!(attempts.check_time(9 * second).is_ok());
+        attempts.first_failure = Some(Moment::before(4 * second));
+        assert!(attempts.check_time(5 * second).is_ok());
+        assert!(matches!(attempts.check_time(6 * second), Err(End::Time)));
+        // The question whether the server knows keys took long, or the machine was suspended.
+        attempts.first_failure = Some(Moment::before(10 * second));
+        assert!(matches!(
+            attempts.check_time(Duration::ZERO),
+            Err(End::Time)
+        ));
+    }
+}

@@ -18,6 +18,16 @@ impl Moment {
         }
     }
 
+    /// A moment that only the system's clock puts so long ago, as after a suspension.
+    #[cfg(test)]
+    pub(super) fn before(suspension: Duration) -> Self {
+        let now = Moment::now();
+        Moment {
+            system: now.system - suspension,
+            ..now
+        }
+    }
+
     /// Returns the time that may have passed at most.
     pub(super) fn elapsed(self) -> Duration {
         let by_system = self.system.elapsed().unwrap_or_default();
@@ -35,11 +45,7 @@ mod tests {
     fn the_time_of_a_suspended_machine_counts() {
         let now = Moment::now();
         assert!(now.elapsed() < HOUR);
-        let before_suspension = Moment {
-            system: now.system - HOUR,
-            ..now
-        };
-        assert!(before_suspension.elapsed() >= HOUR);
+        assert!(Moment::before(HOUR).elapsed() >= HOUR);
         let before_the_clock_was_set_back = Moment {
             system: now.system + HOUR,
             ..now
