@@ -97,7 +97,7 @@ fn test(server: &Server, row: &Row, category: &str) -> Result<(), String> {
     if close_expected.is_some_and(|is_close| is_close != last_says_close) {
         return Err(format!("`Connection: close`: {last_says_close}"));
     }
-    // An end that must not come is late enough after half of the timeout; one that must come may be late.
+    // A connection that hangs outlasts the timeout by half of it. An end that must come may be later.
     let longest = match expected.end {
         End::Hangs => IDLE * 3 / 2,
         _ => IDLE * 3,

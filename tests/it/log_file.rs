@@ -288,7 +288,7 @@ fn a_log_in_a_folder_that_may_not_be_written_is_used_and_not_compacted() {
     let is_root = fs::write(folder.path().join("probe"), "").is_ok();
     let mut command = Command::new(&program);
     if is_root {
-        // Root may write to any folder, so a user who has no other files does it.
+        // Root may write to any folder, other users may not.
         chown(&file, Some(OTHER_USER), Some(OTHER_USER)).unwrap();
         command.uid(OTHER_USER).gid(OTHER_USER);
     }
@@ -303,6 +303,7 @@ fn a_log_in_a_folder_that_may_not_be_written_is_used_and_not_compacted() {
     );
 }
 
+/// A user who owns nothing else.
 const OTHER_USER: u32 = 54_321;
 
 #[test]

@@ -173,7 +173,7 @@ impl Connection {
         self.read(false).expect("an answer")
     }
 
-    /// The next answer to anything but HEAD, or `None` if the server hangs up before it, which it must do otherwise.
+    /// The next answer to anything but HEAD, or `None` if the server hangs up instead. The server must do one of both.
     pub(crate) fn next_or_end(&mut self) -> Option<Answer> {
         if self.is_over() {
             return None;
