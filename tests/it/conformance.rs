@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use long_polling::{BrokerOptions, Server, ServerInfo};
 use rows::{End, MAX_EVENT_SIZE, Outcome, Row, Verdict, rows};
-use support::{Connection, LIMIT, buffered, info, server, start};
+use support::{Answer, Connection, LIMIT, buffered, info, server, start};
 
 /// The server's idle timeout.
 const IDLE: Duration = Duration::from_secs(4);
@@ -80,7 +80,7 @@ fn test(server: &Server, row: &Row, category: &str) -> Result<(), String> {
     }
     let sent = Instant::now();
     // Other clients are served in any case.
-    let others = support::get(server, "/nowhere").status;
+    let others = unrefused(|| support::get(server, "/nowhere")).status;
     let head_only = bytes.starts_with("HEAD");
     let mut last_says_close = false;
     for &status in expected.statuses {
@@ -123,13 +123,23 @@ fn test(server: &Server, row: &Row, category: &str) -> Result<(), String> {
             came => return Err(format!("{came:?} came for {:?}", expected.end)),
         },
     };
-    let published = buffered(server, category).data().len();
+    let published = unrefused(|| buffered(server, category)).data().len();
     if (end, published, others) != (expected.end, expected.published, 404) {
         return Err(format!(
             "{end:?}, {published} published, others got {others}"
         ));
     }
     Ok(())
+}
+
+/// The answer to a request on a new connection. tiny_http tells connections apart by their clients' ports only, and a new one
+/// may have that of a connection which another row has had refused: then the next one is asked.
+fn unrefused(ask: impl Fn() -> Answer) -> Answer {
+    let refused =
+        |answer: &Answer| answer.status == 400 && answer.text().contains("an earlier request");
+    let mut answers = (0..3).map(|_| ask());
+    let answer = answers.find(|answer| support::IS_NATIVE || !refused(answer));
+    answer.expect("an answer to this request")
 }
 
 /// A client that accepts any answer.

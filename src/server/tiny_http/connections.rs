@@ -105,11 +105,16 @@ impl Connections {
         last.map(|last| *last = Instant::now()).is_some()
     }
 
-    /// Removes refused connections that have been silent for this long, so that tiny_http has ended them.
-    pub(super) fn forget_silent(&self, idle_timeout: Duration) {
-        let mut table = self.0.lock();
-        table
-            .refused
-            .retain(|_, last| last.elapsed() <= idle_timeout);
+    /// The clients that are refused, and have sent nothing for this long.
+    pub(super) fn refused(&self, silence: Duration) -> Vec<SocketAddr> {
+        let table = self.0.lock();
+        let silent = table.refused.iter();
+        let silent = silent.filter(|(_, last)| last.elapsed() > silence);
+        silent.filter_map(|(peer, _)| *peer).collect()
+    }
+
+    /// Refuses a client no more: its connection has ended, and a new one may have its port.
+    pub(super) fn forget(&self, peer: SocketAddr) {
+        self.0.lock().refused.remove(&Some(peer));
     }
 }

@@ -4,8 +4,9 @@
 //! connection ends: a probe connects and closes, so that a thread of tiny_http's takes a stranded connection. And a
 //! heartbeat, which is a request, shows whether connections are accepted. Where a firewall forbids both, the server serves.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
@@ -64,9 +65,8 @@ impl Maintenance {
             let is_busy = self.probe();
             let is_accepting = self.heartbeat(is_busy);
             self.check_acceptor(is_accepting);
-            self.end_abandoned_polls();
+            self.look_at_clients();
             backend.service.broker.sweep();
-            backend.connections.forget_silent(listener.idle_timeout);
             let period = if is_busy { BUSY_PERIOD } else { QUIET_PERIOD };
             thread::park_timeout(period.min(listener.idle_timeout / 4));
         }
@@ -158,33 +158,48 @@ impl Maintenance {
         }
     }
 
-    /// Ends the polls of clients that have hung up, where the system lists connections.
-    fn end_abandoned_polls(&mut self) {
+    /// Ends the polls of clients that have hung up, and refuses none any more whose connection has ended: where the system
+    /// lists connections, and otherwise after the idle timeout, at which tiny_http ends them.
+    fn look_at_clients(&mut self) {
         let now = Instant::now();
         if now < self.next_look {
             return;
         }
+        let connections = &self.backend.connections;
+        let idle_timeout = self.backend.listener.idle_timeout;
         // In this order: the client of a poll that is parked now is connected now, unless it has hung up.
-        let mut gone = self.backend.connections.parked();
-        if gone.is_empty() {
+        let (parked, refused) = (connections.parked(), connections.refused(QUIET_PERIOD));
+        if parked.is_empty() && refused.is_empty() {
             return;
         }
-        // While others connect and hang up, the system's list may lack a client: one that has gone is in none of two.
-        for _ in 0..2 {
-            let connected = peers::connected(self.backend.listener.address.port());
-            let is_there = |peer| {
-                connected
-                    .as_ref()
-                    .is_none_or(|list| list.contains(&peers::key(peer)))
-            };
-            gone.retain(|(peer, _)| !is_there(*peer));
-            if gone.is_empty() {
-                break;
-            }
-        }
+        let gone = self.missing(parked, |(peer, _)| *peer, peers::connected);
         gone.iter().for_each(|(_, waiter)| waiter.hang_up());
+        let silent = connections.refused(idle_timeout);
+        let ended = self.missing(refused, |peer| *peer, peers::held);
+        let ended = ended.into_iter().chain(silent);
+        ended.for_each(|peer| connections.forget(peer));
         // The kernel walks its table of all sockets for that, which takes milliseconds.
         self.next_look = now + (20 * now.elapsed()).clamp(QUIET_PERIOD, 2 * QUIET_PERIOD);
+    }
+
+    /// Returns the clients that the system's list lacks. While others connect and hang up, it may lack a client that is
+    /// there: one that has gone is in none of two lists.
+    fn missing<T>(
+        &self,
+        mut clients: Vec<T>,
+        peer: fn(&T) -> SocketAddr,
+        list: fn(u16) -> Option<HashSet<String>>,
+    ) -> Vec<T> {
+        for _ in 0..2 {
+            if clients.is_empty() {
+                break;
+            }
+            let Some(listed) = list(self.backend.listener.address.port()) else {
+                return Vec::new();
+            };
+            clients.retain(|client| !listed.contains(&peers::key(peer(client))));
+        }
+        clients
     }
 }
 

@@ -10,19 +10,30 @@ use std::net::{IpAddr, SocketAddr};
 /// A client that has hung up is not among them, and neither is one that has closed its own direction only: a client that
 /// does so and still waits for its answer looks the same as one that has gone.
 pub(super) fn connected(port: u16) -> Option<HashSet<String>> {
+    list(port, |state| state == "01")
+}
+
+/// The same with the clients that have hung up while the server has not closed the connection.
+pub(super) fn held(port: u16) -> Option<HashSet<String>> {
+    // TIME_WAIT: nobody has the connection any more.
+    list(port, |state| state != "06")
+}
+
+fn list(port: u16, has_state: fn(&str) -> bool) -> Option<HashSet<String>> {
     let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"].map(read_to_string);
     let has_ipv6 = !matches!(&tables[1], Err(error) if error.kind() == NotFound);
     let is_known = tables[0].is_ok() && (tables[1].is_ok() || !has_ipv6);
     let port = format!(":{port:04X}");
     let lines = tables.iter().flatten().flat_map(|table| table.lines());
-    is_known.then(|| lines.filter_map(|line| established(line, &port)).collect())
+    let client = |line| client(line, &port, has_state);
+    is_known.then(|| lines.filter_map(client).collect())
 }
 
-/// The client of a line such as `0: 0100007F:1F90 0100007F:A3C2 01 …`, if it is an open connection to this port.
-fn established(line: &str, port: &str) -> Option<String> {
+/// The client of a line such as `0: 0100007F:1F90 0100007F:A3C2 01 …`, if it is a connection to this port in such a state.
+fn client(line: &str, port: &str, has_state: fn(&str) -> bool) -> Option<String> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
-    (state == "01" && local.ends_with(port)).then(|| remote.to_owned())
+    (has_state(state) && local.ends_with(port)).then(|| remote.to_owned())
 }
 
 /// An address as the tables have it: words of 32 bits in the machine's byte order, each as eight digits, and the port. A
@@ -49,6 +60,7 @@ mod tests {
     #[test]
     fn lines_of_both_tables_are_read() {
         let v4 = "   1: 0100007F:1F90 0100007F:A3C2 01 00000000:00000000 00:00000000 00000000     0        0 1 1";
+        let established = |line: &str, port: &str| client(line, port, |state| state == "01");
         let client: SocketAddr = "127.0.0.1:41922".parse().unwrap();
         assert_eq!(established(v4, ":1F90"), Some(key(client)));
         assert_eq!(established(v4, ":1F91"), None);
@@ -79,12 +91,18 @@ mod tests {
                 local.set_ip([127, 0, 0, 1].into());
             }
             let client = TcpStream::connect(local).unwrap();
-            let (_server, remote) = listener.accept().unwrap();
+            let (server, remote) = listener.accept().unwrap();
             let is_connected = || connected(local.port()).unwrap().contains(&key(remote));
-            assert!(is_connected(), "{any}");
+            let is_held = || held(local.port()).unwrap().contains(&key(remote));
+            assert!(is_connected() && is_held(), "{any}");
             drop(client);
             let end = Instant::now() + Duration::from_secs(5);
             while is_connected() {
+                assert!(Instant::now() < end, "{any}");
+            }
+            assert!(is_held(), "{any}");
+            drop(server);
+            while is_held() {
                 assert!(Instant::now() < end, "{any}");
             }
         }

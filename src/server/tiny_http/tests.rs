@@ -13,12 +13,16 @@ use crate::error::{Error, ErrorKind};
 use crate::server::backend::Backend;
 use crate::server::{Server, ServerInfo};
 
-fn listener(server: &Server) -> &Listener {
+fn backend(server: &Server) -> &super::Backend {
     match &server.backend {
-        Backend::TinyHttp(backend) => &backend.listener,
+        Backend::TinyHttp(backend) => backend,
         #[cfg(feature = "native-http")]
         Backend::Native(_) => panic!("tiny_http is the default"),
     }
+}
+
+fn listener(server: &Server) -> &Listener {
+    &backend(server).listener
 }
 
 /// The status of a publish on a connection of its own; `None` where it is not answered in ten seconds.
@@ -140,4 +144,30 @@ fn an_accept_that_timed_out_is_followed_by_another_and_is_no_failure() {
     }
     server.stop(Duration::from_secs(5)).unwrap();
     assert!(failed.try_recv().is_err());
+}
+
+/// Another connection may have the port of one that was refused, long before the idle timeout.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_client_is_refused_until_its_connection_has_ended() {
+    let (server, _) = start(LONG, LONG);
+    let connections = &backend(&server).connections;
+    let [mut stays, mut goes] = [(); 2].map(|()| {
+        let stream = TcpStream::connect(server.local_addr()).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream
+    });
+    for stream in [&mut stays, &mut goes] {
+        let two_lengths = "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let request = format!("POST /publish HTTP/1.1\r\nHost: localhost\r\n{two_lengths}");
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.read_exact(&mut [0; 12]).unwrap();
+    }
+    assert_eq!(connections.refused(Duration::ZERO).len(), 2);
+    drop(goes);
+    let stays = stays.local_addr().unwrap();
+    until("the client that has gone is forgotten", || {
+        connections.refused(Duration::ZERO) == [stays]
+    });
+    server.stop(Duration::from_secs(5)).unwrap();
 }
