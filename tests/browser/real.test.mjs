@@ -162,10 +162,10 @@ test("a restart of a server with a file loses and doubles nothing", async () => 
 test("either answer to a poll that timed out is no event", async () => {
 	for (const server of [PLAIN, GOLONGPOLL]) {
 		const name = category();
-		const seen = followed(`${server}/events`, name, { timeout: 1 });
-		await until("it is live", () => seen.states.length);
-		// Longer than one poll.
-		await new Promise((resolve) => setTimeout(resolve, 1500));
+		let polls = 0;
+		const headers = async () => ({ "X-Poll": `${++polls}` });
+		const seen = followed(`${server}/events`, name, { timeout: 1, headers });
+		await until("a poll has timed out", () => seen.states.length && polls > 2);
 		await publish(`${server}/publish`, name, 1);
 		await until("the event has come", () => seen.data.length === 1);
 		assert.deepEqual([seen.states, seen.gaps], [["live"], []], server);

@@ -86,8 +86,8 @@ impl<'a> Follower<'a> {
 
     /// Kills the process with SIGKILL.
     fn kill(mut self) -> FollowerRun {
-        self.process.0.kill().unwrap();
-        let status = self.process.0.wait().unwrap();
+        self.process.child.kill().unwrap();
+        let status = self.process.child.wait().unwrap();
         assert_eq!(
             status.code(),
             None,

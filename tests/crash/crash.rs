@@ -205,7 +205,7 @@ fn kill_repeatedly(level: &str, rounds: u64, max_bytes: u64) {
         let mut command = process::this_program("crash::publish_as_a_process", &arguments);
         let mut process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()));
         until("events are published", || {
-            let ended = process.0.try_wait().unwrap();
+            let ended = process.child.try_wait().unwrap();
             assert!(ended.is_none(), "the process ended by itself: {ended:?}");
             size() > enough
         });
@@ -310,7 +310,7 @@ impl Full {
 
     /// Makes space again, while the server runs.
     fn make_space(self, process: &Process, folder: &Path) {
-        let pid = process.0.id().to_string();
+        let pid = process.child.id().to_string();
         match self {
             Full::Limit => {
                 let mut prlimit = Command::new("prlimit");

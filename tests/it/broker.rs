@@ -1,11 +1,10 @@
 //! The broker alone: publishing, waiting, cursors, limits, without HTTP.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::support::{LIMIT, until};
 use long_polling::{Batch, Broker, BrokerOptions, Cursor, ErrorKind, EventId};
-
-const LONG: Duration = Duration::from_secs(20);
 
 fn broker(options: BrokerOptions) -> Broker {
     Broker::new(options).unwrap()
@@ -25,15 +24,6 @@ fn texts(batch: &Batch) -> Vec<String> {
 
 fn now(broker: &Broker, category: &str, cursor: Cursor) -> Vec<String> {
     texts(&broker.subscribe(category, cursor, Duration::ZERO).unwrap())
-}
-
-/// Waits until the condition is met, with a limit.
-fn until(what: &str, mut met: impl FnMut() -> bool) {
-    let end = Instant::now() + LONG;
-    while !met() {
-        assert!(Instant::now() < end, "waited in vain until {what}");
-        thread::yield_now();
-    }
 }
 
 #[test]
@@ -69,7 +59,7 @@ fn a_subscriber_sees_what_comes_after_its_cursor_and_nothing_else() {
 fn a_parked_subscriber_is_woken_by_its_category_only() {
     let broker = default();
     let follower = broker.clone();
-    let thread = thread::spawn(move || follower.subscribe("mine", Cursor::Now, LONG).unwrap());
+    let thread = thread::spawn(move || follower.subscribe("mine", Cursor::Now, LIMIT).unwrap());
     until("parked", || broker.statistics().parked == 1);
     broker.publish("other", "no").unwrap();
     let id = broker.publish("mine", "yes").unwrap();
@@ -114,7 +104,7 @@ fn several_categories_are_followed_by_one_position_in_publish_order() {
         .unwrap();
     assert_eq!(texts(&rest), ["4", "6", "7"]);
     let follower = broker.clone();
-    let thread = thread::spawn(move || follower.subscribe(names, Cursor::Now, LONG).unwrap());
+    let thread = thread::spawn(move || follower.subscribe(names, Cursor::Now, LIMIT).unwrap());
     until("parked", || broker.statistics().parked == 1);
     broker.publish("y", "woken").unwrap();
     let batch = thread.join().unwrap();
@@ -135,7 +125,7 @@ fn followers_of_several_busy_categories_see_every_event_once_and_in_order() {
             thread::spawn(move || {
                 let (mut cursor, mut seen, mut last) = (Cursor::Oldest, [0u64; 3], None);
                 while seen != [EACH; 3] {
-                    let batch = broker.subscribe(names, cursor, LONG).unwrap();
+                    let batch = broker.subscribe(names, cursor, LIMIT).unwrap();
                     assert!(!batch.events().is_empty(), "lost: {seen:?}");
                     assert!(!batch.gap());
                     for event in &*batch {
@@ -191,7 +181,7 @@ fn a_gap_is_reported_with_the_next_event() {
     let follower = broker.clone();
     let thread = thread::spawn(move || {
         follower
-            .subscribe("a", Cursor::LastId(unknown), LONG)
+            .subscribe("a", Cursor::LastId(unknown), LIMIT)
             .unwrap()
     });
     until("parked", || broker.statistics().parked == 1);
@@ -214,7 +204,7 @@ fn deleted_after_first_retrieval_an_event_goes_to_all_parked_or_else_to_the_firs
             } else {
                 vec!["a"]
             };
-            thread::spawn(move || texts(&follower.subscribe(names, Cursor::Now, LONG).unwrap()))
+            thread::spawn(move || texts(&follower.subscribe(names, Cursor::Now, LIMIT).unwrap()))
         })
         .collect();
     until("parked", || broker.statistics().parked == 3);
@@ -259,7 +249,7 @@ fn past_the_limit_of_parked_subscribers_the_longest_parked_is_answered_early() {
     let broker = broker(BrokerOptions::new().max_parked(2));
     let park = |name: &'static str| {
         let follower = broker.clone();
-        thread::spawn(move || follower.subscribe(name, Cursor::Now, LONG).unwrap())
+        thread::spawn(move || follower.subscribe(name, Cursor::Now, LIMIT).unwrap())
     };
     let oldest = park("a");
     until("parked", || broker.statistics().parked == 1);
@@ -291,7 +281,7 @@ fn a_refused_event_is_not_published() {
     let none: [&str; 0] = [];
     assert_eq!(
         broker
-            .subscribe(none, Cursor::Now, LONG)
+            .subscribe(none, Cursor::Now, LIMIT)
             .unwrap_err()
             .kind(),
         ErrorKind::InvalidRequest
@@ -307,10 +297,10 @@ fn a_refused_event_is_not_published() {
 fn a_stopped_broker_answers_parked_subscribers_and_refuses_later_calls() {
     let broker = default();
     let follower = broker.clone();
-    let thread = thread::spawn(move || follower.subscribe("a", Cursor::Now, LONG).unwrap());
+    let thread = thread::spawn(move || follower.subscribe("a", Cursor::Now, LIMIT).unwrap());
     until("parked", || broker.statistics().parked == 1);
-    broker.stop(LONG).unwrap();
-    broker.stop(LONG).unwrap();
+    broker.stop(LIMIT).unwrap();
+    broker.stop(LIMIT).unwrap();
     assert!(thread.join().unwrap().events().is_empty());
     assert_eq!(
         broker.publish("a", "x").unwrap_err().kind(),
@@ -318,7 +308,7 @@ fn a_stopped_broker_answers_parked_subscribers_and_refuses_later_calls() {
     );
     assert_eq!(
         broker
-            .subscribe("a", Cursor::Oldest, LONG)
+            .subscribe("a", Cursor::Oldest, LIMIT)
             .unwrap_err()
             .kind(),
         ErrorKind::Stopped

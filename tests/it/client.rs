@@ -1,5 +1,6 @@
 //! `subscription`, `publish` and `Publisher`: the request that they send, and how they read the response.
 
+use crate::ports::ClosedPort;
 use crate::scripted;
 
 use std::net::TcpListener;
@@ -249,9 +250,8 @@ fn an_incomplete_body_is_an_error() {
 
 #[test]
 fn a_server_that_does_not_listen_is_unreachable() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let port = ClosedPort::new();
+    let address = port.address;
     let url = format!("http://user:secret@{address}/events?token=secret");
     let error = subscription(&url, None, &SubscriptionRequest::new("c"), None, None).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable);

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::support::LIMIT;
 use fastrand::Rng;
 use long_polling::store::Record;
 use long_polling::{Broker, BrokerOptions, Cursor, Durability, Event, EventId, FilePersistorInfo};
 
-const LIMIT: Duration = Duration::from_secs(20);
 const EVENTS: usize = 12;
 
 fn open(file: &Path) -> Broker {

@@ -5,10 +5,8 @@ use std::time::Duration;
 use long_polling::testing::{self, ManualClock};
 use long_polling::{
     Broker, BrokerOptions, CategoryOptions, Cursor, ErrorKind, EventId, FilePersistorInfo,
-    PublishRequest, Publisher,
+    PublishRequest,
 };
-
-use crate::support::{buffered, publish, server};
 
 const START: u64 = 1_700_000_000_000;
 const SECOND: Duration = Duration::from_secs(1);
@@ -143,30 +141,4 @@ fn a_time_to_live_of_nothing_is_refused() {
     }
     assert_eq!(broker.statistics().refused, 2);
     assert!(texts(&broker, "c").is_empty());
-}
-
-#[test]
-fn a_publish_over_http_may_have_a_time_to_live_in_seconds() {
-    let server = server();
-    for ttl in ["1000", "0.001", "1e3", "null"] {
-        let body = format!(r#"{{"category":"{ttl}","data":1,"ttl":{ttl}}}"#);
-        assert_eq!(publish(&server, body).status, 200, "{ttl}");
-    }
-    // As golongpoll's clients know an event.
-    let event = &buffered(&server, "1000").json()["events"][0];
-    assert_eq!(event.as_object().unwrap().len(), 4);
-    for ttl in ["0", "-1", "\"1\"", "0.0001"] {
-        let body = format!(r#"{{"category":"refused","data":1,"ttl":{ttl}}}"#);
-        publish(&server, body).refuses(400, "ttl");
-    }
-    assert_eq!(buffered(&server, "refused").status, 204);
-
-    let publisher = Publisher::new(format!("http://{}/publish", server.local_addr()));
-    let request = PublishRequest::new("client", 1).ttl(Duration::from_millis(1));
-    publisher.publish_with(&request).unwrap();
-    crate::support::until("the event has expired", || {
-        buffered(&server, "client").status == 204
-    });
-    let refused = publisher.publish_with(&request.ttl(Duration::ZERO));
-    assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidRequest);
 }

@@ -264,22 +264,26 @@ fn a_server_with_authentication_requires_credentials() {
 #[test]
 fn a_subscriber_stops_promptly_while_its_poll_is_parked() {
     let server = server();
-    let mut follower = subscriber(&server, &["c"]);
-    let stopper = follower.stopper();
-    thread::scope(|scope| {
-        let waiting = scope.spawn(move || {
-            let ended = follower.next().is_none();
-            (ended, Instant::now())
-        });
-        until_parked(&server, 1);
-        let began = Instant::now();
-        stopper.stop();
-        let (ended, at) = waiting.join().unwrap();
-        assert!(ended);
-        // The documentation promises 100 ms; other tests may keep the machine busy for the rest.
-        let took = at.saturating_duration_since(began);
-        assert!(took < Duration::from_millis(500), "{took:?}");
+    let times = [(); 3].map(|()| {
+        let mut follower = subscriber(&server, &["c"]);
+        let stopper = follower.stopper();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(move || {
+                let ended = follower.next().is_none();
+                (ended, Instant::now())
+            });
+            until_parked(&server, 1);
+            let began = Instant::now();
+            stopper.stop();
+            let (ended, at) = waiting.join().unwrap();
+            assert!(ended);
+            until_parked(&server, 0);
+            at.saturating_duration_since(began)
+        })
     });
+    // The documentation promises 100 ms; other tests may keep the machine busy for longer, but not three times.
+    let is_prompt = times.iter().any(|time| *time < Duration::from_millis(200));
+    assert!(is_prompt, "{times:?}");
 }
 
 #[test]

@@ -2,9 +2,11 @@
 
 use crate::support;
 
-use long_polling::{BrokerOptions, EventId, Server};
+use std::time::Duration;
+
+use long_polling::{BrokerOptions, ErrorKind, EventId, PublishRequest, Publisher, Server};
 use serde_json::json;
-use support::{Answer, Connection, IS_NATIVE, ask, buffered, info, publish, server, start};
+use support::{Answer, Connection, IS_NATIVE, ask, buffered, info, publish, server, start, until};
 
 /// A publish to the category `c` of this JSON.
 fn of(data: &str) -> String {
@@ -341,7 +343,7 @@ fn a_body_that_was_cut_off_is_not_published() {
             .shutdown(std::net::Shutdown::Write)
             .unwrap();
         // An answer may come or not, but no success.
-        if let Ok(answer) = connection.read(false) {
+        if let Some(answer) = connection.next_or_end() {
             assert_eq!(answer.status, 400, "{cut:?}: {answer:?}");
         }
         assert!(connection.is_over());
@@ -390,4 +392,30 @@ fn a_body_whose_end_can_be_read_in_two_ways_is_refused() {
     }
     assert_eq!(server.statistics().published, 0);
     assert_eq!(publish(&server, body).status, 200);
+}
+
+#[test]
+fn a_publish_may_have_a_time_to_live_in_seconds() {
+    let server = server();
+    for ttl in ["1000", "0.001", "1e3", "null"] {
+        let body = format!(r#"{{"category":"{ttl}","data":1,"ttl":{ttl}}}"#);
+        assert_eq!(publish(&server, body).status, 200, "{ttl}");
+    }
+    // As golongpoll's clients know an event.
+    let event = &buffered(&server, "1000").json()["events"][0];
+    assert_eq!(event.as_object().unwrap().len(), 4);
+    for ttl in ["0", "-1", "\"1\"", "0.0001"] {
+        let body = format!(r#"{{"category":"refused","data":1,"ttl":{ttl}}}"#);
+        publish(&server, body).refuses(400, "ttl");
+    }
+    assert_eq!(buffered(&server, "refused").status, 204);
+
+    let publisher = Publisher::new(format!("http://{}/publish", server.local_addr()));
+    let request = PublishRequest::new("client", 1).ttl(Duration::from_millis(1));
+    publisher.publish_with(&request).unwrap();
+    until("the event has expired", || {
+        buffered(&server, "client").status == 204
+    });
+    let refused = publisher.publish_with(&request.ttl(Duration::ZERO));
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidRequest);
 }

@@ -6,6 +6,12 @@ mod limits;
 #[allow(dead_code)]
 #[path = "../support/nginx.rs"]
 mod nginx_process;
+#[path = "../support/ports.rs"]
+mod ports;
+// Only tests for Unix need a part of it.
+#[allow(dead_code)]
+#[path = "../support/process.rs"]
+mod process;
 #[path = "../support/sse.rs"]
 mod sse;
 // Some tests are for Unix alone.
@@ -16,6 +22,7 @@ mod support;
 mod scripted;
 
 mod backlog;
+mod backlog_broker;
 mod broker;
 mod client;
 mod clock;
@@ -36,6 +43,7 @@ mod http_headers;
 mod http_publish;
 mod http_subscribe;
 mod idempotency;
+mod idempotency_broker;
 mod listener;
 mod log;
 #[cfg(unix)]
@@ -49,6 +57,7 @@ mod persistence;
 mod presence;
 mod proxy;
 mod publish_all;
+mod publish_all_broker;
 mod publisher;
 mod publishing_once;
 mod purge;
@@ -63,6 +72,8 @@ mod sqlite;
 mod store;
 mod store_calls;
 mod store_conformance;
+mod store_probe;
+mod stuck_store;
 mod subscriber;
 mod time;
 mod wrong_stores;

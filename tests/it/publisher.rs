@@ -1,10 +1,11 @@
 //! The attempts of a `Publisher`: what it repeats, what it asks the server before, and when it ends.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use crate::ports::ClosedPort;
 use crate::scripted::{LIMIT, Request, ScriptedServer, Step, id, published, response};
 use long_polling::{Credentials, Error, ErrorKind, Headers, PublishRequest, Publisher, publish};
 use ureq::http::Uri;
@@ -272,15 +273,11 @@ fn agent_to(addresses: Vec<Option<SocketAddr>>) -> (ureq::Agent, Arc<AtomicUsize
     (agent, lookups)
 }
 
-fn closed_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
-
 #[test]
 fn a_publish_without_a_connection_is_repeated_at_any_server() {
     let server = ScriptedServer::start([published()]);
-    let closed = Some(closed_port());
+    let port = ClosedPort::new();
+    let closed = Some(port.address);
     let (agent, lookups) = agent_to(vec![closed, None, closed, Some(server.address)]);
     let publisher = publisher("http://events.test/publish").agent(agent);
     publisher.publish("c", "data").unwrap();
@@ -290,15 +287,16 @@ fn a_publish_without_a_connection_is_repeated_at_any_server() {
 
 #[test]
 fn an_error_says_how_many_attempts_failed_and_that_nothing_was_published() {
-    let address = closed_port();
-    let publisher = publisher(&format!("http://{address}/publish")).retry_for(SECOND / 5);
+    let port = ClosedPort::new();
+    let address = port.address;
+    let publisher = publisher(&format!("http://{address}/publish")).retry_for(SECOND);
     let error = publisher.publish("c", "data").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable);
     let message = error.to_string();
     let (attempts, rest) = message.split_once(" attempts in ").expect("attempts");
     let attempts: u32 = attempts.strip_prefix("after ").unwrap().parse().unwrap();
     // Each wait is 5 to 10 ms.
-    assert!((2..=41).contains(&attempts), "{message}");
+    assert!((2..=201).contains(&attempts), "{message}");
     let (took, reason) = rest.split_once(": ").expect("a time");
     assert!(took.ends_with("s"), "{message}");
     let expected = format!("the event was not published: can't reach http://{address}/publish");
@@ -338,7 +336,7 @@ fn a_question_without_an_answer_is_an_attempt_and_is_repeated() {
         _ => busy(),
     }));
     let error = to(&server)
-        .retry_for(SECOND / 5)
+        .retry_for(SECOND)
         .publish("c", "data")
         .unwrap_err();
     assert_eq!(
@@ -404,7 +402,7 @@ fn no_attempt_begins_after_the_server_may_have_forgotten_the_key() {
     let server = ScriptedServer::start(script);
     let began = Instant::now();
     let error = to(&server).publish("c", "data").unwrap_err();
-    assert!(began.elapsed() < 2 * SECOND);
+    assert!(began.elapsed() < 10 * SECOND);
     assert_words(
         &error,
         &["may have been published", "for 1s only", "attempts in"],
@@ -418,7 +416,7 @@ fn no_attempt_lasts_longer_than_the_server_remembers_the_key() {
     let began = Instant::now();
     let error = to(&server).timeout(LIMIT).publish("c", "data").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
-    assert!(began.elapsed() < 3 * SECOND, "{error}");
+    assert!(began.elapsed() < 10 * SECOND, "{error}");
     assert_eq!(methods(&server, 3), ["POST", "OPTIONS", "POST"]);
 }
 
@@ -462,10 +460,9 @@ fn a_server_that_is_being_stopped_is_asked_again_at_once_on_a_new_connection() {
         response(503, &headers, r#"{"error":"stopping"}"#)
     };
     let server = ScriptedServer::start([stopping(), published(), stopping(), stopping()]);
+    // A wait of `Retry-After` would be longer.
     let publisher = to(&server).retry_for(SECOND / 2);
-    let began = Instant::now();
     assert!(publisher.publish("c", "data").unwrap().success());
-    assert!(began.elapsed() < SECOND);
     assert_ne!(server.request().connection, server.request().connection);
     let error = publisher.publish("c", "data").unwrap_err();
     assert_eq!(error.status(), Some(503));

@@ -1,5 +1,6 @@
 //! Settings: each setter takes effect, a value that can't be used is named, and where a server listens.
 
+use crate::ports::ClosedPort;
 use crate::support;
 
 use std::fmt::Debug;
@@ -207,9 +208,8 @@ fn a_file_that_cannot_be_used_is_named() {
 #[test]
 fn a_server_that_could_not_start_for_its_file_frees_the_port() {
     let folder = tempfile::tempdir().unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let info = info().address(free.local_addr().unwrap().to_string());
-    drop(free);
+    let port = ClosedPort::for_a_server();
+    let info = info().address(port.address.to_string());
     let file = FilePersistorInfo::new(folder.path());
     let error = Server::start(info.clone().file(file)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::File);

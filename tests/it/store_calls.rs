@@ -1,184 +1,12 @@
 //! When a broker calls its store, what the store may call from within, and a store whose calls do not return.
 
-use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Connection, LIMIT, info, until};
-use long_polling::store::{Record, Snapshot, Store, StoreStatistics};
-use long_polling::{Broker, BrokerOptions, Cursor, Error, ErrorKind, Server};
-
-const SOON: Duration = Duration::from_millis(200);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum StoreCall {
-    Admit,
-    Append,
-    /// Of the record that the run has ended.
-    AppendEnd,
-    Flush,
-    Settled,
-    Stop,
-    Statistics,
-}
-
-/// A store for tests, which can block forever in a call, ask for the broker's records there, fail or panic.
-#[derive(Clone, Default)]
-struct Probe(Arc<ProbeShared>);
-
-#[derive(Default)]
-struct ProbeShared {
-    state: Mutex<ProbeState>,
-    released: Condvar,
-}
-
-#[derive(Default)]
-struct ProbeState {
-    acknowledges: bool,
-    period: Option<Duration>,
-    blocks_in: HashSet<StoreCall>,
-    asks_in: Option<StoreCall>,
-    /// Another thread asks, and the call waits for it.
-    asks_in_a_thread: bool,
-    fails: Option<&'static str>,
-    panics: bool,
-    snapshot: Snapshot,
-    records: Vec<Record>,
-    /// The number of events in the broker's records each time.
-    answers: Vec<usize>,
-    flushes: usize,
-    flushed: u64,
-    blocked: usize,
-}
-
-impl Probe {
-    fn new(set: impl FnOnce(&mut ProbeState)) -> Self {
-        let probe = Probe::default();
-        set(&mut probe.state());
-        probe
-    }
-
-    fn state(&self) -> MutexGuard<'_, ProbeState> {
-        let state = self.0.state.lock();
-        state.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn broker(&self) -> Broker {
-        Broker::with_store(BrokerOptions::default(), self.clone()).unwrap()
-    }
-
-    fn is_flushed(&self) -> bool {
-        let state = self.state();
-        state.flushed == state.records.len() as u64
-    }
-
-    fn release(&self) {
-        self.state().blocks_in.clear();
-        self.0.released.notify_all();
-    }
-
-    fn called(&self, call: StoreCall) {
-        let mut state = self.state();
-        if state.blocks_in.contains(&call) {
-            state.blocked += 1;
-            while state.blocks_in.contains(&call) {
-                let waited = self.0.released.wait(state);
-                state = waited.unwrap_or_else(PoisonError::into_inner);
-            }
-        }
-        if state.asks_in != Some(call) {
-            return;
-        }
-        let (snapshot, in_a_thread) = (state.snapshot.clone(), state.asks_in_a_thread);
-        let newest = state.records.iter().rev().find_map(|record| match record {
-            Record::Published { sequence, .. } => Some(*sequence),
-            _ => None,
-        });
-        drop(state);
-        let ask = move || events(&snapshot.records(newest.unwrap_or(0)));
-        let answer = match in_a_thread {
-            true => thread::spawn(ask).join().unwrap(),
-            false => ask(),
-        };
-        self.state().answers.push(answer);
-    }
-}
-
-fn events(records: &[Record]) -> usize {
-    records.iter().filter_map(Record::event).count()
-}
-
-impl Store for Probe {
-    fn start(&mut self, snapshot: Snapshot, _: &mut dyn FnMut(Record)) -> Result<(), Error> {
-        assert!(snapshot.records(0).is_empty());
-        self.state().snapshot = snapshot;
-        Ok(())
-    }
-
-    fn admit(&self, _: usize) -> Result<(), Error> {
-        self.called(StoreCall::Admit);
-        Ok(())
-    }
-
-    fn append(&self, record: Record) -> Result<u64, Error> {
-        match &record {
-            Record::Published { .. } => self.called(StoreCall::Append),
-            Record::Ended(_) => self.called(StoreCall::AppendEnd),
-            _ => {}
-        }
-        let mut state = self.state();
-        state.records.push(record);
-        Ok(state.records.len() as u64)
-    }
-
-    fn flush(&self, ticket: u64) -> Result<(), Error> {
-        self.called(StoreCall::Flush);
-        let mut state = self.state();
-        state.flushes += 1;
-        if let Some(reason) = state.fails {
-            return Err(Error::new(ErrorKind::Busy, reason));
-        }
-        let panics = state.panics;
-        if !panics {
-            state.flushed = state.flushed.max(ticket);
-        }
-        drop(state);
-        assert!(!panics, "on purpose");
-        Ok(())
-    }
-
-    fn settled(&self) -> u64 {
-        self.called(StoreCall::Settled);
-        self.state().flushed
-    }
-
-    fn acknowledges(&self) -> bool {
-        self.state().acknowledges
-    }
-
-    fn flush_period(&self) -> Option<Duration> {
-        self.state().period
-    }
-
-    fn stop(&self, _: Duration) -> Result<(), Error> {
-        self.called(StoreCall::Stop);
-        Ok(())
-    }
-
-    fn statistics(&self) -> StoreStatistics {
-        self.called(StoreCall::Statistics);
-        StoreStatistics::default()
-    }
-}
-
-/// Does `work` on a thread of its own, which has to be done in time.
-fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || sender.send(work()));
-    receiver.recv_timeout(LIMIT).expect("it returns in time")
-}
+use crate::store_probe::{Probe, SOON, StoreCall, in_time};
+use crate::support::{LIMIT, until};
+use long_polling::{Cursor, ErrorKind};
 
 #[test]
 fn a_store_that_asks_for_the_brokers_records_within_a_call_gets_them_or_none_at_once() {
@@ -275,9 +103,7 @@ fn a_stop_keeps_its_timeout_whatever_call_of_the_store_does_not_return() {
             in_time(move || broker.stop(LIMIT)).unwrap();
         }
         let _ = publishing.join().unwrap();
-        until("no thread holds the store", || {
-            Arc::strong_count(&store.0) == 1
-        });
+        until("no thread holds the store", || !store.is_held());
     }
 }
 
@@ -308,25 +134,6 @@ fn a_stop_answers_publishers_whose_flush_does_not_return_once_it_does() {
 }
 
 #[test]
-fn a_server_whose_store_does_not_return_is_stopped_and_dropped_in_time() {
-    let store = Probe::new(|_| {});
-    let server = Server::start(info().store(store.clone())).unwrap();
-    store
-        .state()
-        .blocks_in
-        .extend([StoreCall::Append, StoreCall::Stop]);
-    let mut connection = Connection::to(&server);
-    connection.publish(r#"{"category":"c","data":1}"#);
-    until("blocked", || store.state().blocked == 1);
-    in_time(move || {
-        let error = server.stop(SOON).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::StopTimeout);
-        drop(server);
-    });
-    store.release();
-}
-
-#[test]
 fn without_acknowledgement_or_a_period_a_store_is_flushed_at_the_start_only() {
     let store = Probe::default();
     let broker = store.broker();
@@ -353,7 +160,7 @@ fn with_a_period_everything_appended_is_flushed_soon_and_once_more_before_the_st
     broker.stop(LIMIT).unwrap();
     assert!(store.is_flushed());
     drop(broker);
-    until("the thread has ended", || Arc::strong_count(&store.0) == 1);
+    until("the thread has ended", || !store.is_held());
 
     let rarely = Probe::new(|state| state.period = Some(Duration::MAX));
     let broker = rarely.broker();

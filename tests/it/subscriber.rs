@@ -4,9 +4,9 @@ mod saving;
 mod stopping;
 mod waiting;
 
+use crate::ports::ClosedPort;
 use crate::scripted;
 
-use std::net::TcpListener;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -180,9 +180,8 @@ fn a_busy_server_is_polled_again_after_its_retry_after() {
 
 #[test]
 fn a_server_that_starts_later_is_found() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let port = ClosedPort::new();
+    let address = port.address;
     let (retry, retries) = mpsc::channel();
     let mut subscriber = Subscriber::new(format!("http://{address}/"), "c")
         .backoff(Duration::from_millis(10), Duration::from_millis(50))
@@ -192,7 +191,7 @@ fn a_server_that_starts_later_is_found() {
         let kind = retries.recv_timeout(LIMIT);
         assert_eq!(kind, Ok(ErrorKind::Unreachable));
     }
-    let _server = ScriptedServer::on(TcpListener::bind(address).unwrap(), [events(&[1])]);
+    let _server = ScriptedServer::on(port.listen(), [events(&[1])]);
     assert_eq!(next.join().unwrap(), "event 1");
 }
 

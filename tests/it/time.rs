@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::LIMIT;
 use long_polling::testing::{self, ManualClock};
 use long_polling::{
     Broker, BrokerOptions, Cursor, Event, EventId, FilePersistorInfo, Server, ServerInfo,
 };
 use tempfile::TempDir;
 
-const LIMIT: Duration = Duration::from_secs(20);
 const START: u64 = 1_700_000_000_000;
 const HOUR: Duration = Duration::from_secs(3600);
 const HOUR_MS: u64 = 3_600_000;

@@ -2,6 +2,9 @@
 //! process of its own, since a process has one logger.
 
 #[allow(dead_code)]
+#[path = "../support/ports.rs"]
+mod ports;
+#[allow(dead_code)]
 #[path = "../it/scripted.rs"]
 mod scripted;
 #[allow(dead_code)]
@@ -11,7 +14,6 @@ mod support;
 mod table;
 
 use std::fs;
-use std::net::TcpListener;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use long_polling::{
     Credentials, Cursor, FilePersistorInfo, Headers, Publisher, Server, Subscriber,
     SubscriptionRequest, subscription,
 };
+use ports::ClosedPort;
 use scripted::{ScriptedServer, response};
 use support::{Answer, Connection, LIMIT, info, start, until, until_parked};
 
@@ -205,9 +208,8 @@ fn followed() {
 
 /// A subscriber whose server is away, and then there.
 fn retried() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let port = ClosedPort::new();
+    let address = port.address;
     let url = format!("http://user:{SECRET}@{address}/events?token={SECRET}");
     let (sender, retries) = std::sync::mpsc::channel();
     let mut subscriber = Subscriber::new(url, "c")

@@ -4,6 +4,9 @@
 #[allow(dead_code)]
 #[path = "../support/nginx.rs"]
 mod nginx_process;
+#[allow(dead_code)]
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../it/scripted.rs"]
 #[allow(dead_code)]
 mod scripted;
@@ -23,8 +26,6 @@ mod conformance;
 mod cut;
 #[path = "../it/event_stream.rs"]
 mod event_stream;
-#[path = "../it/event_ttl.rs"]
-mod event_ttl;
 #[path = "../it/exposition.rs"]
 mod exposition;
 #[path = "../it/follow.rs"]
@@ -75,8 +76,9 @@ mod server;
 mod settings;
 #[path = "../it/shared_broker.rs"]
 mod shared_broker;
-#[path = "../it/store_calls.rs"]
-mod store_calls;
-#[path = "../it/time.rs"]
-mod time;
+#[allow(dead_code)]
+#[path = "../it/store_probe.rs"]
+mod store_probe;
+#[path = "../it/stuck_store.rs"]
+mod stuck_store;
 mod unix;

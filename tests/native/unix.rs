@@ -215,7 +215,7 @@ fn the_stop_removes_the_socket_unless_another_program_has_the_path_by_now() {
         assert_eq!(connection.receive().status, 200);
         let began = Instant::now();
         server.stop(LIMIT).unwrap();
-        assert!(began.elapsed() < Duration::from_secs(1));
+        assert!(began.elapsed() < Duration::from_secs(5));
         assert!(connection.is_over());
         assert!(!path.exists());
     }
@@ -225,7 +225,7 @@ fn the_stop_removes_the_socket_unless_another_program_has_the_path_by_now() {
     other.set_nonblocking(true).unwrap();
     let began = Instant::now();
     server.stop(LIMIT).unwrap();
-    assert!(began.elapsed() < Duration::from_secs(1));
+    assert!(began.elapsed() < Duration::from_secs(5));
     UnixStream::connect(&path).expect("the other program still has the path");
 }
 
@@ -264,7 +264,7 @@ fn a_stop_with_parked_polls_leaves_no_connection() {
     until_parked(&server, parked.len());
     let began = Instant::now();
     server.stop(LIMIT).unwrap();
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(5));
     for connection in &mut parked {
         assert_eq!(connection.receive().status, 204);
         assert!(connection.is_over());
@@ -310,7 +310,7 @@ fn a_unix_listener_of_the_program_keeps_its_file_and_its_duplicates() {
         assert_eq!(publish(&path).status, 200);
         let began = Instant::now();
         server.stop(LIMIT).unwrap();
-        assert!(began.elapsed() < Duration::from_secs(1));
+        assert!(began.elapsed() < Duration::from_secs(5));
     }
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     let mut waiting = connect(&path);
@@ -355,7 +355,7 @@ fn a_stop_ends_while_another_thread_accepts_on_a_duplicate() {
     let server = start(info().listener(listener));
     let began = Instant::now();
     server.stop(LIMIT).unwrap();
-    assert!(began.elapsed() < Duration::from_secs(1));
+    assert!(began.elapsed() < Duration::from_secs(5));
     let mut last = UnixStream::connect(&path).unwrap();
     std::io::Write::write_all(&mut last, b"x").unwrap();
     accepting.join().unwrap();

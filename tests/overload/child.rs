@@ -77,14 +77,14 @@ impl Process {
     }
 
     fn count(&self, what: &str) -> usize {
-        let folder = format!("/proc/{}/{what}", self.process.0.id());
+        let folder = format!("/proc/{}/{what}", self.process.child.id());
         std::fs::read_dir(folder).map_or(0, Iterator::count)
     }
 
     /// The largest resident memory so far, in kilobytes.
     pub(crate) fn peak_memory(&self) -> usize {
         let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).unwrap();
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM:"));
         let size = line.and_then(|line| line.split_whitespace().nth(1));
         size.expect("VmHWM").parse().unwrap()

@@ -50,11 +50,8 @@ fn a_thousand_connections_at_once_are_all_answered() {
         for connection in &mut connections {
             assert_eq!(connection.receive().status, 200);
         }
-        assert!(
-            began.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            began.elapsed()
-        );
+        // A SYN that the system has dropped comes again after seconds.
+        assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
     }
 }
 
@@ -68,11 +65,7 @@ fn a_thousand_polls_at_once_are_all_parked() {
         .iter_mut()
         .for_each(|connection| connection.ask("GET", &poll("c", 60, "")));
     until_parked(&server, 1000);
-    assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
     server.publish("c", "x").unwrap();
     for connection in &mut connections {
         assert_eq!(connection.receive().data(), ["x"]);
@@ -87,21 +80,21 @@ fn large_answers_leave_at_once() {
     for size in [2_000, 20_000, 200_000] {
         let category = size.to_string();
         server.publish(&category, &"x".repeat(size)).unwrap();
-        let mut times: Vec<Duration> = (0..21)
-            .map(|_| {
-                let began = Instant::now();
-                connection.ask("GET", &poll(&category, 1, "&since_time=1"));
-                assert!(connection.receive().body.len() > size);
-                began.elapsed()
-            })
-            .collect();
-        times.sort();
-        // In two writes, with Nagle's algorithm, it is 44 milliseconds.
-        assert!(
-            times[10] < Duration::from_millis(20),
-            "{size} bytes took {:?}",
+        let mut median = || {
+            let mut times: Vec<Duration> = (0..21)
+                .map(|_| {
+                    let began = Instant::now();
+                    connection.ask("GET", &poll(&category, 1, "&since_time=1"));
+                    assert!(connection.receive().body.len() > size);
+                    began.elapsed()
+                })
+                .collect();
+            times.sort();
             times[10]
-        );
+        };
+        // In two writes, with Nagle's algorithm, it is 44 milliseconds. A busy machine may take as long, but not always.
+        let is_prompt = (0..3).any(|_| median() < Duration::from_millis(20));
+        assert!(is_prompt, "{size} bytes were slow three times");
     }
 }
 
@@ -162,17 +155,14 @@ fn runs_out_and_recovers(limit: &Limit, request: &str) {
             late.publish(PUBLISH);
             let answer = late.read(false);
             if IS_NATIVE {
-                answer.is_ok_and(|answer| {
+                return answer.is_ok_and(|answer| {
                     answer.status == 503 && answer.header("Retry-After") == Some("1")
-                })
-            } else {
-                answer.is_err()
+                });
             }
+            // Connections that were open go on; meanwhile, a server that is only slow answers the new one, too.
+            let mut go_on = || (0..5).all(|_| publish_on(&mut before) == 200);
+            answer.is_err() && go_on() && late.read(false).is_err()
         });
-        if !IS_NATIVE {
-            // Connections that were open go on.
-            assert_eq!(publish_on(&mut before), 200);
-        }
         drop(crowd);
         let recovered = is_soon_answered(process.address);
         until("a connection is accepted", || {
@@ -320,7 +310,8 @@ fn a_client_that_does_not_read_is_given_up_and_blocks_no_other_client() {
     }
     // What is left in the system's buffers, and then nothing more: the whole answer does not come.
     for connection in &mut not_reading {
-        assert!(connection.read(false).is_err());
+        let error = connection.read(false).unwrap_err();
+        assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "hangs");
     }
 }
 
@@ -352,13 +343,17 @@ fn clients_that_hang_up_leave_no_thread_and_no_descriptor_behind() {
 #[test]
 fn a_poll_parked_for_longer_than_the_idle_timeout_has_one_thread_and_one_descriptor() {
     let _turn = Turn::take();
-    let process = Process::start(&Limit::None, &Timeouts(500, 60_000));
+    let process = Process::start(&Limit::None, &Timeouts(1_000, 60_000));
     let (threads, descriptors) = (process.threads(), process.descriptors());
-    let mut connections = crowd(process.address, 500);
-    for connection in &mut connections {
-        // With a cursor, so that one that parks late is answered, too.
-        connection.ask("GET", &poll("c", 60, "&since_time=1"));
-    }
+    let mut connections: Vec<Connection> = (0..500)
+        .map(|_| {
+            // Each asks at once: one that is silent would be closed as idle.
+            let mut connection = Connection::open(process.address);
+            // With a cursor, so that one that parks late is answered, too.
+            connection.ask("GET", &poll("c", 60, "&since_time=1"));
+            connection
+        })
+        .collect();
     until("all are parked", || {
         process.descriptors() >= descriptors + 500
     });
@@ -423,9 +418,8 @@ fn at_the_stop_connections_that_were_kept_open_are_asked_to_close() {
         {
             continue;
         }
-        match connection.read(false) {
-            Ok(answer) => assert_eq!(answer.header("Connection"), Some("close")),
-            Err(error) => assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "hangs"),
+        if let Some(answer) = connection.next_or_end() {
+            assert_eq!(answer.header("Connection"), Some("close"));
         }
     }
 }
@@ -493,7 +487,7 @@ fn what_follows_a_request_of_unknown_length_is_not_served() {
             "{framing}"
         );
         // What follows is refused by us, or by tiny_http where it makes no sense to it.
-        if let Ok(next) = connection.read(false) {
+        if let Some(next) = connection.next_or_end() {
             assert_eq!(next.status, 400, "{framing}");
         }
     }

@@ -3,16 +3,17 @@
 use long_polling::{Broker, BrokerOptions};
 
 use crate::basics::held;
-use crate::server::{RedisServer, free_port};
+use crate::ports::ClosedPort;
+use crate::server::RedisServer;
 use crate::support::until;
 
 const STREAMS: usize = 12;
 
-/// Three masters that have a third of the slots each.
-fn cluster() -> Vec<RedisServer> {
-    let bus: Vec<u16> = (0..3).map(|_| free_port()).collect();
-    let start = |bus: &u16| {
-        let port = bus.to_string();
+/// Three masters that have a third of the slots each, and what keeps the ports between them.
+fn cluster() -> (Vec<RedisServer>, Vec<ClosedPort>) {
+    let bus: Vec<ClosedPort> = (0..3).map(|_| ClosedPort::for_a_server()).collect();
+    let start = |bus: &ClosedPort| {
+        let port = bus.address.port().to_string();
         RedisServer::with(&["--cluster-enabled", "yes", "--cluster-port", &port])
     };
     let masters: Vec<RedisServer> = bus.iter().map(start).collect();
@@ -20,6 +21,7 @@ fn cluster() -> Vec<RedisServer> {
         master.run(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
     }
     for (master, bus) in masters.iter().zip(&bus) {
+        let bus = bus.address.port();
         masters[0].run(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", master.port));
     }
     for master in &masters {
@@ -29,12 +31,12 @@ fn cluster() -> Vec<RedisServer> {
             info.contains("cluster_state:ok") && nodes.matches("connected").count() >= 3
         });
     }
-    masters
+    (masters, bus)
 }
 
 #[test]
 fn streams_spread_over_the_masters_of_a_redis_cluster() {
-    let masters = cluster();
+    let (masters, _bus) = cluster();
     // Each node starts at another master.
     let node = |at: usize| {
         let backplane = masters[at].backplane().streams(STREAMS);

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
@@ -79,18 +80,20 @@ fn an_append_whose_answer_is_cut_off_anywhere_is_in_the_stream_once() {
 fn publishes_of_many_threads_over_cut_connections_are_in_the_stream_once() {
     let redis = RedisServer::start();
     let (relay, [node, plain]) = nodes(&redis);
+    let published = AtomicUsize::new(0);
     thread::scope(|scope| {
         for publisher in 0..8 {
-            let node = &node;
+            let (node, published) = (&node, &published);
             scope.spawn(move || {
                 for number in 0..100 {
                     node.publish("c", &(publisher * 100 + number)).unwrap();
+                    published.fetch_add(1, SeqCst);
                 }
             });
         }
         for at in 0..40 {
+            until("publishes go on", || published.load(SeqCst) >= at * 20);
             relay.cut_next_response(at * 7);
-            thread::park_timeout(Duration::from_millis(10));
         }
     });
     until("all events are read", || held(&plain, "c").len() == 800);
@@ -116,21 +119,25 @@ fn a_redis_that_pauses_for_longer_than_it_may_answer_takes_each_publish_once() {
     let options = BrokerOptions::new().events_per_category(10_000);
     let node = Broker::connect(options.clone(), hasty).unwrap();
     let plain = Broker::connect(options, redis.backplane()).unwrap();
+    let published = AtomicUsize::new(0);
     thread::scope(|scope| {
         for publisher in 0..8 {
-            let node = &node;
+            let (node, published) = (&node, &published);
             scope.spawn(move || {
                 for number in 0..100 {
                     node.publish("c", &(publisher * 100 + number)).unwrap();
+                    published.fetch_add(1, SeqCst);
+                    // Some are left for each pause.
                     thread::park_timeout(Duration::from_millis(10));
                 }
             });
         }
-        for _ in 0..4 {
+        for pause in 1..=4 {
             redis.pause();
+            // Longer than two tries.
             thread::park_timeout(Duration::from_millis(400));
             redis.resume();
-            thread::park_timeout(Duration::from_millis(200));
+            until("publishes go on", || published.load(SeqCst) >= pause * 100);
         }
     });
     until("all events are read", || held(&plain, "c").len() >= 800);

@@ -9,6 +9,9 @@ mod exposition;
 #[path = "../support/nginx.rs"]
 mod nginx_process;
 #[allow(dead_code)]
+#[path = "../support/ports.rs"]
+mod ports;
+#[allow(dead_code)]
 #[path = "../support/process.rs"]
 mod process;
 #[allow(dead_code)]

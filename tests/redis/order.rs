@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use long_polling::{BrokerOptions, RedisBackplane, Server, ServerInfo};
 
+use crate::ports::ClosedPort;
 use crate::process::{self, Process};
-use crate::server::{RedisServer, free_port};
+use crate::server::RedisServer;
 use crate::support::Connection;
 
 const NODES: usize = 3;
@@ -58,7 +59,7 @@ fn serve_as_a_process() {
 /// A node in a process of its own, which keeps its address over restarts.
 struct Node {
     url: String,
-    address: SocketAddr,
+    port: ClosedPort,
     process: Mutex<Process>,
 }
 
@@ -70,19 +71,19 @@ fn start_process(url: &str, address: SocketAddr) -> Process {
 
 impl Node {
     fn start(url: &str) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let port = ClosedPort::for_a_server();
         Node {
             url: url.to_owned(),
-            address,
-            process: Mutex::new(start_process(url, address)),
+            process: Mutex::new(start_process(url, port.address)),
+            port,
         }
     }
 
     fn kill_and_start(&self) {
         let mut process = self.process.lock().unwrap();
-        process.0.kill().unwrap();
-        process.0.wait().unwrap();
-        *process = start_process(&self.url, self.address);
+        process.child.kill().unwrap();
+        process.child.wait().unwrap();
+        *process = start_process(&self.url, self.port.address);
     }
 }
 
@@ -132,7 +133,7 @@ impl Run {
                 );
                 tries.push(content);
                 let node = &self.nodes[random.usize(..NODES)];
-                match exchange(node.address, &request) {
+                match exchange(node.port.address, &request) {
                     Some((200, ..)) => break,
                     Some((503, ..)) | None => thread::park_timeout(Duration::from_millis(20)),
                     Some((status, _, body)) => {
@@ -164,7 +165,7 @@ impl Run {
             );
             let was_over = self.is_over.load(SeqCst);
             let node = &self.nodes[random.usize(..NODES)];
-            let Some((status, reached, body)) = exchange(node.address, &request) else {
+            let Some((status, reached, body)) = exchange(node.port.address, &request) else {
                 thread::park_timeout(Duration::from_millis(20));
                 continue;
             };
@@ -175,7 +176,7 @@ impl Run {
                         body.get("gap"),
                         None,
                         "a gap after {from} at {}",
-                        node.address
+                        node.port.address
                     );
                     let events = body["events"].as_array().unwrap();
                     let text = |event: &serde_json::Value, name: &str| {
@@ -332,7 +333,7 @@ fn nodes_and_redis_that_fail_at_the_same_time_lose_and_repeat_nothing() {
                 .process
                 .lock()
                 .unwrap()
-                .0
+                .child
                 .kill()
                 .unwrap();
             redis.start_again();

@@ -1,8 +1,7 @@
 //! [`RedisServer`]: a redis-server that a test starts, pauses, kills and starts again.
 
 use std::env;
-use std::fs::File;
-use std::net::TcpListener;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -10,19 +9,17 @@ use long_polling::{Broker, BrokerOptions, RedisBackplane};
 use redis::{Client, Connection};
 use tempfile::TempDir;
 
+use crate::ports::ClosedPort;
 use crate::support::until;
 
 /// A redis-server. It is killed when this is dropped.
 pub(crate) struct RedisServer {
     pub(crate) port: u16,
+    /// Keeps the port while the process is killed, too.
+    _kept: ClosedPort,
     pub(crate) folder: TempDir,
     options: Vec<String>,
     process: Child,
-}
-
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 fn spawn(port: u16, folder: &Path, options: &[String]) -> Child {
@@ -59,11 +56,13 @@ impl RedisServer {
 
     pub(crate) fn with(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = free_port();
+        let kept = ClosedPort::for_a_server();
+        let port = kept.address.port();
         let options: Vec<String> = options.iter().map(|option| option.to_string()).collect();
         let process = spawn(port, folder.path(), &options);
-        let server = RedisServer {
+        let mut server = RedisServer {
             port,
+            _kept: kept,
             folder,
             options,
             process,
@@ -72,8 +71,13 @@ impl RedisServer {
         server
     }
 
-    fn wait(&self) {
-        until("redis-server answers", || self.answers());
+    fn wait(&mut self) {
+        until("redis-server answers", || {
+            let ended = self.process.try_wait().unwrap();
+            let log = || fs::read_to_string(self.folder.path().join("log"));
+            assert!(ended.is_none(), "redis-server ended: {ended:?} {:?}", log());
+            self.answers()
+        });
     }
 
     fn answers(&self) -> bool {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use long_polling::{Broker, BrokerOptions, RedisBackplane};
 
 use crate::basics::held;
+use crate::ports::ClosedPort;
 use crate::process;
-use crate::server::{RedisServer, free_port};
+use crate::server::RedisServer;
 use crate::support::until;
 
 #[test]
@@ -46,8 +47,9 @@ fn a_node_connects_over_tls_and_only_to_a_redis_that_it_trusts() {
         openssl(folder, arguments);
     }
     let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let kept = ClosedPort::for_a_server();
     let (port, ca, key, certificate) = (
-        free_port().to_string(),
+        kept.address.port().to_string(),
         path("ca.pem"),
         path("redis.key"),
         path("redis.pem"),

@@ -173,6 +173,18 @@ impl Connection {
         self.read(false).expect("an answer")
     }
 
+    /// The next answer to anything but HEAD, or `None` if the server hangs up instead. The server must do one of both.
+    pub(crate) fn next_or_end(&mut self) -> Option<Answer> {
+        if self.is_over() {
+            return None;
+        }
+        match self.read(false) {
+            // A reset discards bytes that have come.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
+            answer => Some(answer.expect("a whole answer or an end")),
+        }
+    }
+
     /// The next answer; to HEAD it has no body, whatever its length says.
     pub(crate) fn read(&mut self, head_only: bool) -> io::Result<Answer> {
         let mut head = String::new();

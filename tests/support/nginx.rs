@@ -1,12 +1,13 @@
 //! A process of nginx with a configuration of the guide.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::ports::ClosedPort;
 use crate::support::{Connection, until};
 
 /// The page of the guide that has the configuration before one server.
@@ -16,6 +17,7 @@ pub(crate) const PAGE: &str = include_str!("../../src/guide/deploying.md");
 pub(crate) struct Nginx {
     process: Child,
     pub(crate) address: SocketAddr,
+    _port: ClosedPort,
     _folder: TempDir,
 }
 
@@ -29,9 +31,8 @@ impl Nginx {
     /// Starts nginx with the configuration of a page, with these replacements, and with a free port in place of `listen`, a
     /// directive of the configuration. Every text that is replaced must occur.
     pub(crate) fn start(page: &str, listen: &str, replacements: &[(&str, &str)]) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let port = ClosedPort::for_a_server();
+        let address = port.address;
         let here = format!("listen {address};");
         let mut site = configuration(page).to_owned();
         for (written, tested) in [(listen, &*here)].iter().chain(replacements) {
@@ -65,6 +66,7 @@ impl Nginx {
         Nginx {
             process,
             address,
+            _port: port,
             _folder: folder,
         }
     }

@@ -5,11 +5,11 @@ use std::env;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use long_polling::Server;
 
-use crate::support::LIMIT;
+use crate::support::{LIMIT, until};
 
 const ARGUMENT: &str = "LONG_POLLING_TEST_ARGUMENT";
 
@@ -41,11 +41,18 @@ pub(crate) fn serve(server: &Server) {
 }
 
 /// A process that is killed at the end of the test.
-pub(crate) struct Process(pub(crate) Child);
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    /// Reads the standard error of a server.
+    errors: Option<JoinHandle<Vec<u8>>>,
+}
 
 impl Process {
     pub(crate) fn start(command: &mut Command) -> Self {
-        Process(command.spawn().expect("a program that can be run"))
+        Process {
+            child: command.spawn().expect("a program that can be run"),
+            errors: None,
+        }
     }
 
     /// Starts a process whose test ends with [`serve`], and waits for its address.
@@ -53,9 +60,15 @@ impl Process {
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+            .stderr(Stdio::piped());
         let mut process = Process::start(command);
-        let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
+        let mut stderr = process.child.stderr.take().unwrap();
+        process.errors = Some(thread::spawn(move || {
+            let mut errors = Vec::new();
+            let _ = stderr.read_to_end(&mut errors);
+            errors
+        }));
+        let mut lines = BufReader::new(process.child.stdout.take().unwrap()).lines();
         let address = loop {
             let line = lines.next().expect("a server").unwrap();
             if let Some((_, address)) = line.split_once("listening on ") {
@@ -69,14 +82,34 @@ impl Process {
 
     /// Closes the standard input of a server, and waits. Returns `true` if it ended without an error.
     pub(crate) fn stop(&mut self) -> bool {
-        drop(self.0.stdin.take());
-        self.0.wait().is_ok_and(|status| status.success())
+        drop(self.child.stdin.take());
+        let mut status = None;
+        until("the process has ended", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        let has_succeeded = status.is_some_and(|status| status.success());
+        if !has_succeeded {
+            self.print_errors();
+        }
+        has_succeeded
+    }
+
+    /// Prints what a server that has ended wrote to standard error.
+    fn print_errors(&mut self) {
+        let errors = self.errors.take().and_then(|errors| errors.join().ok());
+        if let Some(errors) = errors {
+            eprintln!("the process: {}", String::from_utf8_lossy(&errors));
+        }
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            self.print_errors();
+        }
     }
 }

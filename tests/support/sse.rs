@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::time::Instant;
 
 use long_polling::Server;
 use serde_json::Value;
 
-use crate::support::{Answer, Connection};
+use crate::support::{Answer, Connection, LIMIT};
 
 /// What an empty line ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -140,9 +141,11 @@ impl Stream {
         self.try_block().expect("a block")
     }
 
-    /// The next block that a page would see: an event or a gap; `None` at the end.
+    /// The next block that a page would see: an event or a gap; `None` at the end. Comments alone must not come for ever.
     pub(crate) fn dispatched(&mut self) -> Option<Block> {
+        let end = Instant::now() + LIMIT;
         loop {
+            assert!(Instant::now() < end, "neither an event nor an end");
             let block = self.block()?;
             if block.data.is_some() {
                 return Some(block);

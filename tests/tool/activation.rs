@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 
 use crate::process::{PUBLISH, Tool, shell};
-use crate::support::Connection;
+use crate::support::{Connection, until};
 use crate::unix::{exchange, publish};
 
 const PAGE: &str = include_str!("../../src/guide/deploying.md");
@@ -75,11 +75,9 @@ fn a_tcp_socket_of_systemd_takes_the_place_of_the_address() {
         let mut tool = Tool::start_by_parent(command, &["--address", "127.0.0.1:1"]);
         assert_eq!(tool.address, address);
         tool.publish();
-        assert!(
-            tool.logged("takes the place of --address"),
-            "{:#?}",
-            tool.log
-        );
+        until("the log says so", || {
+            tool.logged("takes the place of --address")
+        });
         // Accepted by the next run: systemd's duplicate listens on.
         tool.signal("TERM");
         tool.ended_cleanly();

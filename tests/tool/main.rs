@@ -5,6 +5,9 @@
 #[path = "../support/nginx.rs"]
 mod nginx_process;
 #[allow(dead_code)]
+#[path = "../support/ports.rs"]
+mod ports;
+#[allow(dead_code)]
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -69,8 +69,6 @@ fn the_failure_callback_runs_once_when_serving_can_not_be_restored_and_serving_i
     let (server, failures) = start(LONG, restore_timeout);
     let broken = Instant::now();
     listener(&server).fail_accept(true);
-    let early = failures.recv_timeout(restore_timeout - Duration::from_millis(200));
-    assert_eq!(early.map(drop), Err(RecvTimeoutError::Timeout));
     let error = failures.recv_timeout(Duration::from_secs(20)).unwrap();
     assert!(broken.elapsed() >= restore_timeout);
     assert_eq!(error.kind(), ErrorKind::ServingFailed);

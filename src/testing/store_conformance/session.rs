@@ -101,7 +101,7 @@ impl Session {
         name: &'static str,
         work: impl FnOnce(&dyn Store) -> T + Send + 'static,
     ) -> Seen<T> {
-        self.call(name, work)?.finish(NO_WAIT)
+        self.call(name, work)?.finish(NO_WAIT.min(self.limit))
     }
 
     /// Appends a record, which the store must accept.
