@@ -5,8 +5,9 @@
 //! - Timestamps never decrease. A broker cannot tell which of two readings was right, and a device without a battery
 //!   starts in 1970 every time. So a log whose newest event is of the year 2100 is continued in 2100.
 //! - Timestamps increase where a follower depends on that. After a follower that goes by time alone received a timestamp,
-//!   the next event has a greater one, by a millisecond if the clock shows no later time. The same holds after
-//!   `max_batch_size` bytes of one timestamp, so that the events of one millisecond always fit into one batch.
+//!   of an event or in an answer without events, the next event has a greater one, by a millisecond if the clock shows no
+//!   later time. The same holds after `max_batch_size` bytes of one timestamp, so that the events of one millisecond always
+//!   fit into one batch.
 //! - Events expire by elapsed time, which no correction of the clock changes.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -196,7 +196,7 @@ impl Shared {
             let batch = Batch::new(Vec::new(), false, id).put_off(is_put_off);
             return batch.up_to(look.mark.before);
         }
-        self.batch_of(category, look.selection, look.gap, look.mark)
+        self.batch_of(category, look.selection, look.gap, look.mark, look.by_time)
     }
 
     /// Returns `true` if the events of the place's millisecond do not fit into one batch, so that a follower that stands
@@ -220,10 +220,23 @@ impl Shared {
     /// Returns the position up to which every event is visible. Called with the locks of the polled categories held.
     pub(super) fn high_water_mark(&self, category: &str) -> HighWaterMark {
         let mut mark = self.order_of(category).high_water_mark();
-        if let Some(hidden) = self.oldest_hidden(category, mark.sequence) {
-            mark.before = mark.before.min(hidden.saturating_sub(1));
-        }
+        mark.before = self.before_hidden(category, &mark);
         mark
+    }
+
+    fn before_hidden(&self, category: &str, mark: &HighWaterMark) -> u64 {
+        match self.oldest_hidden(category, mark.sequence) {
+            Some(hidden) => mark.before.min(hidden.saturating_sub(1)),
+            None => mark.before,
+        }
+    }
+
+    /// Returns the time from which a follower by time goes on that gets no event, and has all later events stamped after it,
+    /// even if the clock steps back. Called with the locks of the polled categories held.
+    pub(super) fn pass_time(&self, category: &str, mark: &HighWaterMark) -> u64 {
+        self.order_of(category).stamp_after(mark.before);
+        // An event that was stamped since the mark was read, by a clock that stepped back, is hidden.
+        self.before_hidden(category, mark)
     }
 
     /// Finds the place of a cursor.

@@ -276,9 +276,10 @@ impl Parked {
         let place = |index: usize| places[index];
         let selection = self.shared.select(categories, place, offered, retrieval);
         let gap = missed || lost;
+        let name = self.first_name();
         let batch = self
             .shared
-            .batch_of(self.first_name(), selection, gap, mark);
+            .batch_of(name, selection, gap, mark, retrieval.by_time);
         Arc::new(batch)
     }
 

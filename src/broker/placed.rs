@@ -8,9 +8,10 @@ pub(crate) struct HighWaterMark {
     pub(crate) sequence: u64,
     /// The position after that event.
     pub(crate) id: EventId,
-    /// Every event that becomes visible from now on has a greater timestamp.
+    /// Every event that becomes visible from now on has a greater timestamp, unless the clock steps back.
     pub(crate) before: u64,
-    /// The greatest timestamp that an event stamped up to now can have, in this run or an earlier one.
+    /// The greatest timestamp that an event stamped up to now can have, in this run or an earlier one, or that a follower
+    /// by time can have.
     pub(crate) time: u64,
 }
 

@@ -151,12 +151,14 @@ impl Shared {
     }
 
     /// Makes a batch of a selection from this category and others, for which every event up to `mark` was considered.
+    /// `by_time`: the follower may go on from the answer by time alone. Called with the locks of the polled categories held.
     pub(super) fn batch_of(
         &self,
         category: &str,
         selection: Selection,
         gap: bool,
         mark: HighWaterMark,
+        by_time: bool,
     ) -> Batch {
         let gap = gap || selection.skips;
         let entries = selection.entries.into_iter();
@@ -168,7 +170,11 @@ impl Shared {
             // The lost event may be newer than the last one here, and the gap is not to be reported twice.
             _ => mark.id,
         };
-        Batch::new(events, gap, last_id).up_to(mark.before)
+        let before = match by_time && events.is_empty() {
+            true => self.pass_time(category, &mark),
+            false => mark.before,
+        };
+        Batch::new(events, gap, last_id).up_to(before)
     }
 }
 

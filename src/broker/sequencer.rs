@@ -278,7 +278,7 @@ impl Sequencer {
             sequence: stamps.visible,
             id: self.position(stamps.visible),
             before: stamps.next(now) - 1,
-            time: stamps.timestamp.max(now),
+            time: stamps.timestamp.max(stamps.reached).max(now),
         }
     }
 

@@ -230,3 +230,57 @@ fn an_answer_without_the_events_of_an_incomplete_millisecond_has_a_position_befo
         assert_eq!(numbers(&batch), [0, 1]);
     }
 }
+
+/// Polls of a follower that goes on from this time alone: one that answers at once, and one that has parked.
+fn polled_by_time(broker: &Broker, time: u64) -> [Arc<Batch>; 2] {
+    let cursor = Cursor::SinceTime(time);
+    [PollMode::NoWait, PollMode::Park].map(|mode| {
+        match broker.poll(&["a", "b"].into(), cursor, None, mode).unwrap() {
+            Polled::Ready(batch) => batch,
+            Polled::Parked(parked) => parked.wait(Deadline::after(Duration::ZERO)),
+        }
+    })
+}
+
+#[test]
+fn a_follower_by_time_misses_no_event_after_a_poll_without_events_if_the_clock_steps_back() {
+    // By less and by more than a client's clock may be ahead.
+    for back in [5_000, 3_600_000] {
+        for answer in [0, 1] {
+            let clock = ManualClock::at(START);
+            let manual = Clock::Manual(clock.clone());
+            let broker = Broker::restore(BrokerOptions::new(), manual, Box::new(NoStore)).unwrap();
+            broker.publish("a", &0).unwrap();
+            clock.advance(Duration::from_secs(30));
+            let before = polled_by_time(&broker, START)[answer].before();
+            assert_eq!(before, START + 29_999);
+            clock.set(START + 30_000 - back);
+            let quiet = polled_by_time(&broker, before);
+            assert!(quiet.iter().all(|batch| batch.is_empty() && !batch.gap()));
+            broker.publish("a", &1).unwrap();
+            let batch = &polled_by_time(&broker, before)[0];
+            assert_eq!((numbers(batch), batch.gap()), (vec![1], false), "{back}");
+            assert_eq!(batch.events()[0].timestamp(), START + 30_000);
+        }
+    }
+}
+
+#[test]
+fn polls_without_events_do_not_move_timestamps_ahead_of_the_clock() {
+    let clock = ManualClock::at(START);
+    let manual = Clock::Manual(clock.clone());
+    let broker = Broker::restore(BrokerOptions::new(), manual, Box::new(NoStore)).unwrap();
+    let mut time = START - 1;
+    for number in 0..50 {
+        for batch in [0, 1].map(|answer| polled_by_time(&broker, time)[answer].clone()) {
+            assert!(batch.is_empty());
+            time = time.max(batch.before());
+        }
+        clock.advance(Duration::from_millis(1));
+        broker.publish("a", &number).unwrap();
+        let batch = &polled_by_time(&broker, time)[0];
+        assert_eq!(numbers(batch), [number]);
+        time = batch.events()[0].timestamp();
+        assert_eq!(time, clock.now());
+    }
+}
