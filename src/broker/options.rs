@@ -110,7 +110,8 @@ impl BrokerOptions {
     /// Sets whether the first retrieval of an event deletes it. The event goes to all subscribers that are parked for it,
     /// or else to the first poll that fetches it. Defaults to `false`.
     ///
-    /// Delivery is then at most once: an event on its way to a client that has just vanished is lost. With polls for one
+    /// Delivery is then at most once: an event on its way to a client that has just vanished is lost. An event that comes after
+    /// the server has noticed that a client has disconnected stays for the next one. With polls for one
     /// event ([`subscribe_up_to`](crate::Broker::subscribe_up_to), the parameter `limit` over HTTP), a category is a work
     /// queue.
     pub fn delete_after_first_retrieval(mut self, delete: bool) -> Self {

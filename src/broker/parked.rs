@@ -317,3 +317,60 @@ impl Drop for Parked {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Broker, BrokerOptions, Polled};
+    use super::*;
+    use crate::position::{Cursor, EventId};
+
+    fn parked(broker: &Broker) -> Parked {
+        match broker.poll(&"a".into(), Cursor::Now, Some(1), PollMode::Park) {
+            Ok(Polled::Parked(parked)) => parked,
+            _ => panic!("not parked"),
+        }
+    }
+
+    fn ids(batch: &Batch) -> Vec<EventId> {
+        batch.events().iter().map(Event::id).collect()
+    }
+
+    #[test]
+    fn an_event_that_comes_after_a_client_has_hung_up_stays_for_another_client() {
+        for others in [0, 1] {
+            let options = BrokerOptions::new().delete_after_first_retrieval(true);
+            let broker = Broker::new(options).unwrap();
+            let gone = parked(&broker);
+            gone.waiter().hang_up();
+            let others: Vec<Parked> = (0..others).map(|_| parked(&broker)).collect();
+            let id = broker.publish("a", "job").unwrap();
+            drop(gone);
+            let poll = || {
+                broker
+                    .subscribe_up_to(1, "a", Cursor::Oldest, Duration::ZERO)
+                    .unwrap()
+            };
+            let mut received = Vec::new();
+            for other in others {
+                received.extend(ids(&other.wait(Deadline::after(Duration::ZERO))));
+            }
+            received.extend(ids(&poll()));
+            assert_eq!(received, [id]);
+            assert!(poll().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_client_that_has_hung_up_takes_no_later_event_while_its_wait_ends() {
+        let options = BrokerOptions::new().delete_after_first_retrieval(true);
+        let broker = Broker::new(options).unwrap();
+        let gone = parked(&broker);
+        gone.waiter().hang_up();
+        let id = broker.publish("a", "job").unwrap();
+        gone.wait(Deadline::NEVER);
+        let batch = broker.subscribe("a", Cursor::Oldest, Duration::ZERO);
+        assert_eq!(ids(&batch.unwrap()), [id]);
+    }
+}

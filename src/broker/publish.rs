@@ -130,8 +130,8 @@ impl Shared {
             Arc::new(batch.partial(is_followed))
         });
         if let (true, Some(batch)) = (self.options.delete_after_first_retrieval, &batch) {
-            // The event stays in the ring only if every subscriber has left already, so the lock has to be held until that
-            // is known.
+            // The event stays in the ring only if every subscriber has left or disconnected already, so the lock has to be
+            // held until that is known.
             let accepted = waiters.values().filter(|waiter| waiter.offer(batch));
             if accepted.count() > 0 {
                 self.record(Record::Taken {

@@ -46,10 +46,11 @@ impl Waiter {
         self.by_time
     }
 
-    /// Delivers a batch to the subscriber. Returns `false` if the subscriber has already left; the batch was not delivered.
+    /// Delivers a batch to the subscriber. Returns `false` if the subscriber has already left, or its client has disconnected;
+    /// the batch was not delivered, and no later one will be.
     pub(crate) fn offer(&self, batch: &Arc<Batch>) -> bool {
         let mut slot = self.slot.lock();
-        if slot.closed {
+        if slot.closed || slot.hung_up {
             return false;
         }
         slot.batches.push(batch.clone());
