@@ -65,7 +65,7 @@ impl Broker {
     ) -> Result<Self, Error> {
         let store: Box<dyn Store> = match file {
             None => Box::new(NoStore),
-            Some(info) => file::store(info)?,
+            Some(info) => file::store(info, options.max_event_size)?,
         };
         Broker::restore(options, clock, store)
     }

@@ -119,7 +119,8 @@ impl BrokerOptions {
         self
     }
 
-    /// Sets the largest data of one event, in bytes of JSON. 0 is an error. Defaults to 1 MiB.
+    /// Sets the largest data of one event, in bytes of JSON. 0 is an error, and so is more than 64 MiB less 8 KiB with a
+    /// [file](crate::FilePersistorInfo), which has no longer lines. Defaults to 1 MiB.
     pub fn max_event_size(mut self, bytes: usize) -> Self {
         self.max_event_size = bytes;
         self

@@ -10,7 +10,7 @@ use std::time::Duration;
 use long_polling::server::{Cors, Handler, PollWithoutCursor, Request, Response, TimeoutAnswer};
 use long_polling::store::{Record, Snapshot, Store};
 use long_polling::{
-    BrokerOptions, Durability, Error, ErrorKind, EventId, FilePersistorInfo, FileState,
+    Broker, BrokerOptions, Durability, Error, ErrorKind, EventId, FilePersistorInfo, FileState,
     PublishRequest, Server, ServerInfo, SubscriptionRequest,
 };
 use support::{Connection, ask, get, info, publish, server, start, until};
@@ -186,6 +186,39 @@ fn an_address_in_use_or_not_of_this_machine_cannot_be_listened_on() {
     let foreign = refused(info().address("192.0.2.1:0"));
     assert_eq!(foreign.kind(), ErrorKind::Listen, "{foreign}");
     assert_eq!(publish(&first, BODY).status, 200);
+}
+
+#[test]
+fn events_that_are_too_large_for_a_line_of_a_file_are_refused_at_the_start() {
+    const MAX: usize = (64 << 20) - (8 << 10);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.db");
+    let options = |size: usize| {
+        BrokerOptions::new()
+            .max_event_size(size)
+            .max_event_bytes(size)
+    };
+    for size in [MAX + 1, 100 << 20, usize::MAX] {
+        let file = FilePersistorInfo::new(&path);
+        let server = info().broker(options(size)).file(file.clone());
+        for error in [
+            refused(server),
+            Broker::open(options(size), file).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::InvalidSetting, "{error}");
+            let words = error.to_string();
+            let limit = MAX.to_string();
+            assert!(
+                words.starts_with("max_event_size: ") && words.contains(&limit),
+                "{words}"
+            );
+        }
+    }
+    assert!(!path.exists());
+    // Without a file, there are no lines.
+    Broker::new(options(100 << 20)).unwrap();
+    let broker = Broker::open(options(MAX), FilePersistorInfo::new(&path)).unwrap();
+    broker.stop(Duration::from_secs(10)).unwrap();
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub use self::durability::Durability;
 use self::flush_progress::FlushProgress;
 pub use self::info::{FilePersistorInfo, FileState};
 use self::queue::{Backlog, Queue, QueueLimits};
-use self::recovery::Loaded;
+use self::recovery::{Loaded, MAX_EVENT_SIZE};
 use super::{Record, Snapshot, Store, StoreStatistics};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
@@ -61,11 +61,24 @@ struct FilePersistor<D: Disk> {
 }
 
 /// Returns the store that keeps records in the file of these settings. It opens the file when it is started.
+/// `max_event_size`: the most bytes of data of one event.
 ///
 /// # Errors
 ///
-/// `InvalidSetting` for a setting that can't be used.
-pub(crate) fn store(info: FilePersistorInfo) -> Result<Box<dyn Store>, Error> {
+/// `InvalidSetting` for a setting that can't be used, and for events whose lines the next start could not read.
+pub(crate) fn store(
+    info: FilePersistorInfo,
+    max_event_size: usize,
+) -> Result<Box<dyn Store>, Error> {
+    if max_event_size > MAX_EVENT_SIZE {
+        return Err(Error::setting(
+            "max_event_size",
+            format!(
+                "{max_event_size} bytes for the data of one event are more than a file can keep; \
+                 give at most {MAX_EVENT_SIZE}, or keep no file"
+            ),
+        ));
+    }
     Ok(Box::new(FilePersistor::new(SystemDisk, info)?))
 }
 

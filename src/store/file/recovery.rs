@@ -13,6 +13,11 @@ use crate::store::Record;
 /// The longest line that is read, in bytes: more than any useful event has, and small enough for memory. A file whose line
 /// breaks were overwritten would otherwise be one line of its whole size.
 const MAX_LINE_BYTES: usize = 64 << 20;
+/// The most bytes that the line of an event has besides its data, rounded up: the name of a category has up to 6 KiB when all
+/// of it is escaped.
+const MAX_BESIDES_DATA: usize = 8 << 10;
+/// The most bytes of data of an event whose line can be read.
+pub(super) const MAX_EVENT_SIZE: usize = MAX_LINE_BYTES - MAX_BESIDES_DATA;
 /// The number of damaged lines that are logged one by one. After them, only their total is logged.
 const MAX_LOGGED_LINES: u64 = 5;
 /// How often the progress of a long recovery is logged.
@@ -252,8 +257,12 @@ fn damage(line: &Line, bytes: &[u8]) -> Record {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::num::NonZeroU64;
 
     use super::*;
+    use crate::event::Draft;
+    use crate::position::{EventId, MAX_SEQUENCE, Run};
+    use crate::store::event_line_len;
     use crate::store::file::disk::SystemDisk;
     use crate::store::file::tests::event;
 
@@ -271,6 +280,21 @@ mod tests {
         });
         let (loaded, torn, _) = read.unwrap();
         (timestamps, loaded, torn.map(|torn| torn.start))
+    }
+
+    #[test]
+    fn the_longest_line_of_an_event_is_within_the_limit() {
+        let category = "\u{1}".repeat(1024);
+        let (run, id) = (Run::new(u64::MAX, u64::MAX), MAX_SEQUENCE);
+        let draft = Draft::new((&*category).into(), "").unwrap();
+        let draft = draft.with_own_ttl(NonZeroU64::new(u64::MAX));
+        let (data, admitted) = (draft.data().len(), event_line_len(draft.json_len()));
+        let event = draft.stamp(u64::MAX, EventId::new(run, id));
+        let sequence = u64::MAX;
+        let mut line = Vec::new();
+        Record::Published { sequence, event }.push_line(&mut line);
+        assert!(line.len() > 6 * category.len(), "the name is escaped");
+        assert!(line.len().max(admitted) - data <= MAX_BESIDES_DATA);
     }
 
     #[test]

@@ -66,7 +66,7 @@ struct FolderPlace {
 impl FolderPlace {
     fn store(&self, name: &str) -> Result<Box<dyn Store>, Error> {
         let file = FilePersistorInfo::new(self.folder.path().join(name));
-        store(file.durability(self.durability))
+        store(file.durability(self.durability), MAX_EVENT_SIZE)
     }
 }
 
