@@ -14,8 +14,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::deadline::Deadline;
 
-/// The most milliseconds that timestamps get ahead of the clock because they have to increase. If they are further ahead,
-/// the clock was set back.
+/// How many milliseconds timestamps may be ahead of the clock because they have to increase. If they are further ahead, a
+/// start takes it that the clock was set back.
+///
+/// Timestamps can get further ahead all the same: each publish that meets a parked follower by time adds a millisecond, so
+/// more than 1,000 of these a second do for as long as they go on.
 pub(crate) const MAX_STEPS: u64 = 1000;
 
 /// In Unix milliseconds.
