@@ -490,6 +490,9 @@ impl Pair {
             _ => self.model.reach_end(batch.last_id()),
         }
         self.positions.push(batch.last_id());
+        if got.is_empty() && answer.by_time {
+            self.model.pass_time();
+        }
     }
 
     /// The promise itself: every event of the follower's categories once, in publish order, or a gap, and a gap only if an

@@ -107,6 +107,15 @@ impl Model {
         self.known().last().map_or(0, |last| last.timestamp)
     }
 
+    fn next_timestamp(&self) -> u64 {
+        self.newest().max(self.clock).max(self.reached + 1)
+    }
+
+    /// A follower by time got no event, and goes on from the greatest time before all events to come.
+    pub(crate) fn pass_time(&mut self) {
+        self.reached = self.next_timestamp() - 1;
+    }
+
     /// Time passes.
     pub(crate) fn advance(&mut self, milliseconds: u64) {
         self.clock += milliseconds;
@@ -175,10 +184,7 @@ impl Model {
         own_ttl: Option<u64>,
         is_purge: bool,
     ) -> usize {
-        let mut timestamp = self.newest().max(self.clock);
-        if self.reached >= timestamp {
-            timestamp = self.reached + 1;
-        }
+        let mut timestamp = self.next_timestamp();
         let number = self.events.len();
         let data = match is_purge {
             true => "null".into(),
@@ -359,7 +365,7 @@ impl Model {
     /// Returns the answer to a poll of these categories, which retrieves its events.
     pub(crate) fn poll(&mut self, of: &[usize], cursor: Cursor, limit: Option<usize>) -> Answer {
         self.expire();
-        let now = self.newest().max(self.clock);
+        let now = self.newest().max(self.reached).max(self.clock);
         // A time that no event can have had yet has no place.
         let since = |time, unplaced| match time > now + MAX_AHEAD {
             true => (Place::Oldest, true, true),
