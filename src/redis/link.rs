@@ -204,7 +204,7 @@ impl Link {
         super::tls::provide();
         let client = Client::open(info.clone())?;
         let mut connection = client.get_connection_with_timeout(target.timeout)?;
-        connection.set_read_timeout(Some(target.timeout + longer))?;
+        connection.set_read_timeout(Some(target.timeout.saturating_add(longer)))?;
         connection.set_write_timeout(Some(target.timeout))?;
         let role: Value = cmd("ROLE").query(&mut connection)?;
         if let Value::Array(parts) = &role
