@@ -232,6 +232,11 @@ impl Feed {
         self.with(|_, timeline| timeline.close(before));
     }
 
+    /// Returns the least timestamp that a later event must have for followers by time to get it.
+    pub(crate) fn open_from(&self) -> u64 {
+        self.with(|_, timeline| timeline.open_from()).unwrap_or(0)
+    }
+
     /// Returns `true` if an event may come that has the timestamp of the newest one.
     pub(crate) fn has_open_millisecond(&self) -> bool {
         let open = self.with(|_, timeline| timeline.has_open_millisecond());

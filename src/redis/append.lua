@@ -3,9 +3,9 @@
 -- KEYS: the state, the stream, the node's newest batch, the idempotency keys, their times. ARGV: the id of the Redis process,
 -- the epoch, the newest sequence number that the node knows, the number of the batch, the most entries of the stream, the
 -- seconds for which Redis keeps the node's newest batch, the milliseconds for which it keeps a key, the most keys (both 0 if
--- no publish has a key), and then for each publish the number of its events, its key (or ""), the fingerprint of its events,
--- and for each event its category, its data and a note: "", its time to live in milliseconds, or "purge" if it is the purge
--- of the category.
+-- no publish has a key), the least timestamp, and then for each publish the number of its events, its key (or ""), the
+-- fingerprint of its events, and for each event its category, its data and a note: "", its time to live in milliseconds, or
+-- "purge" if it is the purge of the category.
 --
 -- Returns the epoch, the sequence number of the first event that was appended, the timestamp of all, and the publishes that
 -- were not appended because of their keys, as "number:epoch:last;…" for a repetition of the publish whose last event has this
@@ -31,7 +31,7 @@ if saved[1] ~= ARGV[2] or saved[4] ~= ARGV[1] or tonumber(saved[2]) < tonumber(A
 end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local sequence, timestamp = tonumber(saved[2]), math.max(now, tonumber(saved[3]))
+local sequence, timestamp = tonumber(saved[2]), math.max(now, tonumber(saved[3]), tonumber(ARGV[9]))
 local first, stamp = string.format('%.0f', sequence + 1), string.format('%.0f', timestamp)
 local window, most = tonumber(ARGV[7]), tonumber(ARGV[8])
 
@@ -73,7 +73,7 @@ if has_keys then
   forget(redis.call('ZRANGEBYSCORE', times, '-inf', string.format('%.0f', now - window), 'LIMIT', 0, 1000))
 end
 
-local known, number, at = '', 0, 9
+local known, number, at = '', 0, 10
 while at <= #ARGV do
   local count, key, fingerprint = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2]
   at, number = at + 3, number + 1
