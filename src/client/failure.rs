@@ -4,18 +4,28 @@ use std::{fmt, io};
 
 use ureq::Timeout;
 
+use super::url::Url;
 use crate::error::{Error, ErrorKind};
 
 /// Returns a URL for messages and logs: without user, password, query and fragment, which may contain secrets.
+///
+/// In a URL that can't be used, a password may have any character, such as a slash that is not percent-encoded: what precedes
+/// the last `@` is left out.
 pub(crate) fn redacted(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
         None => (String::new(), url),
     };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    format!("{scheme}{host}{path}")
+    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    // A reference without a scheme, as redirects have it, begins with a path.
+    let is_relative = scheme.is_empty() && rest.starts_with(['/', '?', '.']);
+    let end = match is_relative || Url::parse(url).is_ok() {
+        true => authority,
+        false => rest.len(),
+    };
+    let start = rest[..end].rfind('@').map_or(0, |at| at + 1);
+    let shown = rest[start..].split(['?', '#']).next().unwrap_or_default();
+    format!("{scheme}{shown}")
 }
 
 /// Returns the error for a URL of the caller that can't be used.
@@ -237,7 +247,12 @@ mod tests {
     fn a_redacted_url_has_no_secret() {
         for (url, expected) in [
             ("http://u:secret@h:1/a/b?secret#secret", "http://h:1/a/b"),
-            ("u:secret@h/a@b", "h/a@b"),
+            ("http://u:secret@h/a@b", "http://h/a@b"),
+            ("http://u:sec/ret@h/a", "http://h/a"),
+            ("http://u:sec#ret@h/a?secret", "http://h/a"),
+            ("http://u:sec?ret@h", "http://h"),
+            ("u:secret@h/a", "h/a"),
+            ("/a@b?secret", "/a@b"),
             ("", ""),
         ] {
             assert_eq!(redacted(url), expected);

@@ -98,6 +98,19 @@ impl PositionFile {
     }
 }
 
+/// The file that a path leads to, and that does not exist yet, through at most as many links as Linux follows.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    let mut path = std::path::absolute(path)?;
+    for _ in 0..40 {
+        let Ok(link) = fs::read_link(&path) else {
+            return Ok(path);
+        };
+        // Of a relative link, to the folder of the link itself.
+        path = path.parent().unwrap_or(Path::new("/")).join(link);
+    }
+    Err(io::Error::other("too many symbolic links lead to it"))
+}
+
 impl PositionStore for PositionFile {
     fn restore(&mut self) -> Result<Option<Cursor>, Error> {
         if self.state != State::Unread {
@@ -105,7 +118,7 @@ impl PositionStore for PositionFile {
         }
         self.state = State::Unusable;
         // A later change of the working directory does not move the file, and a symbolic link stays.
-        let path = fs::canonicalize(&self.path).or_else(|_| std::path::absolute(&self.path));
+        let path = fs::canonicalize(&self.path).or_else(|_| target(&self.path));
         let path = path.map_err(|error| self.unreadable(error))?;
         self.saved = match read(&path) {
             Ok(text) => Some(parse(&text).ok_or_else(|| self.damaged(&text))?),
@@ -237,15 +250,27 @@ mod tests {
     #[test]
     #[cfg(unix)]
     fn a_symbolic_link_leads_to_the_file_that_is_replaced() {
+        use std::os::unix::fs::symlink;
+
+        for exists in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let (path, link) = (folder.path().join("position"), folder.path().join("link"));
+            if exists {
+                fs::write(&path, "oldest").unwrap();
+            }
+            symlink("position", folder.path().join("other")).unwrap();
+            symlink(folder.path().join("other"), &link).unwrap();
+            let mut file = PositionFile::new(link.clone());
+            file.restore().unwrap();
+            let id = EventId::from(7);
+            file.commit(Cursor::LastId(id)).unwrap();
+            assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+            assert_eq!(fs::read_to_string(path).unwrap(), format!("last_id={id}\n"));
+        }
         let folder = tempfile::tempdir().unwrap();
-        let (path, link) = (folder.path().join("position"), folder.path().join("link"));
-        fs::write(&path, "oldest").unwrap();
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        let mut file = PositionFile::new(link.clone());
-        file.restore().unwrap();
-        let id = EventId::from(7);
-        file.commit(Cursor::LastId(id)).unwrap();
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(fs::read_to_string(path).unwrap(), format!("last_id={id}\n"));
+        let link = folder.path().join("link");
+        symlink("link", &link).unwrap();
+        let error = PositionFile::new(link).restore().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::File);
     }
 }

@@ -56,7 +56,10 @@ impl SubscriptionResponse {
     /// Adds the body of a 200.
     pub(crate) fn with_poll_body(mut self, body: &[u8]) -> serde_json::Result<Self> {
         let content: PollBody = serde_json::from_slice(without_bom(body))?;
-        let error = content.error.filter(|error| !error.is_empty());
+        let error = content
+            .error
+            .map(|error| excerpt(error.as_bytes(), LONGEST_ERROR));
+        let error = error.filter(|error| !error.is_empty());
         if content.events.is_none() && content.timeout.is_none() && error.is_none() {
             let message = "it has no member events, timeout or error";
             return Err(serde::de::Error::custom(message));
@@ -160,11 +163,14 @@ struct Refusal {
     error: String,
 }
 
-/// Returns the message of a refusal: the body's `error`, or the start of its text on one line.
+/// The most characters of a server's error that are kept: it goes into messages and logs, and may be of any server.
+const LONGEST_ERROR: usize = 1000;
+
+/// Returns the message of a refusal, on one line: the body's `error`, or the start of its text.
 fn error_message(body: &[u8]) -> Option<String> {
     let body = without_bom(body);
     let text = match serde_json::from_slice(body) {
-        Ok(Refusal { error }) => error,
+        Ok(Refusal { error }) => excerpt(error.as_bytes(), LONGEST_ERROR),
         Err(_) => excerpt(body, 200),
     };
     (!text.is_empty()).then_some(text)
@@ -216,6 +222,21 @@ mod tests {
             error_message("\u{feff}{\"error\":\"no\"}".as_bytes()).unwrap(),
             "no"
         );
+    }
+
+    #[test]
+    fn an_error_of_a_server_is_one_line_of_bounded_length() {
+        let error = format!(
+            r#"{{"error":"full\n2026 ERROR\u001b[2J {}"}}"#,
+            "x".repeat(5000)
+        );
+        for message in [
+            error_message(error.as_bytes()).unwrap(),
+            accepted(&error).unwrap().error.unwrap(),
+        ] {
+            assert!(message.starts_with("full 2026 ERROR[2J x"), "{message}");
+            assert_eq!(message.len(), LONGEST_ERROR);
+        }
     }
 
     #[test]

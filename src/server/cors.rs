@@ -346,6 +346,25 @@ fn permit(response: Response, request: &Request, methods: &str, cors: &Cors) -> 
 ///
 /// The answer that refuses.
 pub(super) fn check_publish(request: &Request, cors: Option<&Cors>) -> Result<(), Response> {
+    check_origin(request, cors, "publish")
+}
+
+/// The same for a poll that deletes the events that it finds. A page of another site has a browser send one as the address of
+/// an image, for example; then it has no `Origin`.
+///
+/// # Errors
+///
+/// The answer that refuses.
+pub(super) fn check_retrieval(request: &Request, cors: Option<&Cors>) -> Result<(), Response> {
+    let site = request.header("Sec-Fetch-Site");
+    if request.header("Origin").is_none() && matches!(site, Some("cross-site" | "same-site")) {
+        let message = "a page of another site may not retrieve events here, which are deleted then";
+        return Err(Response::error(403, message));
+    }
+    check_origin(request, cors, "retrieve events")
+}
+
+fn check_origin(request: &Request, cors: Option<&Cors>, what: &str) -> Result<(), Response> {
     if origin::is_own(request) {
         return Ok(());
     }
@@ -359,7 +378,7 @@ pub(super) fn check_publish(request: &Request, cors: Option<&Cors>) -> Result<()
         Some(origin) => Err(Response::error(
             403,
             &format!(
-                "a page of the origin {origin:?} may not publish here, since the host of this server is {:?} to it; \
+                "a page of the origin {origin:?} may not {what} here, since the host of this server is {:?} to it; \
                  ServerInfo::cors lists other origins that may",
                 request.authority().unwrap_or_default()
             ),

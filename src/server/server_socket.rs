@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 #[cfg(unix)]
@@ -21,6 +22,9 @@ use crate::error::{Error, ErrorKind};
 const NOTICE: Duration = Duration::from_millis(100);
 /// Connections that are made to end the accept loop of a shared socket: another process may accept some of them.
 const CONNECTS: usize = 5;
+
+/// The time before another attempt to accept where another program has the socket, too.
+const PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) struct ServerSocket {
     /// Removed before the socket is closed.
@@ -91,8 +95,17 @@ impl ServerSocket {
 
     /// Waits for a connection. Its peer has no address on a Unix socket.
     pub(super) fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
-        let (socket, peer) = self.socket.accept()?;
-        Ok((socket, peer.as_socket()))
+        loop {
+            match self.socket.accept() {
+                Ok((socket, peer)) => return Ok((socket, peer.as_socket())),
+                // Another program that has the socket, too, has set this for all of them.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.socket.set_nonblocking(false)?;
+                    thread::park_timeout(PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The unspecified address with port 0 for a Unix socket.

@@ -166,6 +166,30 @@ fn a_connection_is_kept_until_the_client_wants_it_closed() {
     assert!(connection.is_over());
 }
 
+/// The server keeps little of it, whatever the client may do.
+#[test]
+fn a_body_that_is_of_no_use_is_refused_where_it_is_large() {
+    let server = start(info().health_uri("/health").metrics_uri("/metrics"));
+    let host = "Host: t\r\n";
+    for (head, host) in [
+        (format!("GET {}", poll("c", 0, "")), host),
+        ("GET /health".into(), host),
+        ("GET /metrics".into(), host),
+        ("POST /nowhere".into(), host),
+        // Malformed: a good one may need a token.
+        ("POST /publish".into(), ""),
+    ] {
+        let mut connection = Connection::to(&server);
+        connection.send(format!(
+            "{head} HTTP/1.1\r\n{host}Content-Length: 10000\r\n\r\n{{"
+        ));
+        connection.receive().refuses(413, "too large");
+    }
+    let mut connection = Connection::to(&server);
+    connection.send("GET /health HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nbody");
+    assert_eq!(connection.receive().status, 200);
+}
+
 #[test]
 fn connection_close_is_honoured_after_a_parked_poll() {
     let server = server();

@@ -44,3 +44,21 @@ fn a_listener_is_taken_by_the_first_server_and_replaced_by_an_address() {
         assert_eq!(publish(&server, BODY).status, 200);
     }
 }
+
+/// Duplicates of a socket have one mode: a program with an event loop may set it while it takes the socket over.
+#[test]
+fn a_listener_that_another_program_makes_non_blocking_is_served_on() {
+    let listener = listener();
+    let duplicate = listener.try_clone().unwrap();
+    let server = start(info().listener(listener));
+    let mut idle = Connection::to(&server);
+    idle.publish(BODY);
+    assert_eq!(idle.receive().status, 200);
+    for _ in 0..3 {
+        duplicate.set_nonblocking(true).unwrap();
+        // The accept loop may wait in a call from before.
+        assert_eq!(publish(&server, BODY).status, 200);
+    }
+    idle.publish(BODY);
+    assert_eq!(idle.receive().status, 200);
+}

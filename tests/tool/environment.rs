@@ -32,7 +32,7 @@ fn a_variable_sets_what_its_flag_sets_and_the_flag_wins() {
     let variables = [
         ("LONG_POLLING_PUBLISH_URI", "/from-environment"),
         ("LONG_POLLING_POLL_WITHOUT_CURSOR", "oldest"),
-        ("LONG_POLLING_SUBSCRIBE_TOKEN", ""),
+        ("LONG_POLLING_MAX_PARKED", ""),
     ];
     let tool = start_with(&variables, &[]);
     assert_eq!(publish_status(&tool, "/publish"), 404);
@@ -67,6 +67,13 @@ fn a_wrong_value_in_the_environment_names_its_variable() {
             "GOLONGPOLL_TIMEOUTS: invalid value \"yes\"",
         ),
         ("MAX_WAIT", "5", "MAX_WAIT has no effect without --file"),
+        // Such as that of a variable that a script has not set.
+        (
+            "PUBLISH_TOKEN",
+            "",
+            "PUBLISH_TOKEN: the token is empty and protects nothing",
+        ),
+        ("METRICS_TOKEN_FILE", "", "METRICS_TOKEN_FILE: "),
         (
             "PUBLISH_TOKEN",
             "a\n",

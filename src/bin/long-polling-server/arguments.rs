@@ -67,7 +67,8 @@ fn command_line(mut arguments: lexopt::Parser) -> Result<Command, Failure> {
     Ok(Command::Run(given, Vec::new()))
 }
 
-/// The values of the environment, and warnings about variables that no flag belongs to. An empty variable counts as absent.
+/// The values of the environment, and warnings about variables that no flag belongs to. An empty variable counts as absent,
+/// unless it is to be a token: then the server would be open to all without a word.
 fn variables(
     environment: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<(Vec<Given>, Vec<String>), Failure> {
@@ -81,7 +82,7 @@ fn variables(
             continue;
         };
         if let Some(flag) = flags::all().find(|flag| flag.variable() == name) {
-            if !text.is_empty() {
+            if !text.is_empty() || flag.is_of_token() {
                 given.push(Given {
                     flag,
                     source: Source::Environment,

@@ -20,7 +20,8 @@ use super::request::Request;
 use super::response::Response;
 use super::service::Service;
 
-/// How much larger than its data the body of a publish may be, in bytes: the category, escaped, and the members' names.
+/// How much larger than its data the body of a publish may be, in bytes: the category, escaped, and the members' names. Also
+/// the most of a body that is of no use.
 const ENVELOPE: usize = 8 * 1024;
 /// The methods of endpoints that change nothing.
 const READING: &str = "GET, HEAD, OPTIONS";
@@ -80,14 +81,15 @@ impl Endpoint {
     }
 }
 
-/// The most bytes that the body of a request to this endpoint may have.
+/// The most bytes that the body of a request to this endpoint may have. Most have no use for one.
 pub(super) fn max_body_size(service: &Service, endpoint: Endpoint) -> usize {
     let max = service.broker.options().max_event_size;
     let of_event = max.saturating_add(ENVELOPE);
     let of_fallback = service.info.max_body_size;
     match endpoint {
-        Endpoint::Fallback => of_fallback.unwrap_or(of_event),
-        _ => of_event,
+        Endpoint::Publish => of_event,
+        Endpoint::Fallback if service.info.fallback.is_some() => of_fallback.unwrap_or(of_event),
+        _ => ENVELOPE,
     }
 }
 
@@ -136,8 +138,12 @@ fn route(
 ) -> Result<Answer, Response> {
     let info = &service.info;
     check_before_body(service, endpoint, request)?;
-    let body = exchange.read_body(max_body_size(service, endpoint))?;
-    request.check()?;
+    let max = max_body_size(service, endpoint);
+    let checked = request.check();
+    // A malformed request may have come without the token that a good one needs.
+    let max = checked.as_ref().map_or(max.min(ENVELOPE), |()| max);
+    let body = exchange.read_body(max)?;
+    checked?;
     match endpoint {
         Endpoint::Subscription => subscription(service, request, exchange, arrived),
         Endpoint::Publish => publish(service, request, &body, exchange),

@@ -6,6 +6,7 @@ use super::{Exchange, READING, not_allowed, options, run};
 use crate::broker::{PollMode, Polled};
 use crate::error::ErrorKind;
 use crate::server::answer::{Answer, ParkedPoll, PollParams};
+use crate::server::cors;
 use crate::server::event_stream::{self, EventStream};
 use crate::server::poll_request::{self, PollRequest};
 use crate::server::request::Request;
@@ -33,6 +34,9 @@ pub(super) fn subscription(
         return category_info(service, request, exchange);
     }
     let info = &service.info;
+    if !head_only && service.broker.deletes_retrieved() {
+        cors::check_retrieval(request, info.cors.as_ref())?;
+    }
     let is_stream = event_stream::is_asked_for(request);
     let asked = PollRequest::read(request, is_stream)?;
     asked.subscription.check()?;

@@ -170,6 +170,45 @@ fn what_the_browser_says_of_the_site_decides_where_a_proxy_has_changed_the_host(
     }
 }
 
+/// A poll that deletes what it finds: a page can have the browser send one as the address of an image.
+#[test]
+fn a_retrieval_that_deletes_is_refused_to_a_page_of_a_foreign_site() {
+    let options = BrokerOptions::new().delete_after_first_retrieval(true);
+    let server = start(info().broker(options).cors(Cors::new().origins([A])));
+    server.publish("c", "job").unwrap();
+    let target = poll("c", 0, "&since_time=1");
+    let ask = |method: &str, fields: &[&str]| {
+        let fields = [&["Host: server.example"], fields].concat();
+        send(&server, method, &target, &fields, "")
+    };
+    let foreign = format!("Origin: {FOREIGN}");
+    for fields in [
+        &["Sec-Fetch-Site: cross-site"][..],
+        &["Sec-Fetch-Site: same-site"],
+        &["Sec-Fetch-Site: cross-site", &foreign],
+        &[&foreign],
+    ] {
+        ask("GET", fields).refuses(403, "retrieve events here");
+        // This deletes nothing.
+        assert_eq!(ask("HEAD", fields).status, 200);
+    }
+    let allowed = format!("Origin: {A}");
+    for fields in [
+        &[][..],
+        &["Sec-Fetch-Site: none"],
+        &["Sec-Fetch-Site: same-origin"],
+        &["Sec-Fetch-Site: cross-site", &allowed],
+    ] {
+        assert_eq!(ask("GET", fields).data(), ["job"], "{fields:?}");
+        server.publish("c", "job").unwrap();
+    }
+    // Other polls have no effect, so that only CORS decides whether the page reads the answer.
+    let server = start(info());
+    server.publish("c", "news").unwrap();
+    let fields = ["Host: server.example", "Sec-Fetch-Site: cross-site"];
+    assert_eq!(send(&server, "GET", &target, &fields, "").data(), ["news"]);
+}
+
 #[test]
 fn a_foreign_publish_is_refused_before_its_body_is_read_and_before_the_hook() {
     let server = start(info().before_publish(|_: &Request| panic!("the hook runs")));

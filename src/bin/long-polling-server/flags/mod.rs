@@ -71,6 +71,11 @@ impl Flag {
         self.value.is_empty()
     }
 
+    /// Whether the value is a token, or names the file of one.
+    pub(crate) fn is_of_token(&self) -> bool {
+        self.name.ends_with("-token") || self.name.ends_with("-token-file")
+    }
+
     /// Whether both flags set the same. Flags for the file and for Redis may have settings of one name.
     pub(crate) fn is_of_setting_of(&self, other: &Flag) -> bool {
         let is_for_redis = |flag: &Flag| flag.name.starts_with("--redis");
