@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// The longest duration of a setting, a century, roughly: no deadline made of it overflows.
+pub(crate) const MAX_DURATION: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// The instant at which a wait ends, or never. A timeout becomes a deadline once, before the first wait.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline(Option<Instant>);

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use super::catalog::CategoryState;
 use super::clock::Clock;
+use super::evict::Excess;
 use super::restorer::Restorer;
-use super::ring::{Entry, Ring, plausible};
+use super::ring::{Entry, Removed, Ring, plausible};
 use super::sequencer::Sequencer;
 use super::statistics::{BackplaneStatistics, Removal};
 use super::timeline::{Epoch, Timeline};
@@ -232,6 +233,11 @@ impl Feed {
         self.with(|_, timeline| timeline.close(before));
     }
 
+    /// Returns the least timestamp that a later event must have for followers by time to get it.
+    pub(crate) fn open_from(&self) -> u64 {
+        self.with(|_, timeline| timeline.open_from()).unwrap_or(0)
+    }
+
     /// Returns `true` if an event may come that has the timestamp of the newest one.
     pub(crate) fn has_open_millisecond(&self) -> bool {
         let open = self.with(|_, timeline| timeline.has_open_millisecond());
@@ -276,6 +282,8 @@ impl Feed {
     pub(crate) fn refill(&self) -> Refill {
         Refill {
             rings: HashMap::new(),
+            occupied: 0,
+            bytes: 0,
             shared: self.shared.upgrade(),
         }
     }
@@ -321,6 +329,10 @@ fn wake(category: &mut CategoryState) {
 /// The events of a stream, read from its beginning.
 pub(crate) struct Refill {
     rings: HashMap<Arc<str>, Ring>,
+    /// The categories that have events.
+    occupied: usize,
+    /// The bytes of JSON of all events.
+    bytes: usize,
     /// `None` if the broker is gone.
     shared: Option<Arc<Shared>>,
 }
@@ -355,9 +367,101 @@ impl Refill {
             more: 0,
             event,
         };
+        let (had_events, bytes) = (!ring.is_empty(), ring.bytes());
         match entry.event.is_purge() {
             true => ring.purge(&entry),
             false => ring.push(entry),
         };
+        self.occupied = self.occupied + usize::from(!ring.is_empty()) - usize::from(had_events);
+        self.bytes = self.bytes + ring.bytes() - bytes;
+        self.evict();
+    }
+
+    /// Loses events until the limits of the broker hold, as the broker itself does: a stream can have many times as much.
+    fn evict(&mut self) {
+        let Some(shared) = &self.shared else {
+            return;
+        };
+        let options = &shared.options;
+        let is_past = |occupied: usize, bytes: usize| {
+            occupied > options.max_categories || bytes > options.max_event_bytes
+        };
+        if !is_past(self.occupied, self.bytes) {
+            return;
+        }
+        let now = shared.age.now();
+        let (occupied, bytes) = (&mut self.occupied, &mut self.bytes);
+        let mut count = |removed: Removed| {
+            *occupied -= usize::from(removed.emptied);
+            *bytes -= removed.bytes;
+            (*occupied, *bytes)
+        };
+        for ring in self.rings.values_mut() {
+            count(ring.expire(now));
+        }
+        let (occupied, mut bytes) = count(Removed::default());
+        if !is_past(occupied, bytes) {
+            return;
+        }
+        let excess = Excess::of(options, occupied, bytes);
+        let rings = self.rings.values_mut().filter(|ring| !ring.is_empty());
+        let mut rings: Vec<&mut Ring> = rings.collect();
+        // The categories that were published to least recently come first.
+        rings.sort_unstable_by_key(|ring| ring.newest().map(|newest| newest.sequence));
+        let last = rings.len().saturating_sub(1);
+        for (index, ring) in rings.into_iter().enumerate() {
+            let excess_bytes = bytes.saturating_sub(excess.max_bytes);
+            if index >= excess.categories && excess_bytes == 0 {
+                break;
+            }
+            let has_newest = index == last;
+            let removed = match index < excess.categories && !has_newest {
+                true => ring.lose_all(),
+                false => ring.lose_bytes(excess_bytes, usize::from(has_newest)),
+            };
+            (_, bytes) = count(removed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refill_never_holds_more_than_the_broker_may() {
+        let event = |category: &str, sequence| {
+            let draft = Draft::new(category.into(), &"x".repeat(1000)).unwrap();
+            draft.stamp(sequence, EventId::new(Run::new(1, 1), sequence))
+        };
+        let options = BrokerOptions::new()
+            .max_categories(20)
+            .max_event_size(5000)
+            .max_event_bytes(50_000);
+        let mut refill = Refill {
+            rings: HashMap::new(),
+            occupied: 0,
+            bytes: 0,
+            shared: Some(Arc::new(Shared::new(options, &Clock::System))),
+        };
+        // More categories than may be, and then more bytes.
+        for (categories, from) in [(100, 1), (3, 1001)] {
+            for sequence in from..from + 1000 {
+                refill.push(
+                    sequence,
+                    event(&format!("c{}", sequence % categories), sequence),
+                );
+                let held = || refill.rings.values().filter(|ring| !ring.is_empty());
+                let bytes: usize = held().map(Ring::bytes).sum();
+                assert!(held().count() <= 20 && bytes <= 50_000);
+                let newest = held()
+                    .filter_map(|ring| Some(ring.newest()?.sequence))
+                    .max();
+                assert_eq!(newest, Some(sequence));
+                assert_eq!((refill.occupied, refill.bytes), (held().count(), bytes));
+            }
+        }
+        // A follower of an evicted category gets a gap.
+        assert_eq!(refill.rings["c50"].lost.sequence, 950);
     }
 }

@@ -5,18 +5,35 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::Shared;
 use super::catalog::Category;
 use super::category_options::milliseconds;
 use super::ring::Ring;
 use super::statistics::Removal;
+use super::{BrokerOptions, Shared};
 
 /// What has to be evicted for the limits of all categories together to hold.
-struct Excess {
+pub(super) struct Excess {
     /// The number of categories that lose all their events: those published to least recently.
-    categories: usize,
+    pub(super) categories: usize,
     /// The bytes of JSON that may remain.
-    max_bytes: usize,
+    pub(super) max_bytes: usize,
+}
+
+impl Excess {
+    /// Evicts a sixteenth of each limit more than it has to, so that one search through all categories serves many
+    /// publishes.
+    pub(super) fn of(options: &BrokerOptions, occupied: usize, bytes: usize) -> Self {
+        let (max, max_bytes) = (options.max_categories, options.max_event_bytes);
+        let surplus = occupied.saturating_sub(max);
+        Excess {
+            categories: if surplus > 0 { surplus + max / 16 } else { 0 },
+            max_bytes: if bytes > max_bytes {
+                max_bytes - max_bytes / 16
+            } else {
+                usize::MAX
+            },
+        }
+    }
 }
 
 /// How often expired events are looked for at least, if some have a time to live of their own, in milliseconds.
@@ -182,7 +199,7 @@ impl Shared {
             .filter_map(|category| Some((newest(category)?, category)))
             .collect();
         occupied.sort_unstable_by_key(|(sequence, _)| *sequence);
-        let excess = self.excess(occupied.len());
+        let excess = Excess::of(&self.options, occupied.len(), self.counters.event_bytes());
         let last = occupied.len().saturating_sub(1);
         for (index, (sequence, category)) in occupied.into_iter().enumerate() {
             let excess_bytes = self.counters.event_bytes();
@@ -205,21 +222,6 @@ impl Shared {
                     .lose_bytes(excess_bytes, usize::from(has_newest))
             };
             self.counters.removed(evicted, Removal::Evicted);
-        }
-    }
-
-    /// Evicts a sixteenth of each limit more than it has to, so that one search through all categories serves many
-    /// publishes.
-    fn excess(&self, occupied: usize) -> Excess {
-        let (max, max_bytes) = (self.options.max_categories, self.options.max_event_bytes);
-        let surplus = occupied.saturating_sub(max);
-        Excess {
-            categories: if surplus > 0 { surplus + max / 16 } else { 0 },
-            max_bytes: if self.counters.event_bytes() > max_bytes {
-                max_bytes - max_bytes / 16
-            } else {
-                usize::MAX
-            },
         }
     }
 }

@@ -95,6 +95,17 @@ impl State {
             self.closed = self.visible;
         }
     }
+
+    /// Notes an event of a millisecond that is closed: the backplane's clock was set back, and another node has published.
+    /// Followers by time, which may be past the event, get a gap; a position is not affected.
+    fn note_late(&mut self) {
+        self.lost = self.lost.max(Loss {
+            sequence: 1,
+            timestamp: self.open_from,
+        });
+        // A follower that has had the gap goes on after it.
+        self.close(self.open_from + 1);
+    }
 }
 
 impl Timeline {
@@ -184,6 +195,9 @@ impl Timeline {
     /// Notes that every event up to this one is visible.
     pub(crate) fn make_visible(&self, sequence: u64, timestamp: u64) {
         let mut state = self.state.lock();
+        if timestamp < state.open_from {
+            state.note_late();
+        }
         state.close(timestamp);
         (state.visible, state.timestamp) = (sequence, timestamp);
         state.newest = state.newest.max(sequence);
@@ -370,5 +384,26 @@ mod tests {
         timeline.make_visible(11, 107);
         assert!(!timeline.wait_until_closed(11, now()));
         assert!(timeline.wait_until_closed(10, now()));
+    }
+
+    #[test]
+    fn an_event_of_a_closed_millisecond_is_a_gap_for_followers_by_time_alone() {
+        let timeline = timeline();
+        timeline.close(200);
+        timeline.make_visible(9, 200);
+        assert_eq!(timeline.lost(), Loss::default());
+        for (sequence, timestamp) in [(10, 150), (11, 151)] {
+            // Where a follower by time can be.
+            let followed = timeline.high_water_mark(0).before;
+            timeline.make_visible(sequence, timestamp);
+            let lost = timeline.lost();
+            assert!(Place::Time(followed).misses(lost));
+            // It goes on without another gap.
+            assert!(!Place::Time(timeline.high_water_mark(0).before).misses(lost));
+            assert!(!Place::Sequence(3).misses(lost));
+        }
+        let lost = timeline.lost();
+        timeline.make_visible(12, timeline.open_from());
+        assert_eq!(timeline.lost(), lost);
     }
 }

@@ -103,6 +103,7 @@ pub(super) struct Opened {
 pub(super) struct Known {
     pub(super) run: Option<Run>,
     pub(super) sequence: u64,
+    /// The least timestamp that a later event must have.
     pub(super) timestamp: u64,
 }
 
@@ -204,7 +205,7 @@ impl Link {
         super::tls::provide();
         let client = Client::open(info.clone())?;
         let mut connection = client.get_connection_with_timeout(target.timeout)?;
-        connection.set_read_timeout(Some(target.timeout + longer))?;
+        connection.set_read_timeout(Some(target.timeout.saturating_add(longer)))?;
         connection.set_write_timeout(Some(target.timeout))?;
         let role: Value = cmd("ROLE").query(&mut connection)?;
         if let Value::Array(parts) = &role
@@ -277,7 +278,7 @@ impl Link {
         let mut keys = batch.publishes.iter().filter_map(|it| it.key.as_ref());
         // All keys of a broker have the same limits.
         let (window, max_keys) = keys.next().map_or((0, 0), |key| (key.window, key.max_keys));
-        command.arg(window).arg(max_keys);
+        command.arg(window).arg(max_keys).arg(known.timestamp);
         for publish in &batch.publishes {
             let key = publish.key.as_ref();
             let fingerprint =

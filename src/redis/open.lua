@@ -1,7 +1,7 @@
 -- Prepares a stream for a connection, and returns where the stream is.
 --
 -- KEYS: the state, the stream. ARGV: the id of the Redis process, a random number under 4096, and the newest event that the
--- node knows: its epoch (or ""), sequence number and timestamp.
+-- node knows: its epoch (or ""), sequence number, and the least timestamp that a later event must have.
 --
 -- Returns the present epoch, the newest sequence number and timestamp, and all epochs, as "epoch:first number:kind;…". The
 -- kind of an epoch says what was lost before it: "more" nothing, "new" nothing that a node knew of, "lost" something.
@@ -29,7 +29,6 @@ local function begin(kind, first)
   epoch = string.format('%06x%06x%03x', math.floor(started / 16777216), started % 16777216, random)
   epochs = epochs .. epoch .. ':' .. string.format('%.0f', first) .. ':' .. kind .. ';'
   sequence = first - 1
-  timestamp = math.max(timestamp, known_time)
   changed = true
 end
 
@@ -44,6 +43,8 @@ end
 
 -- An entry that another program has added can have a later time, and later ids must be greater.
 local added = last[1] and tonumber(string.match(last[1][1], '^%d+')) or 0
+-- The clock may have been set back, or this is a replica that lagged behind.
+added = math.max(added, known_time)
 if added > timestamp then
   timestamp = added
   changed = true

@@ -248,6 +248,8 @@ impl Reader {
             _ => return self.open(link),
         }
         if is_whole {
+            // First: an event that is published after the close must not be of a closed millisecond.
+            self.stream.raise(time);
             self.feed.close(time);
         }
         Ok(())
@@ -273,6 +275,7 @@ impl Reader {
             Some(event) => {
                 self.stream.monitor.read.fetch_add(1, Relaxed);
                 self.feed.show(entry.sequence, event);
+                self.stream.raise(self.feed.open_from());
             }
             None => self.skip(entry.sequence, entry.timestamp)?,
         }

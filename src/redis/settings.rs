@@ -9,6 +9,7 @@ use ::redis::IntoConnectionInfo;
 
 use super::state::{OnState, RedisState};
 use crate::config::{Count, List, Text, Time, settings};
+use crate::deadline::MAX_DURATION;
 use crate::error::Error;
 
 /// The most streams, so that a mistaken number does not start thousands of threads.
@@ -121,15 +122,15 @@ impl RedisBackplane {
     }
 
     /// Sets how long a publish waits for Redis before it is refused with 503, if Redis is away. A publish that was sent to
-    /// Redis and has no answer yet waits a minute longer, since it may have been published. Zero refuses at once. Defaults
-    /// to 5 seconds.
+    /// Redis and has no answer yet waits a minute longer, since it may have been published. Zero refuses at once. More than
+    /// a century is an error. Defaults to 5 seconds.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
         self
     }
 
     /// Sets how long Redis may take for a connection and for an answer. After that, the node connects again. Less than 100
-    /// milliseconds is an error. Defaults to 5 seconds.
+    /// milliseconds and more than a century are errors. Defaults to 5 seconds.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = timeout;
         self
@@ -185,6 +186,14 @@ impl RedisBackplane {
         if self.response_timeout < Duration::from_millis(100) {
             let problem = "is under 100 milliseconds, so that a busy Redis would count as gone";
             return Err(Error::setting("response_timeout", problem));
+        }
+        for (name, duration) in [
+            ("max_wait", self.max_wait),
+            ("response_timeout", self.response_timeout),
+        ] {
+            if duration > MAX_DURATION {
+                return Err(Error::setting(name, "is longer than a century"));
+            }
         }
         self.connection_info()
     }
@@ -248,6 +257,8 @@ mod tests {
             ("read_streams", redis().streams(2).read_streams([2])),
             ("max_stream_length", redis().max_stream_length(0)),
             ("response_timeout", redis().response_timeout(Duration::ZERO)),
+            ("response_timeout", redis().response_timeout(Duration::MAX)),
+            ("max_wait", redis().max_wait(Duration::MAX)),
         ] {
             let error = settings.check().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidSetting);
@@ -257,6 +268,8 @@ mod tests {
             );
         }
         assert!(redis().streams(2).read_streams([1]).check().is_ok());
+        let longest = redis().max_wait(MAX_DURATION);
+        assert!(longest.response_timeout(MAX_DURATION).check().is_ok());
     }
 
     #[test]

@@ -55,6 +55,12 @@ impl Stream {
         }
     }
 
+    /// Notes the least timestamp that a later event must have. The clock of Redis may be set back, and then be less.
+    pub(super) fn raise(&self, timestamp: u64) {
+        let known = &mut self.shared.lock().known;
+        known.timestamp = known.timestamp.max(timestamp);
+    }
+
     /// Opens the stream over a new connection, or again over an open one.
     pub(super) fn open(&self, link: &mut Link) -> Result<Opened, Trouble> {
         link.open(self.known(), RandomState::new().hash_one(self.number))

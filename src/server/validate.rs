@@ -7,10 +7,8 @@ use super::hooks::Handler;
 use super::hosts;
 use super::info::ServerInfo;
 use super::monitoring::MonitoringEndpoint;
+use crate::deadline::MAX_DURATION;
 use crate::error::Error;
-
-/// A century, roughly: no deadline made of it overflows.
-const MAX_DURATION: Duration = Duration::from_secs(u32::MAX as u64);
 
 impl ServerInfo {
     /// # Errors

@@ -238,6 +238,41 @@ fn a_node_that_was_too_slow_for_the_length_of_the_stream_tells_a_gap_and_the_oth
     assert_eq!((batch.events().len(), losses(&node)), (100, 0));
 }
 
+/// As at a fail-over to a replica whose clock is behind, with all events.
+#[test]
+fn an_event_after_the_clock_went_back_is_no_older_than_what_a_node_has_shown_by_time() {
+    let redis = RedisServer::start();
+    let nodes = [redis.node(), redis.node()];
+    let first = publish(&nodes[0], 0..1)[0];
+    let ahead = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap() + LIMIT;
+    redis.run(&format!(
+        "HSET lp:{{0}}:state timestamp {}",
+        ahead.as_millis()
+    ));
+    publish(&nodes[0], 1..2);
+    let newest = |node: &Broker| {
+        let batch = node.subscribe("c", Cursor::from(first), Duration::ZERO);
+        let batch = batch.unwrap();
+        let event = batch.events().last();
+        event.map(|event| (event.text().to_string(), event.timestamp()))
+    };
+    let shown = |text: &str| {
+        for node in &nodes {
+            until("the event is shown", || {
+                newest(node).is_some_and(|(of, _)| of == text)
+            });
+        }
+        newest(&nodes[1]).unwrap().1
+    };
+    let before = shown("1");
+    assert!(u128::from(before) >= ahead.as_millis());
+    redis.run("DEL lp:{0}:events");
+    redis.run("HSET lp:{0}:state timestamp 1");
+    publish(&nodes[1], 2..3);
+    assert!(shown("2") >= before);
+    assert!(nodes.iter().all(|node| losses(node) == 0));
+}
+
 #[test]
 fn an_entry_of_another_program_in_the_stream_is_left_out() {
     let redis = RedisServer::start();

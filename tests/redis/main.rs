@@ -28,6 +28,7 @@ mod event_stream;
 mod figures;
 mod idempotency;
 mod loss;
+mod midway;
 mod monitoring;
 mod nginx;
 mod order;
