@@ -16,8 +16,6 @@ use super::url::ZONE_MARK;
 pub(crate) fn new_agent() -> Agent {
     let config = Agent::config_builder()
         .user_agent(concat!("long-polling/", env!("CARGO_PKG_VERSION")))
-        // ureq's default for all hosts together is 10, so that a few busy ones would drive out all others.
-        .max_idle_connections(100)
         .max_idle_connections_per_host(10)
         .proxy(None)
         .build();
