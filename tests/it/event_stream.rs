@@ -469,17 +469,23 @@ fn two_hundred_streams_get_a_hundred_events_in_order_exactly_once() {
         .map(|_| Stream::open(&server, "category=c", ""))
         .collect();
     until_parked(&server, 200);
-    thread::scope(|scope| {
-        for mut stream in streams {
-            scope.spawn(move || {
-                for number in 0..EVENTS {
-                    assert_eq!(stream.data(), number);
-                }
-            });
-        }
+    // Kept open: the server looks for clients that have gone.
+    let _streams: Vec<Stream> = thread::scope(|scope| {
+        let read = |mut stream: Stream| {
+            for number in 0..EVENTS {
+                assert_eq!(stream.data(), number);
+            }
+            stream
+        };
+        let streams = streams.into_iter();
+        let readers: Vec<_> = streams
+            .map(|stream| scope.spawn(move || read(stream)))
+            .collect();
         for number in 0..EVENTS {
             server.publish("c", &number).unwrap();
         }
+        let readers = readers.into_iter();
+        readers.map(|reader| reader.join().unwrap()).collect()
     });
     until_parked(&server, 200);
     assert_eq!(server.statistics().delivered, 200 * EVENTS);
